@@ -1,0 +1,37 @@
+"""Images as the model's input, read in batches by index."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from snowsdeploy.artifacts import DataInfo
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Preprocessed images behind an index, with labels when there are any.
+
+    Attributes:
+        read: Takes item indices and returns float32 `[len(indices), C, H, W]`, preprocessed.
+        indices: The items of this set, in order.
+        labels: Class index of every item in `indices`, shape `[len(indices)]`; None without labels.
+        info: Description for the report.
+    """
+
+    read: Callable[[Sequence[int]], Tensor]
+    indices: tuple[int, ...]
+    labels: NDArray[np.int64] | None
+    info: DataInfo
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def batches(self, batch_size: int) -> Iterator[Tensor]:
+        """Inputs in order, `[<= batch_size, C, H, W]` each."""
+        for start in range(0, len(self), batch_size):
+            yield self.read(self.indices[start : start + batch_size])
