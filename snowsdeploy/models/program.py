@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
 
+import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
 from snowsdeploy.artifacts import Preprocessing, SourceInfo
+from snowsdeploy.errors import GraphError
+from snowsdeploy.files import atomic_path
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,52 @@ class Program:
         """Parameters and buffers by fully qualified name."""
         return dict(self.exported.state_dict)
 
-    def with_weights(self, weights: dict[str, Tensor]) -> Program:
-        """The same program with some weights replaced; this one is unchanged."""
-        raise NotImplementedError  # filled in with the tracer
+    def with_weights(self, weights: Mapping[str, Tensor]) -> Program:
+        """The same program with some weights replaced; this one is unchanged.
+
+        Raises:
+            GraphError: A name is not in the state dict, or a shape differs.
+        """
+        state = self.state_dict
+        for name, value in weights.items():
+            if name not in state or state[name].shape != value.shape:
+                raise GraphError(
+                    f"the program has no weight {name} of shape {tuple(value.shape)}",
+                    seen=tuple(state[name].shape) if name in state else "no such name",
+                    fix="use weights that were solved for this program",
+                )
+            # The state dict's alias would otherwise be shared with this program's parameter.
+            state[name] = torch.nn.Parameter(value.detach().clone(), requires_grad=False)
+        old = self.exported
+        exported = ExportedProgram(
+            root=old.graph_module,
+            graph=old.graph,
+            graph_signature=old.graph_signature,
+            state_dict=state,
+            range_constraints=old.range_constraints,
+            module_call_graph=old.module_call_graph,
+            example_inputs=old.example_inputs,
+            constants=old.constants,
+            verifiers=old.verifiers,
+        )
+        return replace(self, exported=exported)
+
+    def run(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Run the program in PyTorch.
+
+        Args:
+            images: `[batch, C, H, W]`.
+
+        Returns:
+            Every output tensor, in the order of the exported graph.
+        """
+        with torch.no_grad():
+            outputs = self.exported.module()(images)
+        leaves = torch.utils._pytree.tree_leaves(outputs)  # noqa: SLF001 - the only flattening that torch.export promises
+        return tuple(leaf for leaf in leaves if isinstance(leaf, Tensor))
+
+    def save(self, path: Path) -> None:
+        """Write a `.pt2` file with the preprocessing beside the graph; atomic."""
+        extra = {"preprocessing.json": self.preprocessing.model_dump_json(), "source.json": self.source.model_dump_json()}
+        with atomic_path(path) as target:
+            torch.export.save(self.exported, target, extra_files=extra)

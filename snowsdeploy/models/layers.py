@@ -1,0 +1,111 @@
+"""Which layers of a program are pruned, and why each other one is not: decided on the graph."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+
+from torch.fx import Node
+
+from snowsdeploy.artifacts import LayerDecision
+from snowsdeploy.errors import UsageError
+from snowsdeploy.models.graph import argument, base_name, weight_argument
+from snowsdeploy.models.program_graph import LAYERS, ProgramGraph
+from snowsdeploy.sparsity.pattern import Pattern
+
+STEM_CHANNELS = 4  # an image has 1 to 4 channels: its convolution is memory-bound and never gains
+
+
+def decide_layers(
+    graph: ProgramGraph, pattern: Pattern, include: Sequence[str] = (), exclude: Sequence[str] = ()
+) -> tuple[LayerDecision, ...]:
+    """Decide for every convolution and linear layer.
+
+    Args:
+        graph: The program's graph.
+        pattern: Its `m` must divide the input channels.
+        include: Name patterns (`*` and `?`); when given, only matching layers are pruned, and a matching classifier is.
+        exclude: Name patterns of layers to keep dense.
+
+    Returns:
+        One decision a layer, in graph order.
+
+    Raises:
+        UsageError: A pattern matches no layer, or no layer is left to prune.
+    """
+    names = {weight: weight.removesuffix(".weight") for weight in graph.calls}
+    for option, patterns in (("--include", include), ("--exclude", exclude)):
+        for text in patterns:
+            if not any(fnmatchcase(name, text) for name in names.values()):
+                raise UsageError(
+                    f"{option} matches no layer", seen=text, allowed=_shorten(list(names.values())), fix="use * and ?"
+                )
+    heads = graph.classifiers()
+    rows = []
+    for weight, nodes in graph.calls.items():
+        reason = _refusal(nodes, pattern) or _choice(names[weight], set(nodes) & heads, include, exclude)
+        rows.append((graph.order[nodes[0]], _decision(graph, names[weight], weight, nodes, reason)))
+    for node in graph.unnamed_calls:
+        rows.append((graph.order[node], _decision(graph, node.name, None, (node,), "its weight is computed in the graph")))
+    decisions = tuple(decision for _, decision in sorted(rows, key=lambda row: row[0]))
+    if not any(d.prunable for d in decisions):
+        reasons = sorted({d.reason for d in decisions})
+        raise UsageError(
+            "no layer of the model can be pruned",
+            seen="; ".join(reasons) or "no convolution or linear layer in the graph",
+            fix="check --include and --exclude, or the model",
+        )
+    return decisions
+
+
+def _decision(
+    graph: ProgramGraph, name: str, weight: str | None, nodes: tuple[Node, ...], reason: str
+) -> LayerDecision:
+    kind = LAYERS[base_name(nodes[0])]
+    argument_node = weight_argument(nodes[0])
+    shape = tuple(int(s) for s in argument_node.meta["val"].shape) if argument_node is not None else ()
+    return LayerDecision(
+        name=name,
+        weight=weight,
+        kind="conv" if kind == "conv" else "linear",
+        shape=shape,
+        calls=len(nodes),
+        prunable=not reason,
+        reason=reason,
+    )
+
+
+def _refusal(nodes: tuple[Node, ...], pattern: Pattern) -> str:
+    """Why the hardware or the solver cannot take the layer, empty when they can."""
+    node = nodes[0]
+    weight = weight_argument(node)
+    assert weight is not None
+    shape = tuple(weight.meta["val"].shape)
+    others = [user for user in weight.users if user not in nodes]
+    groups = argument(node, 6, "groups", 1) if base_name(node) != "linear" else 1
+    if groups == shape[0]:
+        return "depthwise convolution"
+    if groups != 1:
+        return f"grouped convolution ({groups} groups)"
+    if base_name(node) == "conv3d":
+        return "3-D convolution"
+    if base_name(node) != "linear" and shape[1] <= STEM_CHANNELS:
+        return f"stem ({shape[1]} input channels)"
+    if shape[1] % pattern.m:
+        return f"{shape[1]} input channels, not a multiple of {pattern.m}"
+    if others:
+        return f"weight also used by {base_name(others[0]) or others[0].name}"
+    return ""
+
+
+def _choice(name: str, head: set[Node], include: Sequence[str], exclude: Sequence[str]) -> str:
+    if any(fnmatchcase(name, text) for text in exclude):
+        return "excluded by --exclude"
+    if include:
+        return "" if any(fnmatchcase(name, text) for text in include) else "not in --include"
+    return "classifier" if head else ""
+
+
+def _shorten(names: list[str], limit: int = 6) -> str:
+    more = f", +{len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more

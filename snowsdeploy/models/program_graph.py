@@ -1,0 +1,117 @@
+"""A program's nodes with what the stages ask of them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from functools import cached_property
+
+from torch import Tensor
+from torch.fx import Node
+
+from snowsdeploy.models.graph import base_name, image_dependent, operation_kind, weight_argument
+from snowsdeploy.models.program import Program
+
+LAYERS = {"conv1d": "conv", "conv2d": "conv", "conv3d": "conv", "linear": "linear"}
+
+
+@dataclass(frozen=True)
+class ProgramGraph:
+    """A program's nodes with what the stages ask of them, computed once."""
+
+    program: Program
+
+    @cached_property
+    def nodes(self) -> tuple[Node, ...]:
+        """Call nodes in topological order."""
+        return tuple(n for n in self.program.exported.graph.nodes if n.op == "call_function")
+
+    @cached_property
+    def order(self) -> dict[Node, int]:
+        """Position of each call node."""
+        return {node: index for index, node in enumerate(self.nodes)}
+
+    def placeholder(self, weight: str) -> Node:
+        """The placeholder of a named parameter."""
+        return next(node for node, name in self.state_names.items() if name == weight)
+
+    @cached_property
+    def image(self) -> Node:
+        """The placeholder of the image batch."""
+        name = self.program.exported.graph_signature.user_inputs[0]
+        return next(n for n in self.program.exported.graph.nodes if n.op == "placeholder" and n.name == name)
+
+    @cached_property
+    def image_values(self) -> set[Node]:
+        """Nodes that carry image data."""
+        return image_dependent(self.nodes, self.image)
+
+    @cached_property
+    def constant_nodes(self) -> tuple[Node, ...]:
+        """Call nodes that depend on weights alone, neither on pixels nor on the batch size."""
+        batched = {self.image}
+        for node in self.nodes:
+            if any(parent in batched for parent in node.all_input_nodes):
+                batched.add(node)
+        return tuple(n for n in self.nodes if n not in batched)
+
+    def last_use(self, node: Node) -> int:
+        """Position of the last node that reads a value; beyond the graph for outputs."""
+        return max((self.order.get(user, len(self.nodes)) for user in node.users), default=-1)
+
+    @cached_property
+    def outputs(self) -> tuple[Node, ...]:
+        """The program's output values."""
+        node = next(n for n in self.program.exported.graph.nodes if n.op == "output")
+        return tuple(node.all_input_nodes)
+
+    @cached_property
+    def state_names(self) -> dict[Node, str]:
+        """Placeholder -> fully qualified name, for parameters, buffers and lifted constants."""
+        signature = self.program.exported.graph_signature
+        names = {
+            **signature.inputs_to_parameters,
+            **signature.inputs_to_buffers,
+            **signature.inputs_to_lifted_tensor_constants,
+        }
+        placeholders = (n for n in self.program.exported.graph.nodes if n.op == "placeholder")
+        return {n: names[n.name] for n in placeholders if n.name in names}
+
+    def state_values(self) -> dict[Node, Tensor]:
+        """Placeholder -> tensor, for every parameter, buffer and constant."""
+        state, constants = self.program.exported.state_dict, self.program.exported.constants
+        return {n: (state[f] if f in state else constants[f]).detach() for n, f in self.state_names.items()}
+
+    @cached_property
+    def calls(self) -> dict[str, tuple[Node, ...]]:
+        """Weight name -> the convolution and linear nodes that use it, in graph order."""
+        calls: dict[str, list[Node]] = defaultdict(list)
+        for node in self.nodes:
+            if base_name(node) in LAYERS and node in self.image_values:
+                weight = weight_argument(node)
+                calls[self.state_names.get(weight, "") if weight is not None else ""].append(node)
+        return {name: tuple(nodes) for name, nodes in calls.items() if name}
+
+    @cached_property
+    def unnamed_calls(self) -> tuple[Node, ...]:
+        """Convolution and linear nodes whose weight the graph computes or receives from the image."""
+        named = {node for nodes in self.calls.values() for node in nodes}
+        return tuple(
+            n for n in self.nodes if base_name(n) in LAYERS and n in self.image_values and n not in named
+        )
+
+    def classifiers(self) -> set[Node]:
+        """Layer nodes with no counted operation between them and an output: the classifier, or several heads."""
+        found: set[Node] = set()
+        frontier, seen = list(self.outputs), set()
+        while frontier:
+            node = frontier.pop()
+            if node in seen or node not in self.image_values:
+                continue
+            seen.add(node)
+            kind = operation_kind(node, self.image_values)
+            if base_name(node) in LAYERS:
+                found.add(node)
+            elif kind not in ("norm", "activation"):  # a sum or a mean of heads is still a head
+                frontier.extend(node.all_input_nodes)
+        return found

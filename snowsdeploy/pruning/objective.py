@@ -1,0 +1,157 @@
+"""The SNOWS objective of a window on the calibration images, with its gradient and curvature products.
+
+L(w) = sum_k || y_k(w) - t_k ||^2 / E_k / (K + 1), with `E_k` the energy of target k over all images, so that every term
+is a relative squared error and none dominates by its scale.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+from torch.fx import Node
+
+from snowsdeploy.pruning.windows import Window
+from snowsdeploy.solver.cg import Product
+
+Curvature = Literal["gauss-newton", "hessian"]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One calibration batch of a window: what flows in, and what should come out."""
+
+    live_ins: Mapping[Node, Any]
+    targets: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class Support:
+    """The kept coordinates of several weights as one vector.
+
+    Attributes:
+        masks: Boolean mask of each weight, true where it is kept.
+    """
+
+    masks: tuple[Tensor, ...]
+    _kept: tuple[Tensor, ...] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_kept", tuple(m.flatten().nonzero().squeeze(1) for m in self.masks))
+
+    def gather(self, tensors: Sequence[Tensor]) -> Tensor:
+        """Weight-shaped tensors -> vector `[kept]`."""
+        return torch.cat([t.flatten()[kept] for t, kept in zip(tensors, self._kept, strict=True)])
+
+    def scatter(self, vector: Tensor) -> tuple[Tensor, ...]:
+        """Vector `[kept]` -> weight-shaped tensors, zero where pruned."""
+        parts = vector.split([len(kept) for kept in self._kept])
+        pairs = zip(parts, self._kept, self.masks, strict=True)
+        return tuple(part.new_zeros(m.numel()).index_copy(0, kept, part).view(m.shape) for part, kept, m in pairs)
+
+
+@dataclass(frozen=True)
+class WindowObjective:
+    """Implements `snowsdeploy.solver.objective.Objective` for a window.
+
+    Attributes:
+        window: The slice of the graph.
+        support: Kept coordinates of its weights.
+        samples: Calibration batches.
+        preconditioner: `r -> M^-1 r` on the kept coordinates; None is the identity.
+        curvature_kind: Gauss-Newton (positive semi-definite) or the exact Hessian.
+        curvature_samples: How many of `samples` a curvature product sums over; its scale is corrected.
+    """
+
+    window: Window
+    support: Support
+    samples: Sequence[Sample]
+    preconditioner: Product | None = None
+    curvature_kind: Curvature = "gauss-newton"
+    curvature_samples: int | None = None
+    scales: tuple[float, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        energies = [0.0] * len(self.window.outputs)
+        for sample in self.samples:
+            for k, target in enumerate(sample.targets):
+                energies[k] += float(target.double().square().sum())
+        # A target without energy carries no information: its term is left out.
+        scales = tuple(1.0 / (energy * len(energies)) if energy > 0 else 0.0 for energy in energies)
+        object.__setattr__(self, "scales", scales)
+
+    def value(self, x: Tensor) -> float:
+        """The objective at `x [kept]`, summed in float64."""
+        weights = self._weights(self.support.scatter(x))
+        with torch.no_grad():
+            return sum(float(self._loss(weights, sample).double()) for sample in self.samples)
+
+    def value_and_gradient(self, x: Tensor) -> tuple[float, Tensor]:
+        """The objective and its gradient `[kept]`."""
+        leaves = self._leaves(x)
+        weights, total = self._weights(leaves), 0.0
+        gradient = torch.zeros_like(x)
+        for sample in self.samples:
+            loss = self._loss(weights, sample)
+            total += float(loss.detach().double())
+            gradient += self.support.gather(torch.autograd.grad(loss, leaves))
+        return total, gradient
+
+    def curvature(self, x: Tensor) -> Product:
+        """`v -> B v` at `x`: the Gauss-Newton matrix or the Hessian of the (sub-sampled) objective."""
+        used = self.samples[: self.curvature_samples] if self.curvature_samples else self.samples
+        size = sum(len(sample.targets[0]) for sample in self.samples) / sum(len(s.targets[0]) for s in used)
+        one = self._gauss_newton if self.curvature_kind == "gauss-newton" else self._hessian
+
+        def product(v: Tensor) -> Tensor:
+            total = torch.zeros_like(v)
+            for sample in used:
+                total += one(x, v, sample)
+            return total.mul_(size)
+
+        return product
+
+    def precondition(self, residual: Tensor) -> Tensor:
+        """`M^-1 r`."""
+        return self.preconditioner(residual) if self.preconditioner else residual
+
+    def _gauss_newton(self, x: Tensor, v: Tensor, sample: Sample) -> Tensor:
+        # v -> J v (forward mode) -> 2 s_k J v -> J^T (reverse mode), on one evaluation of the window
+        leaves, tangents = self._leaves(x), self.support.scatter(v)
+        with forward_ad.dual_level():
+            duals = [forward_ad.make_dual(w, t) for w, t in zip(leaves, tangents, strict=True)]
+            pairs = [forward_ad.unpack_dual(y) for y in self.window(self._weights(duals), sample.live_ins)]
+            live = [(y, t.detach() * (2 * s)) for (y, t), s in zip(pairs, self.scales, strict=True) if t is not None]
+            gradients = torch.autograd.grad([y for y, _ in live], leaves, [u for _, u in live])
+        return self.support.gather(gradients).detach()
+
+    def _hessian(self, x: Tensor, v: Tensor, sample: Sample) -> Tensor:
+        leaves = self._leaves(x)
+        gradients = torch.autograd.grad(self._loss(self._weights(leaves), sample), leaves, create_graph=True)
+        products = torch.autograd.grad(gradients, leaves, self.support.scatter(v), materialize_grads=True)
+        return self.support.gather(products)
+
+    def _loss(self, weights: Mapping[Node, Tensor], sample: Sample) -> Tensor:
+        outputs = self.window(weights, sample.live_ins)
+        pairs = zip(outputs, sample.targets, self.scales, strict=True)
+        return torch.stack([(y - t).square().sum() * s for y, t, s in pairs]).sum()
+
+    def _weights(self, tensors: Sequence[Tensor]) -> dict[Node, Tensor]:
+        return dict(zip(self.window.weights, tensors, strict=True))
+
+    def _leaves(self, x: Tensor) -> list[Tensor]:
+        return [w.detach().requires_grad_() for w in self.support.scatter(x)]
+
+
+def block_preconditioner(support: Support, solves: Sequence[Callable[[Tensor], Tensor]]) -> Product:
+    """Apply one solve a weight: `solves[i]` maps `[rows, d]` to `[rows, d]` on the weight's own support."""
+
+    def apply(residual: Tensor) -> Tensor:
+        parts = support.scatter(residual)
+        return support.gather([solve(p.flatten(1)).view(p.shape) for solve, p in zip(solves, parts, strict=True)])
+
+    return apply
