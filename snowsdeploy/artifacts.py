@@ -51,11 +51,20 @@ class SourceInfo(Artifact):
 
 
 class DataInfo(Artifact):
-    """Which images were used. `fingerprint` identifies the items and the preprocessing, in order."""
+    """Which images were used.
+
+    Attributes:
+        source: What the user typed.
+        items: How many.
+        labelled: Whether there are labels.
+        origin: Identifies the source behind any slice.
+        fingerprint: Identifies the items and the preprocessing, in order.
+    """
 
     source: str
     items: int
     labelled: bool
+    origin: str
     fingerprint: str
 
 
@@ -120,6 +129,7 @@ class PruneReport(Artifact):
     decisions: tuple[LayerDecision, ...]
     solves: tuple[LayerReport, ...]
     calibration: DataInfo
+    calibration_items: tuple[int, ...]
     seconds: float
     seed: int
 
@@ -173,6 +183,13 @@ class LayerSparsity(Artifact):
     found: Tristate = "unknown"
     chosen: Tristate = "unknown"
     note: str = ""
+
+
+class ExportReport(Artifact):
+    """The export stage: both files."""
+
+    dense: OnnxArtifact
+    sparse: OnnxArtifact
 
 
 class SparsityEvidence(Artifact):

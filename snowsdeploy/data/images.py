@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from hashlib import sha256
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,3 +36,16 @@ class ImageSet:
         """Inputs in order, `[<= batch_size, C, H, W]` each."""
         for start in range(0, len(self), batch_size):
             yield self.read(self.indices[start : start + batch_size])
+
+    def sample(self, count: int, seed: int) -> ImageSet:
+        """A random subset without replacement, in index order; all items when there are fewer than `count`."""
+        size = min(count, len(self))
+        chosen = np.sort(np.random.default_rng(seed).permutation(len(self))[:size])
+        indices = tuple(self.indices[i] for i in chosen)
+        digest = sha256(f"{self.info.fingerprint}{indices}".encode()).hexdigest()
+        return replace(
+            self,
+            indices=indices,
+            labels=None if self.labels is None else self.labels[chosen],
+            info=self.info.model_copy(update={"items": size, "fingerprint": digest}),
+        )

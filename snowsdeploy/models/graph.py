@@ -96,8 +96,11 @@ def _inference_batch_norm(
     return torch.nn.functional.batch_norm(x, mean, var, weight, bias, False, momentum, eps), empty, empty
 
 
-# Operators that torch.export emits but that have no derivative formula -> the same mathematics with one.
+# Operators that torch.export emits -> the same mathematics with derivative formulas, and free of assumptions on strides,
+# which depend on the kernels that ran before.
 _SUBSTITUTES: dict[object, Callable[..., Any]] = {
+    torch.ops.aten.view.default: torch.reshape,
+    torch.ops.aten._unsafe_view.default: torch.reshape,
     torch.ops.aten._native_batch_norm_legit_no_training.default: _inference_batch_norm,
 }
 

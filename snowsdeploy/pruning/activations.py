@@ -55,6 +55,12 @@ class Activations:
                 del values[dead]
         self._position = max(self._position, stop)
 
+    def value(self, placeholder: Node) -> Tensor:
+        """A weight as this stream uses it."""
+        weight = self._constants[placeholder]
+        assert isinstance(weight, Tensor)
+        return weight
+
     def set_weight(self, placeholder: Node, weight: Tensor) -> None:
         """Replace a weight; only nodes that have not run yet see it."""
         self._constants[placeholder] = weight

@@ -18,8 +18,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from snowsdeploy.models.graph import evaluate, image_dependent, operation_kind
 from snowsdeploy.models.program_graph import ProgramGraph
 
-LAST = 1_000_000  # a horizon beyond any graph: to the model's outputs
-
 
 @dataclass(frozen=True)
 class Window:
@@ -53,6 +51,14 @@ class Window:
         with sdpa_kernel(SDPBackend.MATH):  # fused attention has neither forward-mode nor second derivatives
             evaluate(self.nodes, values)
         return tuple(_tensor(values[node]) for node in self.outputs)
+
+    def intermediate(self, node: Node, weights: Mapping[Node, Tensor], live_ins: Mapping[Node, Any]) -> Tensor:
+        """One value inside the window, or one that flows into it."""
+        values = {**live_ins, **weights}
+        if node not in values:
+            needed = _ancestors([node], set(self.nodes))
+            evaluate([n for n in self.nodes if n in needed], values)
+        return _tensor(values[node])
 
     @property
     def operations(self) -> int:
@@ -88,7 +94,7 @@ def cut_window(graph: ProgramGraph, weights: Sequence[str], horizon: int, until:
         if horizon or until is not None:
             outputs.append(node)
     outputs.sort(key=graph.order.__getitem__)
-    nodes = _needed(graph, outputs, inside)
+    nodes = tuple(sorted(_ancestors(outputs, inside), key=graph.order.__getitem__))
     members = set(nodes)
     placeholders = {graph.placeholder(w) for w in weights}
     live = {p for n in nodes for p in n.all_input_nodes if p not in members and p not in placeholders}
@@ -109,17 +115,16 @@ def _descendants(graph: ProgramGraph, calls: Sequence[Node]) -> set[Node]:
     return found
 
 
-def _needed(graph: ProgramGraph, outputs: Sequence[Node], inside: set[Node]) -> tuple[Node, ...]:
-    """The nodes of `inside` that the outputs depend on, in graph order."""
+def _ancestors(nodes: Sequence[Node], inside: set[Node]) -> set[Node]:
+    """The nodes of `inside` that some nodes depend on, those included."""
     found: set[Node] = set()
-    frontier = list(outputs)
+    frontier = list(nodes)
     while frontier:
         node = frontier.pop()
-        if node in found or node not in inside:
-            continue
-        found.add(node)
-        frontier.extend(node.all_input_nodes)
-    return tuple(sorted(found, key=graph.order.__getitem__))
+        if node in inside and node not in found:
+            found.add(node)
+            frontier.extend(node.all_input_nodes)
+    return found
 
 
 def _tensor(value: Any) -> Tensor:  # noqa: ANN401 - a normalisation returns a tuple whose first item is its output

@@ -1,0 +1,5 @@
+"""`python -m snowsdeploy_cli`."""
+
+from snowsdeploy_cli.app import main
+
+main()

@@ -1,0 +1,140 @@
+"""Every setting of a run, by the name of its command-line option; a TOML file holds the same names."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from snowsdeploy.errors import UsageError
+from snowsdeploy.sparsity.pattern import Pattern
+
+T = TypeVar("T", bound="Settings")
+Channels = tuple[float, ...]
+ProviderName = Literal["cpu", "cuda", "tensorrt"]
+
+
+class Settings(BaseModel):
+    """Frozen; unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ModelSettings(Settings):
+    """Where the model comes from and how images enter it."""
+
+    model: str
+    arch: str | None = None
+    model_arg: dict[str, Any] = Field(default_factory=dict)
+    allow_pickle: bool = False
+    mean: Channels | None = None
+    std: Channels | None = None
+    input_size: tuple[int, int, int] | None = None
+    interpolation: Literal["bicubic", "bilinear", "nearest"] | None = None
+    crop_pct: Annotated[float, Field(gt=0, le=1)] | None = None
+
+    @field_validator("std")
+    @classmethod
+    def _positive(cls, value: Channels | None) -> Channels | None:
+        if value is not None and not all(v > 0 for v in value):
+            raise ValueError("every value must be above 0")
+        return value
+
+
+class PruneSettings(Settings):
+    """Mask and solver.
+
+    Attributes:
+        horizon: K, counted operations of the window after its last layer; the window always reaches the end of the
+            residual block when layers are solved jointly.
+        joint: Solve all layers of a residual block together.
+        targets: `dense`: activations of the dense model; `input`: the dense layers on the pruned prefix (the paper).
+        newton_steps: Newton steps a unit; 0 leaves the exact masked least-squares solution of each layer.
+        cg_steps: Curvature products a Newton step.
+        curvature_samples: Images in a curvature product; the gradient always sees all.
+    """
+
+    data: str
+    samples: Annotated[int, Field(ge=1)] = 1024
+    seed: Annotated[int, Field(ge=0)] = 0
+    pattern: str = "2:4"
+    selector: Literal["magnitude"] = "magnitude"
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    horizon: Annotated[int, Field(ge=0)] = 5
+    joint: bool = True
+    targets: Literal["dense", "input"] = "dense"
+    curvature: Literal["gauss-newton", "hessian"] = "gauss-newton"
+    newton_steps: Annotated[int, Field(ge=0)] = 2
+    cg_steps: Annotated[int, Field(ge=1)] = 10
+    curvature_samples: Annotated[int, Field(ge=1)] = 256
+    batch_size: Annotated[int, Field(ge=1)] = 64
+
+    @field_validator("pattern")
+    @classmethod
+    def _pattern(cls, value: str) -> str:
+        return str(Pattern.parse(value))
+
+
+class ValidateSettings(Settings):
+    """What is measured on the exported files."""
+
+    eval_data: str | None = None
+    provider: ProviderName = "cpu"
+    eval_batch: Annotated[int, Field(ge=1)] = 100
+    latency_batch: tuple[Annotated[int, Field(ge=1)], ...] = (1, 8)
+    latency_runs: Annotated[int, Field(ge=5)] = 50
+
+
+class RunConfig(ModelSettings, PruneSettings, ValidateSettings):
+    """The main job."""
+
+    opset: Annotated[int, Field(ge=18, le=23)] = 20
+    policy: Path | None = None
+    out: Path
+    force: bool = False
+    resume: bool = False
+
+
+def build_config(kind: type[T], options: Mapping[str, Any], toml: Path | None = None) -> T:
+    """Merge a TOML file and command-line options; options win.
+
+    Args:
+        kind: The settings class.
+        options: Option values by name; None means not given.
+        toml: File with the same names as keys.
+
+    Raises:
+        UsageError: An unknown key or a value that is not allowed; all of them are named.
+    """
+    values = _read_toml(toml, set(kind.model_fields)) if toml else {}
+    values |= {k: v for k, v in options.items() if v is not None}
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        rows = [f"--{'.'.join(map(str, e['loc'])).replace('_', '-')}: {e['msg']}" for e in error.errors()]
+        seen = "; ".join(repr(e["input"]) for e in error.errors() if e["type"] != "missing")
+        raise UsageError("an option's value is not allowed", seen=seen or None, allowed="; ".join(rows)) from error
+
+
+def _read_toml(path: Path, known: set[str]) -> dict[str, Any]:
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError("--config cannot be read", seen=path, fix="check the path") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError("--config is not valid TOML", seen=f"{path}: {error}") from error
+    for key in values:
+        if key not in known:
+            close = difflib.get_close_matches(key, known, 1)
+            raise UsageError(
+                f"--config {path} has an unknown key",
+                seen=key,
+                allowed=", ".join(sorted(known)),
+                fix=f"did you mean {close[0]}?" if close else "remove it",
+            )
+    return values

@@ -1,0 +1,71 @@
+"""The gate's policy: limits in a TOML file."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from snowsdeploy.errors import UsageError
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class GatePolicy(BaseModel):
+    """Limits; a rule whose limit is None is off.
+
+    Attributes:
+        max_accuracy_drop: Top-1, percentage points dense minus sparse. Needs labels.
+        min_top1: Sparse top-1, 0 to 1. Needs labels.
+        min_top1_agreement: Share of images on which both models choose the same class; judged when there are no labels.
+        min_coverage: Share of all convolution and matrix-product weights that lie in layers with the pattern.
+        max_parity_error: Relative L2 error of PyTorch against ONNX, any output and batch size.
+        min_speedup: Dense over sparse median latency, every batch size.
+        max_latency_ms: Median latency of the sparse file, every batch size.
+        required_provider: The provider that must have run every node: cpu, cuda or tensorrt.
+        strict_intervals: Judge accuracy by the whole confidence interval: inconclusive when the limit lies inside.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_accuracy_drop: Annotated[float, Field(ge=0, le=100)] | None = 2.0
+    min_top1: Share | None = None
+    min_top1_agreement: Share | None = 0.9
+    min_coverage: Share | None = 0.5
+    max_parity_error: Annotated[float, Field(gt=0)] | None = 1e-4
+    min_speedup: Annotated[float, Field(gt=0)] | None = None
+    max_latency_ms: Annotated[float, Field(gt=0)] | None = None
+    required_provider: str | None = None
+    strict_intervals: bool = False
+
+
+def load_policy(path: Path) -> GatePolicy:
+    """Read the table `[gate]` of a TOML file.
+
+    Raises:
+        UsageError: Unreadable, an unknown key, or a value out of range.
+    """
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError("--policy cannot be read", seen=f"{path}: {error}", fix="pass a TOML file with [gate]") from error
+    table = content.get("gate")
+    if not isinstance(table, dict):
+        raise UsageError("--policy has no table [gate]", seen=f"{path}: {', '.join(content) or 'empty'}", allowed="[gate]")
+    known = set(GatePolicy.model_fields)
+    for key in [*(f"{k}" for k in content if k != "gate"), *(k for k in table if k not in known)]:
+        close = difflib.get_close_matches(key, known, 1)
+        raise UsageError(
+            "--policy has an unknown key",
+            seen=f"{path}: {key}",
+            allowed=", ".join(sorted(known)),
+            fix=f"did you mean {close[0]}?" if close else "remove it",
+        )
+    try:
+        return GatePolicy.model_validate(table)
+    except ValidationError as error:
+        rows = [f"{e['loc'][0]}: {e['msg']}, not {e['input']!r}" for e in error.errors()]
+        raise UsageError("--policy has a value out of range", seen=f"{path}: {'; '.join(rows)}") from error

@@ -1,0 +1,39 @@
+"""Report <-> `report.json`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from snowsdeploy.artifacts import SCHEMA_VERSION, Report
+from snowsdeploy.errors import OutputError
+from snowsdeploy.files import write_text_atomic
+
+
+def write_report(report: Report, path: Path) -> None:
+    """Write JSON; atomic."""
+    write_text_atomic(path, report.model_dump_json(indent=2) + "\n")
+
+
+def read_report(path: Path) -> Report:
+    """Read JSON.
+
+    Raises:
+        OutputError: Missing, not a report, or of another schema version.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise OutputError("the report cannot be read", seen=f"{path}: {error}", allowed="a report.json") from error
+    try:
+        return Report.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "the whole file"
+        raise OutputError(
+            "the file is not a report that this version reads",
+            seen=f"{path}: {place}: {first['msg']}",
+            allowed=f"report.json of schema version {SCHEMA_VERSION}",
+            fix="run prune-export or validate again",
+        ) from error

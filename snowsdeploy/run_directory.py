@@ -1,0 +1,94 @@
+"""Where a run's files lie."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from snowsdeploy.errors import OutputError
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """One directory a run; every stage reads what the one before it left."""
+
+    path: Path
+
+    @property
+    def program(self) -> Path:
+        """The dense program."""
+        return self.path / "program.pt2"
+
+    @property
+    def weights(self) -> Path:
+        """The solved weights of the pruned layers."""
+        return self.path / "pruned.safetensors"
+
+    @property
+    def prune(self) -> Path:
+        """The pruning stage's report."""
+        return self.path / "prune.json"
+
+    @property
+    def dense(self) -> Path:
+        """The dense ONNX file."""
+        return self.path / "dense.onnx"
+
+    @property
+    def sparse(self) -> Path:
+        """The sparse ONNX file."""
+        return self.path / "model.onnx"
+
+    @property
+    def export(self) -> Path:
+        """The export stage's artifacts."""
+        return self.path / "export.json"
+
+    @property
+    def report(self) -> Path:
+        """The report."""
+        return self.path / "report.json"
+
+    @property
+    def summary(self) -> Path:
+        """The report for people."""
+        return self.path / "summary.md"
+
+    @property
+    def layers(self) -> Path:
+        """Solved units, for `--resume`; removed when the pruning stage is complete."""
+        return self.path / "layers"
+
+    def prepare(self, *, force: bool, resume: bool) -> None:
+        """Create the directory, or take an existing one and remove the results of an earlier run.
+
+        Raises:
+            OutputError: It is a file, cannot be written, or is not empty without `force` or `resume`.
+        """
+        self.require_free(force=force, resume=resume)
+        stale = (self.program, self.weights, self.prune, self.dense, self.sparse, self.export, self.report, self.summary)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            for path in stale:
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            raise OutputError("--out cannot be written", seen=f"{self.path}: {error}", fix="choose another --out") from error
+        if not resume:
+            shutil.rmtree(self.layers, ignore_errors=True)
+
+    def require_free(self, *, force: bool, resume: bool) -> None:
+        """Refuse a directory that holds something, without touching it.
+
+        Raises:
+            OutputError: As `prepare`.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise OutputError("--out is a file", seen=self.path, allowed="a directory", fix="choose another --out")
+        if self.path.is_dir() and any(self.path.iterdir()) and not (force or resume):
+            raise OutputError(
+                "--out is not empty",
+                seen=self.path,
+                allowed="an empty or new directory",
+                fix="add --force to overwrite its results, or --resume to continue an interrupted run",
+            )

@@ -1,0 +1,82 @@
+"""Layout facts of one tensor, and of a file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import prod
+from pathlib import Path
+
+from torch import Tensor
+
+from snowsdeploy.artifacts import LayerSparsity, SparsityEvidence
+from snowsdeploy.sparsity.pattern import Pattern, count_violations
+
+_MATRIX, _KERNEL_RANKS = 2, (2, 3, 4)
+
+
+def layer_sparsity(
+    *, name: str, tensor: str, op: str, nonzero: Tensor, axis: int, pattern: Pattern, note: str = ""
+) -> LayerSparsity:
+    """Check one stored weight.
+
+    Args:
+        name: Layer name.
+        tensor: Where it is stored.
+        op: Operator.
+        nonzero: Boolean tensor, true where the stored value is not zero.
+        axis: Axis of the groups.
+        pattern: What to check.
+        note: Kept, and extended when the axis cannot hold groups.
+    """
+    size = nonzero.shape[axis]
+    divides = size % pattern.m == 0
+    groups, violations = count_violations(nonzero, pattern, axis) if divides else (0, 0)
+    if not divides:
+        note = f"{note}; " * bool(note) + f"axis {axis} has {size} values, not a multiple of {pattern.m}"
+    return LayerSparsity(
+        name=name,
+        tensor=tensor,
+        op=op,
+        shape=tuple(nonzero.shape),
+        axis=axis,
+        zeros=1 - float(nonzero.float().mean()),
+        groups=groups,
+        violations=violations,
+        layout_valid=divides and violations == 0,
+        note=note,
+    )
+
+
+def summarise(file: Path, pattern: Pattern, layers: Sequence[LayerSparsity]) -> SparsityEvidence:
+    """Add up the weights, each stored tensor once."""
+    once = {row.tensor: row for row in layers}.values()
+    return SparsityEvidence(
+        pattern=str(pattern),
+        file=file,
+        layers=tuple(layers),
+        weights_covered=sum(prod(row.shape) for row in once if row.layout_valid),
+        weights_total=sum(prod(row.shape) for row in once),
+    )
+
+
+def inspect_state_dict(tensors: Mapping[str, Tensor], file: Path, pattern: Pattern) -> SparsityEvidence:
+    """Read the layout of a checkpoint's matrices and convolution kernels, groups along axis 1.
+
+    Args:
+        tensors: State dict; names ending in `.weight` with 2 to 4 axes are looked at.
+        file: Where they came from.
+        pattern: What to check.
+    """
+    rows = [
+        layer_sparsity(
+            name=name.removesuffix(".weight"),
+            tensor=name,
+            op="linear" if value.dim() == _MATRIX else "conv",
+            nonzero=value != 0,
+            axis=1,
+            pattern=pattern,
+        )
+        for name, value in tensors.items()
+        if name.endswith("weight") and value.dim() in _KERNEL_RANKS
+    ]
+    return summarise(file, pattern, rows)

@@ -1,0 +1,126 @@
+"""Latency of the dense and the sparse file, interleaved in one run so that drift of the machine hits both."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from snowsdeploy.artifacts import Latency, LatencyRatio, LatencySeries
+from snowsdeploy.validation.ort import OrtSession
+
+UNSTABLE_COV = 0.025  # trtexec's limit for "GPU compute time is unstable"
+_RESAMPLES = 2000
+
+Samples = NDArray[np.float64]
+
+
+def measure_latency(
+    dense: OrtSession,
+    sparse: OrtSession,
+    make_input: Callable[[int], NDArray[np.float32]],
+    batch_sizes: Sequence[int],
+    *,
+    runs: int = 50,
+    warmup: int = 10,
+    seed: int = 0,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Latency:
+    """Time both files, in random order within each pair of calls; copies to and from a device are included.
+
+    Args:
+        dense: The dense file.
+        sparse: The sparse file.
+        make_input: Batch size -> images.
+        batch_sizes: Each is timed.
+        runs: Timed calls of each file at each batch size.
+        warmup: Calls before timing.
+        seed: Of the order and of the bootstrap.
+        progress: Told `(done, total)` batch sizes.
+    """
+    rng = np.random.default_rng(seed)
+    series, ratios = [], []
+    for index, batch in enumerate(batch_sizes):
+        images = make_input(batch)
+        a, b = _interleaved(dense, sparse, images, runs, warmup, rng)
+        series += [_series("dense", batch, a), _series("sparse", batch, b)]
+        ratios.append(speedup(a, b, batch, rng))
+        progress(index + 1, len(batch_sizes))
+    return Latency(
+        requested=sparse.provider.name,
+        providers=sparse.placement,
+        uses_sparsity=sparse.provider.uses_sparsity,
+        series=tuple(series),
+        ratios=tuple(ratios),
+        note=_note(sparse, series),
+    )
+
+
+def _interleaved(
+    dense: OrtSession, sparse: OrtSession, images: NDArray[np.float32], runs: int, warmup: int, rng: np.random.Generator
+) -> tuple[Samples, Samples]:
+    times: tuple[list[float], list[float]] = ([], [])
+    sessions = (dense, sparse)
+    for _ in range(warmup):
+        for session in sessions:
+            session.run(images)
+    for _ in range(runs):
+        for side in rng.permutation(2):
+            start = time.perf_counter_ns()
+            sessions[side].run(images)
+            times[side].append((time.perf_counter_ns() - start) / 1e6)
+    return np.array(times[0]), np.array(times[1])
+
+
+def _series(role: str, batch: int, samples: Samples) -> LatencySeries:
+    p50, p90, p99 = np.percentile(samples, [50, 90, 99])
+    return LatencySeries(
+        role="dense" if role == "dense" else "sparse",
+        batch=batch,
+        runs=len(samples),
+        mean_ms=float(samples.mean()),
+        p50_ms=float(p50),
+        p90_ms=float(p90),
+        p99_ms=float(p99),
+        cov=float(samples.std(ddof=1) / samples.mean()),
+    )
+
+
+def speedup(
+    dense: Samples, sparse: Samples, batch: int, rng: np.random.Generator, confidence: float = 0.95
+) -> LatencyRatio:
+    """Ratio of medians with a percentile bootstrap over pairs of calls (Efron & Tibshirani 1993, chapter 13).
+
+    Args:
+        dense: Latencies `[runs]`, milliseconds.
+        sparse: The same; call i of both ran next to each other.
+        batch: Recorded.
+        rng: Source of the resamples.
+        confidence: Level of the interval.
+    """
+    draws = rng.integers(0, len(dense), (_RESAMPLES, len(dense)))
+    ratios = np.median(dense[draws], axis=1) / np.median(sparse[draws], axis=1)
+    low, high = np.quantile(ratios, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return LatencyRatio(
+        batch=batch,
+        speedup=float(np.median(dense) / np.median(sparse)),
+        low=float(low),
+        high=float(high),
+        confidence=confidence,
+    )
+
+
+def _note(session: OrtSession, series: Sequence[LatencySeries]) -> str:
+    parts = []
+    if session.provider.uses_sparsity == "no":
+        parts.append(
+            f"{session.provider.ep} multiplies zeros like any value: 2:4 brings no speed here and a ratio near 1 is "
+            "expected. Speed needs TensorRT on a GPU with sparse tensor cores."
+        )
+    noisy = [s for s in series if s.cov > UNSTABLE_COV]
+    if noisy:
+        worst = max(s.cov for s in noisy)
+        parts.append(f"Timings are unstable: coefficient of variation up to {100 * worst:.0f} % (above 2.5 %).")
+    return " ".join(parts)
