@@ -12,7 +12,7 @@ from snowsdeploy.errors import SnowsDeployError, UsageError
 from snowsdeploy_cli.commands import doctor, export, gate, inspect, prune, prune_export, validate
 from snowsdeploy_cli.console import print_error
 
-PASSED, USAGE, FAILED_TO_RUN, GATE_FAILED, INCONCLUSIVE, INTERRUPTED = 0, 2, 3, 4, 5, 130
+USAGE, FAILED_TO_RUN, INTERRUPTED = 2, 3, 130
 
 app = typer.Typer(
     help="Turn a trained vision model into a verified 2:4 sparse ONNX model.",

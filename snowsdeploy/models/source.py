@@ -85,7 +85,7 @@ def _from_file(path: Path, request: ModelRequest) -> LoadedModel:
     with path.open("rb") as stream:
         digest = file_digest(stream, "sha256").hexdigest()
     if kind is FileFormat.PT2:
-        exported, preprocessing = _read_pt2(path)
+        exported, preprocessing = read_pt2(path)
         return LoadedModel(exported, SourceInfo(source=str(path), format="pt2", sha256=digest), preprocessing)
     checkpoint = read_checkpoint(path, kind, allow_pickle=request.allow_pickle)
     arch = request.arch or checkpoint.arch
@@ -152,7 +152,12 @@ def timm_preprocessing(module: nn.Module) -> Preprocessing | None:
     return Preprocessing(**{key: config[key] for key in keys})
 
 
-def _read_pt2(path: Path) -> tuple[ExportedProgram, Preprocessing | None]:
+def read_pt2(path: Path) -> tuple[ExportedProgram, Preprocessing | None]:
+    """A program, and the preprocessing that `Program.save` put beside it.
+
+    Raises:
+        SourceError: The file cannot be loaded.
+    """
     extra = {"preprocessing.json": ""}
     try:
         exported = torch.export.load(path, extra_files=extra)

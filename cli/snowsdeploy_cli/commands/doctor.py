@@ -1,0 +1,20 @@
+"""`snowsdeploy doctor`: what this machine can run."""
+
+from __future__ import annotations
+
+import typer
+
+from snowsdeploy_cli.commands.gate import AsJson
+
+
+def command(as_json: AsJson = False) -> None:
+    """Show GPU, sparse tensor cores, execution providers that really load, and versions."""
+    from snowsdeploy.validation.doctor import diagnose
+    from snowsdeploy_cli.console import make_console
+    from snowsdeploy_cli.render import print_diagnosis
+
+    diagnosis = diagnose()
+    if as_json:
+        typer.echo(diagnosis.model_dump_json(indent=2))
+    else:
+        print_diagnosis(make_console(), diagnosis)

@@ -1,0 +1,51 @@
+"""`snowsdeploy prune`: the pruning stage alone."""
+
+from __future__ import annotations
+
+from snowsdeploy_cli import options as o
+
+
+def command(
+    model: o.Model,
+    out: o.Out = None,
+    arch: o.Arch = None,
+    model_arg: o.ModelArg = None,
+    allow_pickle: o.AllowPickle = None,
+    data: o.Data = None,
+    samples: o.Samples = None,
+    seed: o.Seed = None,
+    mean: o.Mean = None,
+    std: o.Std = None,
+    input_size: o.InputSize = None,
+    interpolation: o.Interpolation = None,
+    crop_pct: o.CropPct = None,
+    pattern: o.PatternOption = None,
+    selector: o.Selector = None,
+    include: o.Include = None,
+    exclude: o.Exclude = None,
+    horizon: o.Horizon = None,
+    joint: o.Joint = None,
+    targets: o.Targets = None,
+    curvature: o.Curvature = None,
+    newton_steps: o.NewtonSteps = None,
+    cg_steps: o.CgSteps = None,
+    curvature_samples: o.CurvatureSamples = None,
+    batch_size: o.BatchSize = None,
+    config: o.Config = None,
+    force: o.Force = None,
+    resume: o.Resume = None,
+    quiet: o.Quiet = False,
+) -> None:
+    """Load, prune and solve; leaves program.pt2, pruned.safetensors and prune.json in --out."""
+    given = o.parse_options({k: v for k, v in locals().items() if k not in ("config", "quiet")})
+
+    from snowsdeploy.config import RunConfig, build_config
+    from snowsdeploy.pipeline import prune
+    from snowsdeploy_cli.console import make_console
+    from snowsdeploy_cli.progress import ConsoleObserver
+    from snowsdeploy_cli.render import print_pruning
+
+    settings = build_config(RunConfig, given, config)
+    with ConsoleObserver(make_console(stderr=True), quiet=quiet) as observer:
+        report = prune(settings, observer)
+    print_pruning(make_console(), report, settings.out)

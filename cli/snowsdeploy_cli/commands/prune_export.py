@@ -1,0 +1,64 @@
+"""`snowsdeploy prune-export`: the main job."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from snowsdeploy_cli import options as o
+
+
+def command(
+    model: o.Model,
+    out: o.Out = None,
+    arch: o.Arch = None,
+    model_arg: o.ModelArg = None,
+    allow_pickle: o.AllowPickle = None,
+    data: o.Data = None,
+    eval_data: o.EvalData = None,
+    samples: o.Samples = None,
+    seed: o.Seed = None,
+    mean: o.Mean = None,
+    std: o.Std = None,
+    input_size: o.InputSize = None,
+    interpolation: o.Interpolation = None,
+    crop_pct: o.CropPct = None,
+    pattern: o.PatternOption = None,
+    selector: o.Selector = None,
+    include: o.Include = None,
+    exclude: o.Exclude = None,
+    horizon: o.Horizon = None,
+    joint: o.Joint = None,
+    targets: o.Targets = None,
+    curvature: o.Curvature = None,
+    newton_steps: o.NewtonSteps = None,
+    cg_steps: o.CgSteps = None,
+    curvature_samples: o.CurvatureSamples = None,
+    batch_size: o.BatchSize = None,
+    opset: o.Opset = None,
+    provider: o.Provider = None,
+    latency_batch: o.LatencyBatch = None,
+    latency_runs: o.LatencyRuns = None,
+    policy: o.Policy = None,
+    config: o.Config = None,
+    force: o.Force = None,
+    resume: o.Resume = None,
+    quiet: o.Quiet = False,
+) -> None:
+    """Load, prune, solve, export, validate, judge, report: the main job."""
+    given = o.parse_options({k: v for k, v in locals().items() if k not in ("config", "quiet")})
+
+    from snowsdeploy.config import RunConfig, build_config
+    from snowsdeploy.pipeline import prune_export
+    from snowsdeploy_cli.console import make_console
+    from snowsdeploy_cli.progress import ConsoleObserver
+    from snowsdeploy_cli.render import print_summary
+    from snowsdeploy_cli.verdict import exit_code
+    from snowsdeploy_exporters import OnnxExporter
+
+    settings = build_config(RunConfig, given, config)
+    with ConsoleObserver(make_console(stderr=True), quiet=quiet) as observer:
+        report = prune_export(settings, OnnxExporter(settings.opset), observer, o.command_line(sys.argv[1:]))
+    print_summary(make_console(), report, settings.out)
+    raise typer.Exit(exit_code(report.verdict))

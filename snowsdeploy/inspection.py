@@ -1,0 +1,54 @@
+"""The layout of any model file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from torch import Tensor
+
+from snowsdeploy.artifacts import SparsityEvidence
+from snowsdeploy.errors import UsageError
+from snowsdeploy.models.checkpoint import read_checkpoint
+from snowsdeploy.models.formats import FileFormat, detect_format
+from snowsdeploy.models.source import read_pt2
+from snowsdeploy.sparsity.evidence import inspect_state_dict
+from snowsdeploy.sparsity.onnx_layout import inspect_onnx
+from snowsdeploy.sparsity.pattern import Pattern
+
+
+def inspect_file(path: Path, pattern: Pattern) -> SparsityEvidence:
+    """Read an ONNX file, or the state dict of a checkpoint, safetensors or `.pt2` file.
+
+    Raises:
+        SourceError: The file cannot be read.
+    """
+    if path.suffix == ".onnx":
+        return inspect_onnx(path, pattern)
+    return inspect_state_dict(_tensors(path), path, pattern)
+
+
+def _tensors(path: Path) -> dict[str, Tensor]:
+    kind = detect_format(path)
+    if kind is FileFormat.PT2:
+        return dict(read_pt2(path)[0].state_dict)
+    return read_checkpoint(path, kind, allow_pickle=False).state_dict
+
+
+def unmet(evidence: SparsityEvidence, required: Sequence[str]) -> list[str]:
+    """Names of the required layers that do not hold the pattern.
+
+    Args:
+        evidence: What a file holds.
+        required: Name patterns (`*` and `?`).
+
+    Raises:
+        UsageError: A name pattern matches no layer, so that nothing would be proven.
+    """
+    for text in required:
+        if not any(fnmatchcase(layer.name, text) for layer in evidence.layers):
+            raise UsageError(
+                "--require matches no layer", seen=text, allowed=", ".join(r.name for r in evidence.layers[:6]) + " ..."
+            )
+    return [r.name for r in evidence.layers if not r.layout_valid and any(fnmatchcase(r.name, t) for t in required)]

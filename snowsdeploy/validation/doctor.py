@@ -1,0 +1,91 @@
+"""What this machine can run, tried rather than read off a build's list."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+
+from snowsdeploy.artifacts import Artifact, Environment
+from snowsdeploy.validation.environment import describe_environment
+from snowsdeploy.validation.ort import PROVIDERS
+from snowsdeploy.validation.probe import provider_problem
+
+SPARSE_CAPABILITY = (8, 0)  # Ampere: the first with sparse tensor cores
+TENSORRT_MAJOR = 10  # what onnxruntime-gpu's provider links
+
+
+class ProviderStatus(Artifact):
+    """Whether an execution provider ran a model of one node."""
+
+    name: str
+    loads: bool
+    uses_sparsity: str
+    problem: str = ""
+    fix: str = ""
+
+
+class GpuStatus(Artifact):
+    """One GPU. `sparse_tensor_cores` holds from compute capability 8.0 on."""
+
+    name: str
+    capability: str
+    sparse_tensor_cores: bool
+
+
+class Diagnosis(Artifact):
+    """Everything `doctor` found; `hints` say what to change."""
+
+    environment: Environment
+    gpus: tuple[GpuStatus, ...]
+    providers: tuple[ProviderStatus, ...]
+    hints: tuple[str, ...]
+    verdict: Literal["2:4 can run fast here", "2:4 brings no speed on this machine"]
+
+
+def diagnose() -> Diagnosis:
+    """Try every provider on a tiny model and look at the GPUs."""
+    environment = describe_environment()
+    gpus = tuple(_gpu(i) for i in range(torch.cuda.device_count()))
+    providers = tuple(_status(name) for name in PROVIDERS)
+    loads = {p.name: p.loads for p in providers}
+    fast = loads["tensorrt"] and any(g.sparse_tensor_cores for g in gpus)
+    return Diagnosis(
+        environment=environment,
+        gpus=gpus,
+        providers=providers,
+        hints=_hints(environment, gpus, loads),
+        verdict="2:4 can run fast here" if fast else "2:4 brings no speed on this machine",
+    )
+
+
+def _gpu(index: int) -> GpuStatus:
+    major, minor = torch.cuda.get_device_capability(index)
+    name = torch.cuda.get_device_name(index)
+    return GpuStatus(name=name, capability=f"{major}.{minor}", sparse_tensor_cores=(major, minor) >= SPARSE_CAPABILITY)
+
+
+def _status(name: str) -> ProviderStatus:
+    problem = provider_problem(name)
+    return ProviderStatus(
+        name=name,
+        loads=problem is None,
+        uses_sparsity={"no": "no", "yes": "yes", "unknown": "with the right layers"}[PROVIDERS[name].uses_sparsity],
+        problem=(problem.seen or problem.what) if problem else "",
+        fix=(problem.fix or "") if problem else "",
+    )
+
+
+def _hints(environment: Environment, gpus: tuple[GpuStatus, ...], loads: dict[str, bool]) -> tuple[str, ...]:
+    hints = []
+    if not gpus:
+        hints.append("No NVIDIA GPU: models are pruned, exported and proven here; measure their speed on the target.")
+    tensorrt = environment.versions.get("tensorrt")
+    if tensorrt and int(tensorrt.partition(".")[0]) != TENSORRT_MAJOR:
+        hints.append(
+            f"tensorrt {tensorrt} cannot be loaded by onnxruntime-gpu, which links version {TENSORRT_MAJOR}: "
+            'pip install "tensorrt-cu13>=10.13.2,<11".'
+        )
+    if gpus and not loads["cuda"]:
+        hints.append("There is a GPU but the CUDA provider does not load: check CUDA 13 and cuDNN 9.")
+    return tuple(hints)
