@@ -6,6 +6,7 @@ is a relative squared error and none dominates by its scale.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -17,6 +18,11 @@ from torch.fx import Node
 
 from snowsdeploy.pruning.windows import Window
 from snowsdeploy.solver.cg import Product
+
+with warnings.catch_warnings():
+    # Forward mode loads these on first use, through a part of torch that warns about itself.
+    warnings.simplefilter("ignore", FutureWarning)
+    import torch._decomp.decompositions_for_jvp  # noqa: F401
 
 Curvature = Literal["gauss-newton", "hessian"]
 

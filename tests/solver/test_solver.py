@@ -1,0 +1,139 @@
+"""Conjugate gradients, masked least squares and Newton against dense float64 solutions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from snowsdeploy.solver.cg import ConjugateGradient, Product
+from snowsdeploy.solver.least_squares import masked_cholesky, masked_least_squares
+from snowsdeploy.solver.newton import BacktrackingLineSearch, NewtonCG
+from snowsdeploy.solver.result import CGOutcome, Outcome
+
+
+def positive_definite(n: int, seed: int = 0) -> Tensor:
+    root = torch.randn(n, n, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    return root @ root.T + 0.1 * torch.eye(n, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("preconditioned", [False, True])
+def test_cg_equals_a_direct_solve(preconditioned: bool) -> None:
+    matrix, b = positive_definite(30), torch.randn(30, dtype=torch.float64)
+    inverse = (lambda r: r / matrix.diagonal()) if preconditioned else None
+    solver = ConjugateGradient(max_iterations=300, relative_tolerance=1e-12, truncation=0)
+    solution = solver.solve(lambda v: matrix @ v, b, inverse)
+    assert solution.outcome is CGOutcome.CONVERGED
+    torch.testing.assert_close(solution.value, torch.linalg.solve(matrix, b), rtol=1e-8, atol=1e-8)
+    model = float(b @ solution.value - 0.5 * solution.value @ matrix @ solution.value)
+    assert solution.model_decrease == pytest.approx(model, rel=1e-8)
+
+
+def test_exact_preconditioner_needs_one_step() -> None:
+    matrix, b = positive_definite(20), torch.randn(20, dtype=torch.float64)
+    solution = ConjugateGradient().solve(lambda v: matrix @ v, b, lambda r: torch.linalg.solve(matrix, r))
+    assert (solution.outcome, solution.iterations) == (CGOutcome.CONVERGED, 1)
+
+
+def test_cg_stops_at_negative_curvature_with_a_descent_direction() -> None:
+    matrix = torch.diag(torch.tensor([1.0, -1.0, 2.0], dtype=torch.float64))
+    b = torch.tensor([0.1, 1.0, 0.1], dtype=torch.float64)
+    solution = ConjugateGradient().solve(lambda v: matrix @ v, b)
+    assert solution.outcome is CGOutcome.NEGATIVE_CURVATURE
+    assert float(b @ solution.value) > 0
+
+
+def test_cg_truncates_when_the_model_stalls() -> None:
+    matrix = torch.diag(torch.logspace(0, 8, 200, dtype=torch.float64))
+    b = torch.ones(200, dtype=torch.float64)
+    solution = ConjugateGradient(max_iterations=200, relative_tolerance=0, truncation=0.05).solve(lambda v: matrix @ v, b)
+    assert solution.outcome is CGOutcome.TRUNCATED
+    assert solution.iterations < 200
+
+
+@settings(max_examples=40, deadline=None)
+@given(rows=st.integers(1, 6), width=st.integers(1, 9), seed=st.integers(0, 10_000))
+def test_masked_least_squares_equals_lstsq_per_row(rows: int, width: int, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(40, width, dtype=torch.float64, generator=generator)
+    targets = torch.randn(40, rows, dtype=torch.float64, generator=generator)
+    mask = torch.rand(rows, width, generator=generator) > 0.4
+    solved = masked_least_squares(x.T @ x, targets.T @ x, mask)
+    for row in range(rows):
+        kept = mask[row]
+        expected = torch.zeros(width, dtype=torch.float64)
+        if kept.any():
+            expected[kept] = torch.linalg.lstsq(x[:, kept], targets[:, row : row + 1]).solution[:, 0]
+        torch.testing.assert_close(solved[row], expected, rtol=1e-7, atol=1e-9)
+
+
+def test_rank_deficient_inputs_are_damped_not_refused() -> None:
+    x = torch.randn(5, 12, dtype=torch.float64)
+    solve = masked_cholesky(x.T @ x, torch.ones(2, 12, dtype=torch.bool), damping=1e-3)
+    assert solve(torch.ones(2, 12, dtype=torch.float64)).isfinite().all()
+
+
+def test_nan_in_the_gram_matrix_is_an_error() -> None:
+    with pytest.raises(torch.linalg.LinAlgError):
+        masked_cholesky(torch.full((4, 4), torch.nan, dtype=torch.float64), torch.ones(1, 4, dtype=torch.bool), 1e-3)
+
+
+@dataclass
+class Rosenbrock:
+    """A curved valley; the Gauss-Newton matrix is exact at the minimum (1, 1)."""
+
+    scale: float = 1.0
+
+    def residuals(self, x: Tensor) -> Tensor:
+        return self.scale * torch.stack([1 - x[0], 10 * (x[1] - x[0] ** 2)])
+
+    def value(self, x: Tensor) -> float:
+        return float(self.residuals(x).square().sum())
+
+    def value_and_gradient(self, x: Tensor) -> tuple[float, Tensor]:
+        jacobian = torch.autograd.functional.jacobian(self.residuals, x)
+        return self.value(x), 2 * jacobian.T @ self.residuals(x)
+
+    def curvature(self, x: Tensor) -> Product:
+        jacobian = torch.autograd.functional.jacobian(self.residuals, x)
+        return lambda v: 2 * jacobian.T @ (jacobian @ v)
+
+    def precondition(self, residual: Tensor) -> Tensor:
+        return residual
+
+
+def test_newton_reaches_the_minimum_and_never_rises() -> None:
+    start, values = torch.tensor([-1.2, 1.0], dtype=torch.float64), []
+    for steps in range(1, 40):
+        solution = NewtonCG(max_steps=steps, tolerance=0, damping=1e-4).solve(Rosenbrock(), start)
+        values.append(solution.loss)
+    assert all(b <= a for a, b in zip(values, values[1:], strict=False))
+    assert values[-1] < 1e-6
+    assert Rosenbrock().value(solution.value) == pytest.approx(solution.loss)
+
+
+def test_a_start_at_the_minimum_stays() -> None:
+    start = torch.ones(2, dtype=torch.float64)
+    solution = NewtonCG().solve(Rosenbrock(), start)
+    assert solution.outcome is Outcome.FLAT
+    assert torch.equal(solution.value, start)
+
+
+def test_a_start_that_is_not_finite_is_returned() -> None:
+    start = torch.zeros(2, dtype=torch.float64)
+    solution = NewtonCG().solve(Rosenbrock(scale=float("nan")), start)
+    assert not solution.outcome.successful
+    assert torch.equal(solution.value, start)
+
+
+def test_line_search_accepts_only_a_decrease() -> None:
+    search = BacktrackingLineSearch()
+    assert search.search(lambda t: 1.0 + t, 1.0, -1.0) == (0.0, 1.0)
+    step, value = search.search(lambda t: (t - 0.1) ** 2, 0.01, -0.2)
+    assert 0 < step < 0.25
+    assert value < 0.01
+    assert search.search(lambda t: float("nan"), 1.0, -1.0)[0] == 0.0
