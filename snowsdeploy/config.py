@@ -81,20 +81,20 @@ class PruneSettings(Settings):
 
 
 class ValidateSettings(Settings):
-    """What is measured on the exported files."""
+    """What is measured on the exported files, and how it is judged."""
 
     eval_data: str | None = None
     provider: ProviderName = "cpu"
     eval_batch: Annotated[int, Field(ge=1)] = 100
     latency_batch: tuple[Annotated[int, Field(ge=1)], ...] = (1, 8)
     latency_runs: Annotated[int, Field(ge=5)] = 50
+    policy: Path | None = None
 
 
 class RunConfig(ModelSettings, PruneSettings, ValidateSettings):
     """The main job."""
 
     opset: Annotated[int, Field(ge=18, le=23)] = 20
-    policy: Path | None = None
     out: Path
     force: bool = False
     resume: bool = False
@@ -106,19 +106,35 @@ def build_config(kind: type[T], options: Mapping[str, Any], toml: Path | None = 
     Args:
         kind: The settings class.
         options: Option values by name; None means not given.
-        toml: File with the same names as keys.
+        toml: File with the same names as keys; it may hold those of the main job that `kind` does not use.
 
     Raises:
         UsageError: An unknown key or a value that is not allowed; all of them are named.
     """
-    values = _read_toml(toml, set(kind.model_fields)) if toml else {}
+    values = _read_toml(toml, set(RunConfig.model_fields)) if toml else {}
+    values = {k: v for k, v in values.items() if k in kind.model_fields}
     values |= {k: v for k, v in options.items() if v is not None}
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        rows = [f"--{'.'.join(map(str, e['loc'])).replace('_', '-')}: {e['msg']}" for e in error.errors()]
-        seen = "; ".join(repr(e["input"]) for e in error.errors() if e["type"] != "missing")
-        raise UsageError("an option's value is not allowed", seen=seen or None, allowed="; ".join(rows)) from error
+        raise _explain(error) from error
+
+
+def _explain(error: ValidationError) -> UsageError:
+    missing = [_option(e["loc"][0]) for e in error.errors() if e["type"] == "missing"]
+    wrong = [e for e in error.errors() if e["type"] != "missing"]
+    if not wrong:
+        return UsageError(f"{', '.join(missing)} must be given", fix="as an option, or as a key of the --config file")
+    names = list(dict.fromkeys(_option(e["loc"][0]) for e in wrong))
+    seen = dict.fromkeys(str(e["input"]) for e in wrong)
+    allowed = dict.fromkeys(e["msg"].removeprefix("Value error, ").removeprefix("Input should be ") for e in wrong)
+    fix = f"{', '.join(missing)} must be given as well" if missing else None
+    what = f"{', '.join(names)} cannot have this value"
+    return UsageError(what, seen="; ".join(seen), allowed="; ".join(allowed), fix=fix)
+
+
+def _option(field: int | str) -> str:
+    return "MODEL" if field == "model" else f"--{str(field).replace('_', '-')}"
 
 
 def _read_toml(path: Path, known: set[str]) -> dict[str, Any]:

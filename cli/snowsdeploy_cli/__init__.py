@@ -1,0 +1,1 @@
+"""The command line of snowsdeploy: parse, one library call, render, exit."""

@@ -1,55 +1,53 @@
-"""The command line: commands, and the one table from outcomes to exit codes."""
+"""The command line: its commands, each under the one table from outcomes to exit codes."""
 
 from __future__ import annotations
 
-import sys
-from importlib.metadata import version
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
 
-from snowsdeploy.errors import SnowsDeployError, UsageError
 from snowsdeploy_cli.commands import doctor, export, gate, inspect, prune, prune_export, validate
-from snowsdeploy_cli.console import print_error
-
-USAGE, FAILED_TO_RUN, INTERRUPTED = 2, 3, 130
+from snowsdeploy_cli.outcome import guarded
+from snowsdeploy_cli.version import version_text
 
 app = typer.Typer(
     help="Turn a trained vision model into a verified 2:4 sparse ONNX model.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
-    epilog="Exit codes: 0 passed, 2 usage, 3 could not run, 4 a gate failed, 5 inconclusive.",
+    epilog="Exit codes: 0 passed, 2 usage, 3 could not run, 4 a gate failed, 5 inconclusive, 130 interrupted.",
 )
-app.command("prune-export")(prune_export.command)
-app.command("prune")(prune.command)
-app.command("export")(export.command)
-app.command("validate")(validate.command)
-app.command("gate")(gate.command)
-app.command("inspect")(inspect.command)
-app.command("doctor")(doctor.command)
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "prune-export": prune_export.command,
+    "prune": prune.command,
+    "export": export.command,
+    "validate": validate.command,
+    "gate": gate.command,
+    "inspect": inspect.command,
+    "doctor": doctor.command,
+}
+for name, function in COMMANDS.items():
+    app.command(name)(guarded(function))
 
 
 def _show_version(value: bool) -> None:
     if value:
-        typer.echo(f"snowsdeploy {version('snowsdeploy')}")
+        typer.echo(version_text())
         raise typer.Exit
 
 
+ShowVersion = Annotated[
+    bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+]
+
+
 @app.callback()
-def _main(
-    show: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")] = False,
-) -> None:
-    """Options before the command."""
+def _before_any_command(show: ShowVersion = False) -> None:
+    """Turn a trained vision model into a verified 2:4 sparse ONNX model."""
 
 
 def main() -> None:
-    """Entry point: run a command and exit by the table above."""
-    try:
-        app()
-    except SnowsDeployError as error:
-        print_error(error)
-        sys.exit(USAGE if isinstance(error, UsageError) else FAILED_TO_RUN)
-    except KeyboardInterrupt:
-        typer.echo("\ninterrupted: run the same command with --resume instead of --force to continue", err=True)
-        sys.exit(INTERRUPTED)
+    """Entry point of `snowsdeploy` and of `python -m snowsdeploy_cli`."""
+    app(prog_name="snowsdeploy")

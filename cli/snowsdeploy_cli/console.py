@@ -7,28 +7,54 @@ import sys
 import textwrap
 from typing import TYPE_CHECKING
 
+import typer
+
 if TYPE_CHECKING:
     from rich.console import Console
 
     from snowsdeploy.errors import SnowsDeployError
 
-PLAIN_WIDTH = 100
+PLAIN_WIDTH = 80
 
 
 def make_console(*, stderr: bool = False) -> Console:
-    """A rich console: coloured on a terminal, plain text elsewhere."""
+    """A rich console: colour, boxes and bars on a terminal; plain text at 80 columns elsewhere and in CI.
+
+    The variable COLUMNS overrides the width.
+    """
     from rich.console import Console
 
     stream = sys.stderr if stderr else sys.stdout
-    plain = not stream.isatty() or bool(os.environ.get("CI"))
-    width = None if stream.isatty() or "COLUMNS" in os.environ else PLAIN_WIDTH
-    return Console(stderr=stderr, no_color=plain or None, width=width, highlight=False, soft_wrap=False)
+    if stream.isatty() and not os.environ.get("CI"):
+        return Console(stderr=stderr, highlight=False)
+    width = int(columns) if (columns := os.environ.get("COLUMNS", "")).isdecimal() else PLAIN_WIDTH
+    return Console(stderr=stderr, highlight=False, force_terminal=False, no_color=True, width=width)
+
+
+def say(console: Console, text: str, style: str | None = None) -> None:
+    """Print a sentence as it is (no markup), broken between words only, so that paths can be copied."""
+    indent = " " * (len(text) - len(text.lstrip(" ")))
+    console.print(_wrap(text, "", indent + "  ", console.width), style=style, markup=False, soft_wrap=True)
 
 
 def print_error(error: SnowsDeployError) -> None:
     """What is wrong, then the value seen, the values allowed and what to do, aligned."""
-    lines = [f"error: {error.what}"]
+    lines = [_wrap(f"error: {error.what}", "", "       ")]
     for label, text in error.parts():
-        indent = f"  {label + ':':<9}"
-        lines.append(textwrap.fill(text, 88, initial_indent=indent, subsequent_indent=" " * len(indent), break_long_words=False))
-    print("\n".join(lines), file=sys.stderr)  # noqa: T201 - rich would read brackets in paths as markup
+        head = f"  {label + ':':<9}"
+        lines.append(_wrap(text, head, " " * len(head)))
+    typer.echo("\n".join(lines), err=True)  # not rich: it would read brackets in paths as markup
+
+
+def _wrap(text: str, first: str, other: str, width: int = PLAIN_WIDTH) -> str:
+    lines = textwrap.wrap(
+        text, width, initial_indent=first, subsequent_indent=other, break_long_words=False, break_on_hyphens=False
+    )
+    return "\n".join(lines)
+
+
+def quiet_onnxruntime() -> None:
+    """Keep ONNX Runtime's own account of a provider that does not load off the terminal; ours says the same."""
+    import onnxruntime
+
+    onnxruntime.set_default_logger_severity(4)

@@ -1,52 +1,86 @@
-"""Options shared by several commands, each declared once; their values are checked by `snowsdeploy.config`."""
+"""Options shared by several commands, each declared once; their values are checked by `snowsdeploy.config`.
+
+Every default is None, which means: not given, so that a TOML file or the library's default decides. The defaults
+shown in the help are texts, because reading them from the library would import torch; a test compares them.
+"""
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping, Sequence
+import shlex
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any, TypeAlias
 
 import typer
+from typer.models import OptionInfo
 
 from snowsdeploy.errors import UsageError
 
-# Typer reads these at run time and does not understand every spelling of a union; Optional it does.
-Model = Annotated[str, typer.Argument(help="A checkpoint, a .pt2 program, timm:NAME, or package.module:factory.")]
-Arch = Annotated[Optional[str], typer.Option(help="Architecture of a checkpoint: a timm name or module:factory.")]
-ModelArg = Annotated[Optional[list[str]], typer.Option(metavar="KEY=VALUE", help="Argument of the architecture.")]
-AllowPickle = Annotated[Optional[bool], typer.Option("--allow-pickle", help="Load pickles. They run code: trust the file.")]
-Data = Annotated[Optional[str], typer.Option(help="Calibration images: a folder, .npz or timm data set, with [slice].")]
-EvalData = Annotated[Optional[str], typer.Option(help="Images that judge the result; as --data.")]
-Samples = Annotated[Optional[int], typer.Option(help="Calibration images to use.  [default: 1024]")]
-Seed = Annotated[Optional[int], typer.Option(help="Seed of every random choice.  [default: 0]")]
-Mean = Annotated[Optional[str], typer.Option(help="Channel means on [0, 1] pixels, like 0.485,0.456,0.406.")]
-Std = Annotated[Optional[str], typer.Option(help="Channel standard deviations, like 0.229,0.224,0.225.")]
-InputSize = Annotated[Optional[str], typer.Option(metavar="C,H,W", help="Model input, like 3,224,224.")]
-Interpolation = Annotated[Optional[str], typer.Option(help="Resize filter: bicubic, bilinear, nearest.")]
-CropPct = Annotated[Optional[float], typer.Option(help="Centre-crop fraction of image files.")]
-PatternOption = Annotated[Optional[str], typer.Option("--pattern", help="N:M.  [default: 2:4]")]
-Selector = Annotated[Optional[str], typer.Option(help="Which weights stay: magnitude.")]
-Include = Annotated[Optional[list[str]], typer.Option(metavar="GLOB", help="Prune only these layers. Repeatable.")]
-Exclude = Annotated[Optional[list[str]], typer.Option(metavar="GLOB", help="Keep these layers dense. Repeatable.")]
-Horizon = Annotated[Optional[int], typer.Option(help="Operations after a layer that are reconstructed; 0: exact fit.")]
-Joint = Annotated[Optional[bool], typer.Option("--joint/--single", help="Solve residual blocks, or single layers.")]
-Targets = Annotated[Optional[str], typer.Option(help="Reconstruct 'dense' activations, or from the pruned 'input'.")]
-Curvature = Annotated[Optional[str], typer.Option(help="gauss-newton or hessian.")]
-NewtonSteps = Annotated[Optional[int], typer.Option(help="Newton steps a solve; 0: exact least squares only.")]
-CgSteps = Annotated[Optional[int], typer.Option(help="Conjugate-gradient steps a Newton step.")]
-CurvatureSamples = Annotated[Optional[int], typer.Option(help="Images in a curvature product.")]
-BatchSize = Annotated[Optional[int], typer.Option(help="Images in memory at once while solving.")]
-Opset = Annotated[Optional[int], typer.Option(help="ONNX operator set.  [default: 20]")]
-Provider = Annotated[Optional[str], typer.Option(help="cpu, cuda or tensorrt; never falls back.  [default: cpu]")]
-LatencyBatch = Annotated[Optional[str], typer.Option(help="Batch sizes to time, like 1,8.")]
-LatencyRuns = Annotated[Optional[int], typer.Option(help="Timed calls of each file and batch size.")]
-Policy = Annotated[Optional[Path], typer.Option(help="Gate policy (TOML, table [gate]).")]
-Config = Annotated[Optional[Path], typer.Option(help="TOML file with any of these options, - written as _.")]
-Out = Annotated[Optional[Path], typer.Option(help="Run directory.")]
-Force = Annotated[Optional[bool], typer.Option("--force", help="Overwrite results in --out.")]
-Resume = Annotated[Optional[bool], typer.Option("--resume", help="Continue an interrupted run in --out.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only the result and errors.")]
+
+def _option(panel: str, text: str, *names: str, default: str | bool = False, metavar: str | None = None) -> OptionInfo:
+    option: OptionInfo = typer.Option(*names, help=text, rich_help_panel=panel, show_default=default, metavar=metavar)
+    return option
+
+
+_MODEL, _DATA, _PRUNING = "Model", "Images", "Pruning"
+_CHECKS, _RUN = "Export, validation and gates", "Run"
+_Text: TypeAlias = str | None
+_Texts: TypeAlias = list[str] | None
+_Count: TypeAlias = int | None
+_Flag: TypeAlias = bool | None
+
+Model = Annotated[str, typer.Argument(help="A checkpoint, a .pt2 program, timm:NAME or package.module:factory.")]
+Arch = Annotated[_Text, _option(_MODEL, "Architecture of a checkpoint: a timm name or module:factory.")]
+ModelArg = Annotated[_Texts, _option(_MODEL, "Argument of the architecture; repeatable.", metavar="KEY=VALUE")]
+AllowPickle = Annotated[_Flag, _option(_MODEL, "Load pickles, which run code: trust the file.", "--allow-pickle")]
+
+Data = Annotated[_Text, _option(_DATA, "Calibrates: an image folder, .npz or timm data set; 'x.npz\\[0::2]' slices.")]
+EvalData = Annotated[_Text, _option(_DATA, "Judges; written as --data.")]
+Samples = Annotated[_Count, _option(_DATA, "Calibration images to use.", default="1024")]
+Mean = Annotated[_Text, _option(_DATA, "Mean of pixels from 0 to 1, like 0.485,0.456,0.406.", metavar="R,G,B")]
+Std = Annotated[_Text, _option(_DATA, "Their standard deviation.", metavar="R,G,B")]
+InputSize = Annotated[_Text, _option(_DATA, "Model input; 224x224 means 3,224,224.", metavar="C,H,W")]
+Interpolation = Annotated[_Text, _option(_DATA, "Resize filter of image files.", metavar="bicubic|bilinear|nearest")]
+CropPct = Annotated[float | None, _option(_DATA, "Centre-crop fraction of image files.")]
+
+PatternOption = Annotated[_Text, _option(_PRUNING, "N of M weights stay.", "--pattern", default="2:4", metavar="N:M")]
+Selector = Annotated[_Text, _option(_PRUNING, "Which weights stay.", default="magnitude")]
+Include = Annotated[_Texts, _option(_PRUNING, "Prune only these layers; repeatable.", metavar="GLOB")]
+Exclude = Annotated[_Texts, _option(_PRUNING, "Keep these layers dense; repeatable.", metavar="GLOB")]
+Horizon = Annotated[_Count, _option(_PRUNING, "Operations after a layer that are reconstructed.", default="5")]
+Joint = Annotated[
+    _Flag, _option(_PRUNING, "Solve residual blocks, or layer by layer.", "--joint/--single", default="joint")
+]
+Targets = Annotated[
+    _Text,
+    _option(_PRUNING, "Targets from the dense model or the pruned input.", default="dense", metavar="dense|input"),
+]
+Curvature = Annotated[
+    _Text, _option(_PRUNING, "Curvature matrix.", default="gauss-newton", metavar="gauss-newton|hessian")
+]
+NewtonSteps = Annotated[_Count, _option(_PRUNING, "Newton steps a solve; 0: exact least squares only.", default="2")]
+CgSteps = Annotated[_Count, _option(_PRUNING, "Curvature products a Newton step.", default="10")]
+CurvatureSamples = Annotated[_Count, _option(_PRUNING, "Images in a curvature product.", default="256")]
+BatchSize = Annotated[_Count, _option(_PRUNING, "Images in memory at once.", default="64")]
+
+Opset = Annotated[_Count, _option(_CHECKS, "ONNX operator set.", default="20")]
+Provider = Annotated[
+    _Text, _option(_CHECKS, "Where the files run; never falls back.", default="cpu", metavar="cpu|cuda|tensorrt")
+]
+EvalBatch = Annotated[_Count, _option(_CHECKS, "Images a call when accuracy is measured.", default="100")]
+LatencyBatch = Annotated[
+    _Texts, _option(_CHECKS, "Batch sizes to time; a list, or repeated.", default="1,8", metavar="N,N")
+]
+LatencyRuns = Annotated[_Count, _option(_CHECKS, "Timed calls of each file and batch size.", default="50")]
+Policy = Annotated[Path | None, _option(_CHECKS, "Limits of the gates, a TOML file.")]
+
+Out = Annotated[Path | None, _option(_RUN, "Run directory: everything is written there.")]
+Config = Annotated[Path | None, _option(_RUN, "TOML file with any of these options; - is written as _.")]
+Seed = Annotated[_Count, _option(_RUN, "Seed of every random choice.", default="0")]
+Force = Annotated[_Flag, _option(_RUN, "Overwrite results in --out.", "--force")]
+Resume = Annotated[_Flag, _option(_RUN, "Continue an interrupted run in --out.", "--resume")]
+Quiet = Annotated[bool, _option(_RUN, "Only warnings, errors and the result.", "--quiet", "-q")]
 
 
 def parse_options(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -56,15 +90,9 @@ def parse_options(values: Mapping[str, Any]) -> dict[str, Any]:
         UsageError: A text cannot be read.
     """
     parsed = {k: v for k, v in values.items() if v is not None and v != []}
-    for name in ("mean", "std"):
+    for name, read in _READERS.items():
         if name in parsed:
-            parsed[name] = _numbers(f"--{name}", parsed[name], float)
-    if "latency_batch" in parsed:
-        parsed["latency_batch"] = _numbers("--latency-batch", parsed["latency_batch"], int)
-    if "input_size" in parsed:
-        parsed["input_size"] = _numbers("--input-size", parsed["input_size"].replace("x", ","), int)
-    if "model_arg" in parsed:
-        parsed["model_arg"] = dict(_pair(text) for text in parsed["model_arg"])
+            parsed[name] = read(parsed[name])
     return parsed
 
 
@@ -72,7 +100,17 @@ def _numbers(option: str, text: str, kind: type[float] | type[int]) -> tuple[flo
     try:
         return tuple(kind(part) for part in text.split(","))
     except ValueError as error:
-        raise UsageError(f"{option} is not a list of numbers", seen=text, allowed="numbers with commas between") from error
+        allowed = f"{'whole numbers' if kind is int else 'numbers'} with commas between"
+        raise UsageError(f"{option} cannot be read", seen=text, allowed=allowed) from error
+
+
+def _size(text: str) -> tuple[float, ...]:
+    if "x" in text:
+        text = f"3,{text.replace('x', ',')}"
+    size = _numbers("--input-size", text, int)
+    if len(size) != 3:
+        raise UsageError("--input-size cannot be read", seen=text, allowed="C,H,W like 3,224,224, or HxW like 224x224")
+    return size
 
 
 def _pair(text: str) -> tuple[str, Any]:
@@ -85,8 +123,15 @@ def _pair(text: str) -> tuple[str, Any]:
         return key, value
 
 
+_READERS: dict[str, Callable[[Any], Any]] = {
+    "mean": lambda text: _numbers("--mean", text, float),
+    "std": lambda text: _numbers("--std", text, float),
+    "input_size": _size,
+    "latency_batch": lambda texts: _numbers("--latency-batch", ",".join(texts), int),
+    "model_arg": lambda texts: dict(_pair(text) for text in texts),
+}
+
+
 def command_line(arguments: Sequence[str]) -> str:
     """The command as typed, quoted for a shell."""
-    import shlex
-
     return shlex.join(["snowsdeploy", *arguments])

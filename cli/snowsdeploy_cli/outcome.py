@@ -1,17 +1,71 @@
-"""Verdict -> exit code."""
+"""The one table from what happened to the exit code and its message.
+
+    0    the command did its work and every gate passed
+    2    an option or its value is wrong (Typer uses the same code)
+    3    could not run: the model, the data, the machine, the output directory
+    4    a gate failed
+    5    inconclusive: something a gate needs was not measured, or its limit lies inside the interval
+    130  interrupted
+
+1 is left to Python, so that a crash is never read as a verdict.
+"""
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import TYPE_CHECKING
+
+import typer
+
+from snowsdeploy.errors import OutputError, SnowsDeployError, UsageError
+from snowsdeploy_cli.console import print_error
 
 if TYPE_CHECKING:
     from snowsdeploy.artifacts import Verdict
 
-PASSED, GATE_FAILED, INCONCLUSIVE = 0, 4, 5
+PASSED, USAGE, FAILED_TO_RUN, GATE_FAILED, INCONCLUSIVE, INTERRUPTED = 0, 2, 3, 4, 5, 130
 
 
 def exit_code(verdict: Verdict | None) -> int:
-    """0 passed, 4 failed, 5 inconclusive; a report without a verdict is inconclusive."""
+    """The code of a verdict; a report without one is inconclusive."""
     if verdict is None:
         return INCONCLUSIVE
     return {"pass": PASSED, "fail": GATE_FAILED, "inconclusive": INCONCLUSIVE}[verdict.verdict]
+
+
+def guarded(command: Callable[..., None]) -> Callable[..., None]:
+    """Wrap a command: errors that a user can cause become one message and a code, not a traceback."""
+
+    @functools.wraps(command)  # Typer reads the options from the wrapped signature
+    def run(*args: object, **kwargs: object) -> None:
+        try:
+            command(*args, **kwargs)
+        except SnowsDeployError as error:
+            print_error(error)
+            raise typer.Exit(USAGE if isinstance(error, UsageError) else FAILED_TO_RUN) from error
+        except BrokenPipeError:
+            raise  # the reader of our output has gone (`| head`): Typer ends quietly
+        except (OSError, MemoryError) as error:
+            print_error(_from_machine(error))
+            raise typer.Exit(FAILED_TO_RUN) from error
+        except KeyboardInterrupt as error:
+            typer.echo(_interrupted("resume" in kwargs), err=True)
+            raise typer.Exit(INTERRUPTED) from error
+
+    return run
+
+
+def _from_machine(error: OSError | MemoryError) -> SnowsDeployError:
+    if isinstance(error, MemoryError):
+        return OutputError(
+            "the machine has too little memory", seen=str(error) or None, fix="lower --batch-size or --samples"
+        )
+    path = f"{error.filename}: " if error.filename else ""
+    return OutputError("the operating system refused", seen=f"{path}{error.strerror or error}")
+
+
+def _interrupted(resumable: bool) -> str:
+    if not resumable:
+        return "\ninterrupted"
+    return "\ninterrupted: run the same command with --resume to continue; the layers solved so far are kept in --out"

@@ -6,24 +6,26 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from snowsdeploy_cli.console import say
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
 
-_LINES = 10  # plain lines for a stage with many steps
-
 
 class ConsoleObserver:
-    """Renders `snowsdeploy.progress.Observer`."""
+    """Renders what `snowsdeploy.progress.Observer` is told.
+
+    Args:
+        console: Where to write.
+        quiet: Write warnings only.
+    """
 
     def __init__(self, console: Console, *, quiet: bool = False) -> None:
-        """Write to `console`; `quiet` keeps only warnings."""
         self._console, self._quiet = console, quiet
         self._progress: Progress | None = None
         self._task: TaskID | None = None
-        self._stage = ""
         self._started = time.monotonic()
-        self._kept: dict[str, list[str]] = {}
 
     def __enter__(self) -> Self:
         """Start the live display on a terminal."""
@@ -35,14 +37,16 @@ class ConsoleObserver:
             self._progress.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """Stop the live display."""
         if self._progress is not None:
             self._progress.stop()
 
     def stage(self, name: str, detail: str = "") -> None:
         """A stage begins."""
-        self._stage, self._started = name, time.monotonic()
+        self._started = time.monotonic()
         self._print(f"{name}: {detail}" if detail else name)
         if self._progress is not None:
             if self._task is not None:
@@ -50,23 +54,28 @@ class ConsoleObserver:
             self._task = self._progress.add_task(name, total=None)
 
     def advance(self, done: int, total: int, detail: str = "") -> None:
-        """Some steps are done."""
+        """`done` of `total` steps are finished; plain output has a line for each step that has a detail."""
         if self._progress is not None and self._task is not None:
             self._progress.update(self._task, completed=done, total=total)
-        left = (time.monotonic() - self._started) / done * (total - done)
         if detail:
-            self._print(f"  [{done}/{total}] {detail}; {left:.0f} s left")
-        elif self._progress is None and done * _LINES // total != (done - 1) * _LINES // total and done == total:
-            self._print(f"  {done}/{total}")
+            self._print(f"  [{done}/{total}] {detail}{self._time_left(done, total)}")
+        elif done == total:
+            self._print(f"  {done}/{total} in {time.monotonic() - self._started:.1f} s")
 
     def message(self, text: str) -> None:
         """Something worth reading."""
         self._print(f"  {text}")
 
     def warn(self, text: str) -> None:
-        """Something to act on."""
-        self._console.print(f"warning: {text}", style="yellow", markup=False)
+        """Something to act on; shown even when quiet."""
+        say(self._console, f"warning: {text}", style="yellow")
+
+    def _time_left(self, done: int, total: int) -> str:
+        if not 0 < done < total:
+            return ""
+        seconds = (time.monotonic() - self._started) / done * (total - done)
+        return f"; about {seconds:.0f} s left" if seconds < 120 else f"; about {seconds / 60:.0f} min left"
 
     def _print(self, text: str) -> None:
         if not self._quiet:
-            self._console.print(text, markup=False)
+            say(self._console, text)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
+from pathlib import Path
 from typing import Literal
 
+import onnxruntime
 import torch
 
 from snowsdeploy.artifacts import Artifact, Environment
@@ -71,9 +74,25 @@ def _status(name: str) -> ProviderStatus:
         name=name,
         loads=problem is None,
         uses_sparsity={"no": "no", "yes": "yes", "unknown": "with the right layers"}[PROVIDERS[name].uses_sparsity],
-        problem=(problem.seen or problem.what) if problem else "",
-        fix=(problem.fix or "") if problem else "",
+        problem=(_missing_library(name) or problem.seen or problem.what) if problem else "",
+        fix=(problem.fix or "").removesuffix("; see `snowsdeploy doctor`") if problem else "",
     )
+
+
+def _missing_library(name: str) -> str | None:
+    """The shared library that keeps a provider from loading, which ONNX Runtime only writes to its log.
+
+    ONNX Runtime names its provider libraries `libonnxruntime_providers_<name>.so` beside its extension module.
+    """
+    path = Path(onnxruntime.__file__).parent / "capi" / f"libonnxruntime_providers_{name}.so"
+    if not path.is_file():
+        return None
+    try:
+        ctypes.CDLL(str(path))
+    except OSError as error:
+        text = str(error)  # also raised for symbols that only ONNX Runtime itself provides: not the cause
+        return text if "cannot open shared object file" in text else None
+    return None
 
 
 def _hints(environment: Environment, gpus: tuple[GpuStatus, ...], loads: dict[str, bool]) -> tuple[str, ...]:

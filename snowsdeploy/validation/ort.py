@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -92,11 +93,13 @@ class OrtSession:
         if threads is not None:
             options.intra_op_num_threads = threads
         try:
-            session = ort.InferenceSession(model, options, providers=[(wanted.ep, wanted.options)])
+            providers = [(wanted.ep, wanted.options)]
+            session = ort.InferenceSession(model, options, providers=providers, enable_fallback=0)
         except Exception as error:  # ONNX Runtime raises one class a status code
+            file = model.name if isinstance(model, Path) else "a model"
             raise ProviderError(
-                f"ONNX Runtime cannot load {model.name if isinstance(model, Path) else 'a model'} with --provider {provider}",
-                seen=str(error).strip().splitlines()[0][:200],
+                f"ONNX Runtime cannot load {file} with --provider {provider}",
+                seen=_reason(error),
                 fix=wanted.hint,
             ) from error
         session.disable_fallback()
@@ -128,9 +131,15 @@ class OrtSession:
             outputs: Sequence[Any] = self.session.run(None, {self.input_name: images})
         except Exception as error:  # as above
             raise ProviderError(
-                f"ONNX Runtime failed on a batch of shape {images.shape}", seen=str(error).strip().splitlines()[0][:200]
+                f"ONNX Runtime failed on a batch of shape {images.shape}", seen=_reason(error)
             ) from error
         return [np.asarray(o) for o in outputs]
+
+
+def _reason(error: Exception) -> str:
+    """The first line of ONNX Runtime's message, without the place in its source."""
+    text = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return re.sub(r"^/\S+:\d+ [^)]*\)\s*", "", text)[:300]
 
 
 def _not_loaded(provider: Provider, seen: str) -> ProviderError:

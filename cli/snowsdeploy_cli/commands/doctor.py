@@ -10,9 +10,10 @@ from snowsdeploy_cli.commands.gate import AsJson
 def command(as_json: AsJson = False) -> None:
     """Show GPU, sparse tensor cores, execution providers that really load, and versions."""
     from snowsdeploy.validation.doctor import diagnose
-    from snowsdeploy_cli.console import make_console
+    from snowsdeploy_cli.console import make_console, quiet_onnxruntime
     from snowsdeploy_cli.render import print_diagnosis
 
+    quiet_onnxruntime()
     diagnosis = diagnose()
     if as_json:
         typer.echo(diagnosis.model_dump_json(indent=2))

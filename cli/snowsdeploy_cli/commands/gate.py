@@ -19,8 +19,8 @@ def command(report: ReportFile, policy: o.Policy = None, as_json: AsJson = False
     from snowsdeploy.gate.policy import GatePolicy, load_policy
     from snowsdeploy.report.store import read_report
     from snowsdeploy_cli.console import make_console
+    from snowsdeploy_cli.outcome import exit_code
     from snowsdeploy_cli.render import print_verdict
-    from snowsdeploy_cli.verdict import exit_code
 
     verdict = judge(read_report(report), load_policy(policy) if policy else GatePolicy())
     if as_json:

@@ -19,8 +19,8 @@ def command(file: File, pattern: PatternText = "2:4", require: Require = [], as_
     from snowsdeploy.inspection import inspect_file, unmet
     from snowsdeploy.sparsity.pattern import Pattern
     from snowsdeploy_cli.console import make_console
+    from snowsdeploy_cli.outcome import GATE_FAILED
     from snowsdeploy_cli.render import print_evidence
-    from snowsdeploy_cli.verdict import GATE_FAILED
 
     evidence = inspect_file(file, Pattern.parse(pattern))
     broken = unmet(evidence, require)

@@ -7,6 +7,7 @@ from snowsdeploy_cli import options as o
 
 def command(
     model: o.Model,
+    *,
     out: o.Out = None,
     arch: o.Arch = None,
     model_arg: o.ModelArg = None,
@@ -41,11 +42,12 @@ def command(
 
     from snowsdeploy.config import RunConfig, build_config
     from snowsdeploy.pipeline import prune
-    from snowsdeploy_cli.console import make_console
+    from snowsdeploy_cli.console import make_console, quiet_onnxruntime
     from snowsdeploy_cli.progress import ConsoleObserver
     from snowsdeploy_cli.render import print_pruning
 
     settings = build_config(RunConfig, given, config)
+    quiet_onnxruntime()
     with ConsoleObserver(make_console(stderr=True), quiet=quiet) as observer:
         report = prune(settings, observer)
     print_pruning(make_console(), report, settings.out)

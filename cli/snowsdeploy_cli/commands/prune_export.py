@@ -11,6 +11,7 @@ from snowsdeploy_cli import options as o
 
 def command(
     model: o.Model,
+    *,
     out: o.Out = None,
     arch: o.Arch = None,
     model_arg: o.ModelArg = None,
@@ -38,6 +39,7 @@ def command(
     batch_size: o.BatchSize = None,
     opset: o.Opset = None,
     provider: o.Provider = None,
+    eval_batch: o.EvalBatch = None,
     latency_batch: o.LatencyBatch = None,
     latency_runs: o.LatencyRuns = None,
     policy: o.Policy = None,
@@ -49,15 +51,17 @@ def command(
     """Load, prune, solve, export, validate, judge, report: the main job."""
     given = o.parse_options({k: v for k, v in locals().items() if k not in ("config", "quiet")})
 
-    from snowsdeploy.config import RunConfig, build_config
-    from snowsdeploy.pipeline import prune_export
-    from snowsdeploy_cli.console import make_console
-    from snowsdeploy_cli.progress import ConsoleObserver
-    from snowsdeploy_cli.render import print_summary
-    from snowsdeploy_cli.verdict import exit_code
     from snowsdeploy_exporters import OnnxExporter
 
+    from snowsdeploy.config import RunConfig, build_config
+    from snowsdeploy.pipeline import prune_export
+    from snowsdeploy_cli.console import make_console, quiet_onnxruntime
+    from snowsdeploy_cli.outcome import exit_code
+    from snowsdeploy_cli.progress import ConsoleObserver
+    from snowsdeploy_cli.render import print_summary
+
     settings = build_config(RunConfig, given, config)
+    quiet_onnxruntime()
     with ConsoleObserver(make_console(stderr=True), quiet=quiet) as observer:
         report = prune_export(settings, OnnxExporter(settings.opset), observer, o.command_line(sys.argv[1:]))
     print_summary(make_console(), report, settings.out)

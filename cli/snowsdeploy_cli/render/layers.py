@@ -1,0 +1,57 @@
+"""Layers: which are pruned and why others are not, and what a file holds."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.markup import escape
+
+from snowsdeploy_cli.console import say
+from snowsdeploy_cli.render.table import make_table
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from snowsdeploy.artifacts import LayerDecision, OnnxArtifact, PruneReport, SparsityEvidence
+
+_NAMES = 4  # shown of those that share a reason
+
+
+def print_pruning(console: Console, report: PruneReport, folder: Path) -> None:
+    """What `prune` did."""
+    say(console, f"{len(report.pruned)} layers pruned to {report.pattern} in {report.seconds:.0f} s")
+    print_kept_dense(console, report.decisions)
+    say(console, f"Written to {folder}; next: snowsdeploy export {folder}")
+
+
+def print_kept_dense(console: Console, decisions: Sequence[LayerDecision]) -> None:
+    """Why layers are not pruned, one line a reason."""
+    groups: dict[str, list[str]] = defaultdict(list)
+    for decision in decisions:
+        if not decision.prunable:
+            groups[decision.reason].append(decision.name)
+    for reason, names in groups.items():
+        more = f" and {len(names) - _NAMES} more" if len(names) > _NAMES else ""
+        say(console, f"  dense, {reason}: {', '.join(names[:_NAMES])}{more}")
+
+
+def print_files(console: Console, artifacts: Sequence[OnnxArtifact]) -> None:
+    """Exported files."""
+    for artifact in artifacts:
+        say(console, f"{artifact.path}  {artifact.size_bytes / 2**20:.2f} MiB, opset {artifact.opset}")
+
+
+def print_evidence(console: Console, evidence: SparsityEvidence) -> None:
+    """The layout of a file, layer by layer."""
+    table = make_table(f"{evidence.file.name}: {evidence.pattern}", "layer", "op", "shape", "zeros", "layout")
+    for row in evidence.layers:
+        broken = row.note or f"{row.violations} of {row.groups} groups broken"
+        layout = "[green]valid[/]" if row.layout_valid else escape(broken)
+        table.add_row(escape(row.name), row.op, "x".join(map(str, row.shape)), f"{row.zeros:.0%}", layout)
+    console.print(table)
+    valid = sum(row.layout_valid for row in evidence.layers)
+    share = f"{evidence.coverage:.1%} of their weights"
+    say(console, f"{valid} of {len(evidence.layers)} layers hold {evidence.pattern}: {share}")

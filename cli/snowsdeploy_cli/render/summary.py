@@ -1,0 +1,95 @@
+"""The whole result of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.markup import escape
+
+from snowsdeploy_cli.console import say
+from snowsdeploy_cli.render.layers import print_kept_dense
+from snowsdeploy_cli.render.table import make_table
+from snowsdeploy_cli.render.verdict import print_verdict
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from snowsdeploy.artifacts import Accuracy, Latency, Proportion, Report
+
+
+def print_summary(console: Console, report: Report, folder: Path) -> None:
+    """Layers, accuracy, latency, files, gates, and the verdict last, where the eye is."""
+    _print_layers(console, report)
+    if report.accuracy is not None:
+        _print_accuracy(console, report.accuracy)
+    if report.latency is not None:
+        _print_latency(console, report.latency)
+    for warning in report.warnings:
+        say(console, f"warning: {warning}", style="yellow")
+    memory = f"; peak memory {report.peak_memory_bytes / 2**30:.1f} GiB" if report.peak_memory_bytes else ""
+    say(console, ", ".join(f"{stage} {value:.0f} s" for stage, value in report.seconds.items()) + memory)
+    say(console, f"Written to {folder}: model.onnx, dense.onnx, report.json, summary.md")
+    if report.verdict is not None:
+        print_verdict(console, report.verdict)
+
+
+def _print_layers(console: Console, report: Report) -> None:
+    pruned, total = len(report.prune.pruned), len(report.prune.decisions)
+    name = report.source.arch or report.source.source
+    console.print()
+    say(console, f"{name}: {pruned} of {total} layers pruned to {report.prune.pattern}", style="bold")
+    print_kept_dense(console, report.prune.decisions)
+    if report.sparsity is not None:
+        valid = len({row.name for row in report.sparsity.layers if row.layout_valid} & set(report.sparsity.expected))
+        share = f"{report.sparsity.coverage:.1%} of all weights of convolutions and matrix products"
+        say(console, f"In model.onnx {valid} of {pruned} hold the layout: {share}.")
+    if report.parity is not None:
+        error = report.parity.worst_relative_l2
+        say(console, f"PyTorch against ONNX Runtime: relative error at most {error:.1e}.")
+
+
+def _print_accuracy(console: Console, accuracy: Accuracy) -> None:
+    images = f"{accuracy.data.items} images"
+    if accuracy.dense_top1 is not None and accuracy.sparse_top1 is not None:
+        table = make_table(f"Accuracy on {images}, from the ONNX files", "", "dense", "sparse")
+        table.add_row("top-1", _percent(accuracy.dense_top1), _percent(accuracy.sparse_top1))
+        if accuracy.dense_top5 is not None and accuracy.sparse_top5 is not None:
+            table.add_row("top-5", _percent(accuracy.dense_top5), _percent(accuracy.sparse_top5))
+        console.print(table)
+    if (paired := accuracy.paired) is not None:
+        drop = f"{paired.drop:.2f} points [{paired.drop_low:.2f}, {paired.drop_high:.2f}]"
+        say(console, f"Top-1 drops by {drop}; McNemar p = {paired.p_value:.2g}.")
+    else:
+        say(console, f"{images} without labels: agreement with the dense model, no accuracy.")
+    same = accuracy.agreement
+    say(console, f"Both choose the same class on {_plain(same.top1)}; cosine {same.cosine:.3f}, KL {same.kl:.3g} nats.")
+
+
+def _print_latency(console: Console, latency: Latency) -> None:
+    ratio_column = "dense / sparse"
+    columns = ("batch", "dense p50", "p90", "p99", "sparse p50", "p90", "p99", ratio_column)
+    table = make_table(f"Latency in ms, --provider {latency.requested}", *columns, numbers=columns)
+    rows = {(s.role, s.batch): s for s in latency.series}
+    for ratio in latency.ratios:
+        pair = (rows["dense", ratio.batch], rows["sparse", ratio.batch])
+        numbers = [_milliseconds(v) for s in pair for v in (s.p50_ms, s.p90_ms, s.p99_ms)]
+        interval = escape(f"{ratio.speedup:.2f} [{ratio.low:.2f}, {ratio.high:.2f}]")
+        table.add_row(str(ratio.batch), *numbers, interval)
+    console.print(table)
+    placed = ", ".join(f"{count} nodes on {name}" for name, count in latency.providers.items())
+    say(console, f"Really ran: {placed}.")
+    if latency.note:
+        say(console, latency.note)
+
+
+def _milliseconds(value: float) -> str:
+    return f"{value:.3g}" if value < 100 else f"{value:.0f}"
+
+
+def _plain(value: Proportion) -> str:
+    return f"{value.value:.2%} [{value.low:.2%}, {value.high:.2%}]"
+
+
+def _percent(value: Proportion) -> str:
+    return escape(_plain(value))
