@@ -1,0 +1,1 @@
+"""Turn a trained vision model into a verified 2:4 sparse ONNX model."""

@@ -2,8 +2,8 @@
 
     load_program -> open_data -> prune -> export -> validate -> judge
 
-A run directory holds what each stage left: `program.pt2` (dense), `pruned.safetensors` and `prune.json`, `dense.onnx` and
-`model.onnx`, `report.json` and `summary.md`. Exporters come in as values, so that the library never imports them.
+A run directory holds what each stage left: `program.pt2` (dense), `pruned.safetensors` and `prune.json`, `dense.onnx`
+and `model.onnx`, `report.json` and `summary.md`. Exporters come in as values, so that the library never imports them.
 """
 
 from __future__ import annotations
@@ -63,9 +63,7 @@ class Exporter(Protocol):
         """See `snowsdeploy_exporters.OnnxExporter`."""
 
 
-def prune_export(
-    config: RunConfig, exporter: Exporter, observer: Observer | None = None, command: str = ""
-) -> Report:
+def prune_export(config: RunConfig, exporter: Exporter, observer: Observer | None = None, command: str = "") -> Report:
     """Checkpoint -> pruned, verified ONNX model, its evidence and verdict.
 
     Args:
@@ -172,7 +170,9 @@ def _preprocessing(settings: ModelSettings, known: Preprocessing | None, data: s
         )
     for option, values in (("--mean", mean), ("--std", std)):
         if len(values) != size[0]:
-            raise UsageError(f"{option} does not fit the input", seen=f"{len(values)} values", allowed=f"{size[0]} values")
+            raise UsageError(
+                f"{option} does not fit the input", seen=f"{len(values)} values", allowed=f"{size[0]} values"
+            )
     base = known or Preprocessing(input_size=size, mean=mean, std=std)
     update = {
         "input_size": size,
@@ -184,9 +184,7 @@ def _preprocessing(settings: ModelSettings, known: Preprocessing | None, data: s
     return base.model_copy(update=update)
 
 
-def _prune(
-    config: RunConfig, run: RunDirectory, observer: Observer
-) -> tuple[Program, Program, PruneReport]:
+def _prune(config: RunConfig, run: RunDirectory, observer: Observer) -> tuple[Program, Program, PruneReport]:
     started = time.perf_counter()
     run.require_free(force=config.force, resume=config.resume)
     require_provider(config.provider)  # before minutes are spent
@@ -370,9 +368,7 @@ def validate_programs(
     pattern = Pattern.parse(prune_report.pattern)
     evidence = check_onnx(sparse.path, pattern, [d.name for d in prune_report.pruned])
     sessions = tuple(OrtSession.open(a.path, settings.provider) for a in (dense, sparse))
-    images = (
-        open_images(settings.eval_data, pruned.preprocessing, option="--eval-data") if settings.eval_data else None
-    )
+    images = open_images(settings.eval_data, pruned.preprocessing, option="--eval-data") if settings.eval_data else None
     warnings = _warnings(prune_report, images)
     for text in warnings:
         observer.warn(text)

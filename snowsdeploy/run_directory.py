@@ -67,13 +67,24 @@ class RunDirectory:
             OutputError: It is a file, cannot be written, or is not empty without `force` or `resume`.
         """
         self.require_free(force=force, resume=resume)
-        stale = (self.program, self.weights, self.prune, self.dense, self.sparse, self.export, self.report, self.summary)
+        stale = (
+            self.program,
+            self.weights,
+            self.prune,
+            self.dense,
+            self.sparse,
+            self.export,
+            self.report,
+            self.summary,
+        )
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             for path in stale:
                 path.unlink(missing_ok=True)
         except OSError as error:
-            raise OutputError("--out cannot be written", seen=f"{self.path}: {error}", fix="choose another --out") from error
+            raise OutputError(
+                "--out cannot be written", seen=f"{self.path}: {error}", fix="choose another --out"
+            ) from error
         if not resume:
             shutil.rmtree(self.layers, ignore_errors=True)
 

@@ -65,7 +65,9 @@ class OnnxExporter:
         proto = ir.to_proto(model)
         if proto.ByteSize() >= PROTOBUF_LIMIT:
             raise ExportError(
-                "the model does not fit one ONNX file", seen=f"{proto.ByteSize() / 2**30:.1f} GiB", allowed="below 2 GiB"
+                "the model does not fit one ONNX file",
+                seen=f"{proto.ByteSize() / 2**30:.1f} GiB",
+                allowed="below 2 GiB",
             )
         _check(proto)
         with atomic_path(path) as temporary:
@@ -112,8 +114,8 @@ class OnnxExporter:
 def _layer_map(model: ir.Model, program: Program) -> dict[str, list[str]]:
     """State-dict name of each weight -> names of the ONNX nodes that multiply by it.
 
-    An initializer keeps the name of its parameter unless the exporter transposed or folded it; then the node's record of
-    the graph node it came from names the parameter's placeholder.
+    An initializer keeps the name of its parameter unless the exporter transposed or folded it; then the node's record
+    of the graph node it came from names the parameter's placeholder.
     """
     graph = ProgramGraph(program)
     by_placeholder = {graph.placeholder(weight).name: weight for weight in graph.calls}

@@ -51,9 +51,9 @@ def load_arrays(path: Path, preprocessing: Preprocessing | None) -> Arrays:
         raise DataError("the .npz file cannot be read", seen=f"{path}: {error}", allowed=_ALLOWED) from error
     if x is None:
         raise DataError("the .npz file has no array x", seen=f"{path}: {', '.join(sorted(names))}", allowed=_ALLOWED)
-    if x.dtype == np.uint8 and x.ndim == 3:  # noqa: PLR2004 - grey images without a channel axis
+    if x.dtype == np.uint8 and x.ndim == 3:
         x = x[..., None]
-    if x.ndim != 4 or not (x.dtype == np.uint8 or np.issubdtype(x.dtype, np.floating)) or not len(x):  # noqa: PLR2004
+    if x.ndim != 4 or not (x.dtype == np.uint8 or np.issubdtype(x.dtype, np.floating)) or not len(x):
         raise DataError("x has the wrong type or shape", seen=f"{path}: {x.dtype} {x.shape}", allowed=_ALLOWED)
     if np.issubdtype(x.dtype, np.floating) and not np.isfinite(x).all():
         raise DataError("x holds NaN or Inf", seen=f"{path}: {int((~np.isfinite(x)).sum())} values")

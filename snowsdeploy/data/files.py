@@ -53,7 +53,7 @@ def list_images(folder: Path) -> ImageFiles:
 
 
 def evaluation_transform(preprocessing: Preprocessing) -> Any:  # noqa: ANN401 - a torchvision transform, untyped
-    """timm's evaluation transform: resize, centre crop, tensor, normalise."""
+    """Timm's evaluation transform: resize, centre crop, tensor, normalise."""
     from timm.data import create_transform  # noqa: PLC0415 - imports torchvision, seconds that .npz users need not pay
 
     return create_transform(

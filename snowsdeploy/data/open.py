@@ -61,10 +61,12 @@ def _open(selection: Selection, preprocessing: Preprocessing, option: str) -> So
         arrays = load_arrays(path, preprocessing)
         return Source(array_reader(arrays.x, preprocessing), len(arrays.x), arrays.y, arrays.sha256)
     if path.exists():
-        raise DataError(
-            f"{option} is a file of an unknown kind", seen=path, allowed="a folder of images, an .npz file"
-        )
-    if "/" in selection.source and path.parent.exists() and not selection.source.startswith(("hfds/", "torch/", "tfds/")):
+        raise DataError(f"{option} is a file of an unknown kind", seen=path, allowed="a folder of images, an .npz file")
+    if (
+        "/" in selection.source
+        and path.parent.exists()
+        and not selection.source.startswith(("hfds/", "torch/", "tfds/"))
+    ):
         raise DataError(f"{option} does not exist", seen=path, fix="check the path")
     named = open_named(selection.source, preprocessing, option)
     return Source(named.read, named.size, named.labels, selection.source)

@@ -48,7 +48,7 @@ def parse_selection(text: str) -> Selection:
         numbers = [int(p) if p.strip() else None for p in parts]
     except ValueError:
         numbers = []
-    if len(numbers) not in (2, 3) or (len(numbers) == 3 and numbers[2] == 0):  # noqa: PLR2004
+    if len(numbers) not in (2, 3) or (len(numbers) == 3 and numbers[2] == 0):
         raise DataError(
             "not a Python slice", seen=f"[{match['slice']}]", allowed="[start:stop] or [start:stop:step], like [0::2]"
         )

@@ -1,0 +1,1 @@
+"""Rules and verdict: pure functions of a report."""

@@ -51,10 +51,14 @@ def load_policy(path: Path) -> GatePolicy:
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UsageError("--policy cannot be read", seen=f"{path}: {error}", fix="pass a TOML file with [gate]") from error
+        raise UsageError(
+            "--policy cannot be read", seen=f"{path}: {error}", fix="pass a TOML file with [gate]"
+        ) from error
     table = content.get("gate")
     if not isinstance(table, dict):
-        raise UsageError("--policy has no table [gate]", seen=f"{path}: {', '.join(content) or 'empty'}", allowed="[gate]")
+        raise UsageError(
+            "--policy has no table [gate]", seen=f"{path}: {', '.join(content) or 'empty'}", allowed="[gate]"
+        )
     known = set(GatePolicy.model_fields)
     for key in [*(f"{k}" for k in content if k != "gate"), *(k for k in table if k not in known)]:
         close = difflib.get_close_matches(key, known, 1)

@@ -66,9 +66,7 @@ def accuracy_drop(report: Report, policy: GatePolicy) -> Iterator[RuleResult]:
         paired = accuracy.paired
         measured = f"{paired.drop:.2f} points [{paired.drop_low:.2f}, {paired.drop_high:.2f}]"
         outcome = _judge_upper(paired.drop, paired.drop_low, paired.drop_high, limit, strict=policy.strict_intervals)
-        yield RuleResult(
-            rule="accuracy drop", measured=measured, limit=text, verdict=outcome[0], reason=outcome[1]
-        )
+        yield RuleResult(rule="accuracy drop", measured=measured, limit=text, verdict=outcome[0], reason=outcome[1])
 
 
 def top1(report: Report, policy: GatePolicy) -> Iterator[RuleResult]:

@@ -1,0 +1,1 @@
+"""Any model source to one ATen program, and which of its layers are pruned."""

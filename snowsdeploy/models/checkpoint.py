@@ -89,7 +89,7 @@ def _load_pickle(path: Path, *, allow_pickle: bool) -> Any:  # noqa: ANN401 - a 
 def _blocked(path: Path, error: Exception) -> SourceError:
     try:
         names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-    except Exception:  # noqa: BLE001 - only adds names to the message; old formats are not supported by it
+    except Exception:
         names = []
     if not names and "Unsupported global" not in str(error) and "GLOBAL" not in str(error):
         return truncated(path, error)
@@ -124,7 +124,9 @@ def fit_state_dict(module: nn.Module, state: Mapping[str, Tensor], arch: str) ->
     missing = [k for k in own if k not in state and not k.endswith("num_batches_tracked")]
     unexpected = [k for k in state if k not in own]
     shapes = [
-        f"{k} {tuple(v.shape)}, not {tuple(own[k].shape)}" for k, v in state.items() if k in own and v.shape != own[k].shape
+        f"{k} {tuple(v.shape)}, not {tuple(own[k].shape)}"
+        for k, v in state.items()
+        if k in own and v.shape != own[k].shape
     ]
     if missing or unexpected or shapes:
         rows = (("missing", missing), ("unexpected", unexpected), ("shape in file", shapes))

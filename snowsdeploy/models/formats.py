@@ -29,12 +29,15 @@ def detect_format(path: Path) -> FileFormat:
         raise SourceError("the model file does not exist", seen=path, fix="check the path")
     if path.is_dir():
         raise SourceError("the model is a directory", seen=path, allowed="a checkpoint file", fix="pass the file in it")
-    head = path.read_bytes()[:16] if path.stat().st_size < 16 else _head(path)  # noqa: PLR2004
+    head = path.read_bytes()[:16] if path.stat().st_size < 16 else _head(path)
     if not head:
         raise SourceError("the model file is empty", seen=path, fix="copy or download it again")
     if path.suffix == ".onnx":
         raise SourceError(
-            "an ONNX file cannot be pruned", seen=path, allowed="a PyTorch checkpoint", fix="pass the model it came from"
+            "an ONNX file cannot be pruned",
+            seen=path,
+            allowed="a PyTorch checkpoint",
+            fix="pass the model it came from",
         )
     if head[:4] == b"PK\x03\x04":
         return _zip_format(path)

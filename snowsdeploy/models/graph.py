@@ -16,13 +16,41 @@ _KINDS: dict[str, Kind] = {
     **dict.fromkeys(("conv1d", "conv2d", "conv3d", "convolution", "conv_transpose2d"), "conv"),
     **dict.fromkeys(("linear", "addmm", "mm"), "linear"),
     **dict.fromkeys(
-        "relu relu6 gelu silu hardswish hardsigmoid hardtanh sigmoid tanh leaky_relu prelu _prelu_kernel elu celu selu "
-        "mish softplus log_sigmoid glu".split(),
+        [
+            "relu",
+            "relu6",
+            "gelu",
+            "silu",
+            "hardswish",
+            "hardsigmoid",
+            "hardtanh",
+            "sigmoid",
+            "tanh",
+            "leaky_relu",
+            "prelu",
+            "_prelu_kernel",
+            "elu",
+            "celu",
+            "selu",
+            "mish",
+            "softplus",
+            "log_sigmoid",
+            "glu",
+        ],
         "activation",
     ),
     **dict.fromkeys(
-        "_native_batch_norm_legit_no_training batch_norm native_batch_norm layer_norm native_layer_norm group_norm "
-        "native_group_norm rms_norm instance_norm".split(),
+        [
+            "_native_batch_norm_legit_no_training",
+            "batch_norm",
+            "native_batch_norm",
+            "layer_norm",
+            "native_layer_norm",
+            "group_norm",
+            "native_group_norm",
+            "rms_norm",
+            "instance_norm",
+        ],
         "norm",
     ),
     **dict.fromkeys(("softmax", "_softmax", "scaled_dot_product_attention"), "attention"),
@@ -45,7 +73,7 @@ def operation_kind(node: Node, image_values: set[Node]) -> Kind | None:
     if node not in image_values:
         return None
     name = base_name(node)
-    if name == "add" and sum(isinstance(a, Node) and a in image_values for a in node.args[:2]) == 2:  # noqa: PLR2004
+    if name == "add" and sum(isinstance(a, Node) and a in image_values for a in node.args[:2]) == 2:
         return "sum"
     return _KINDS.get(name)
 
@@ -72,7 +100,9 @@ def argument(node: Node, index: int, name: str, default: Any) -> Any:  # noqa: A
     return node.kwargs.get(name, default)
 
 
-def evaluate(nodes: Iterable[Node], values: dict[Node, Any], last_use: Callable[[Node], Iterable[Node]] | None = None) -> None:
+def evaluate(
+    nodes: Iterable[Node], values: dict[Node, Any], last_use: Callable[[Node], Iterable[Node]] | None = None
+) -> None:
     """Run call nodes in order, adding each result to `values`.
 
     Args:
@@ -89,15 +119,15 @@ def evaluate(nodes: Iterable[Node], values: dict[Node, Any], last_use: Callable[
             values.pop(dead, None)
 
 
-def _inference_batch_norm(
+def _inference_batch_norm(  # noqa: PLR0917 - the operator's own signature
     x: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor, var: Tensor, momentum: float, eps: float
 ) -> tuple[Tensor, ...]:
     empty = x.new_empty(0)
     return torch.nn.functional.batch_norm(x, mean, var, weight, bias, False, momentum, eps), empty, empty
 
 
-# Operators that torch.export emits -> the same mathematics with derivative formulas, and free of assumptions on strides,
-# which depend on the kernels that ran before.
+# Operators that torch.export emits -> the same mathematics with derivative formulas, and free of assumptions on
+# strides, which depend on the kernels that ran before.
 _SUBSTITUTES: dict[object, Callable[..., Any]] = {
     torch.ops.aten.view.default: torch.reshape,
     torch.ops.aten._unsafe_view.default: torch.reshape,

@@ -45,8 +45,8 @@ def decide_layers(
     for weight, nodes in graph.calls.items():
         reason = _refusal(nodes, pattern) or _choice(names[weight], set(nodes) & heads, include, exclude)
         rows.append((graph.order[nodes[0]], _decision(graph, names[weight], weight, nodes, reason)))
-    for node in graph.unnamed_calls:
-        rows.append((graph.order[node], _decision(graph, node.name, None, (node,), "its weight is computed in the graph")))
+    computed = "its weight is computed in the graph"
+    rows += [(graph.order[n], _decision(graph, n.name, None, (n,), computed)) for n in graph.unnamed_calls]
     decisions = tuple(decision for _, decision in sorted(rows, key=lambda row: row[0]))
     if not any(d.prunable for d in decisions):
         reasons = sorted({d.reason for d in decisions})

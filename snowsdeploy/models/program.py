@@ -78,11 +78,14 @@ class Program:
         """
         with torch.no_grad():
             outputs = self.exported.module()(images)
-        leaves = torch.utils._pytree.tree_leaves(outputs)  # noqa: SLF001 - the only flattening that torch.export promises
+        leaves = torch.utils._pytree.tree_leaves(outputs)
         return tuple(leaf for leaf in leaves if isinstance(leaf, Tensor))
 
     def save(self, path: Path) -> None:
         """Write a `.pt2` file with the preprocessing beside the graph; atomic."""
-        extra = {"preprocessing.json": self.preprocessing.model_dump_json(), "source.json": self.source.model_dump_json()}
+        extra = {
+            "preprocessing.json": self.preprocessing.model_dump_json(),
+            "source.json": self.source.model_dump_json(),
+        }
         with atomic_path(path) as target:
             torch.export.save(self.exported, target, extra_files=extra)

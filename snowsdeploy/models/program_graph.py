@@ -27,6 +27,11 @@ class ProgramGraph:
         return tuple(n for n in self.program.exported.graph.nodes if n.op == "call_function")
 
     @cached_property
+    def placeholders(self) -> tuple[Node, ...]:
+        """Parameters, buffers, constants and the image."""
+        return tuple(n for n in self.program.exported.graph.nodes if n.op == "placeholder")
+
+    @cached_property
     def order(self) -> dict[Node, int]:
         """Position of each call node."""
         return {node: index for index, node in enumerate(self.nodes)}
@@ -39,7 +44,7 @@ class ProgramGraph:
     def image(self) -> Node:
         """The placeholder of the image batch."""
         name = self.program.exported.graph_signature.user_inputs[0]
-        return next(n for n in self.program.exported.graph.nodes if n.op == "placeholder" and n.name == name)
+        return next(n for n in self.placeholders if n.name == name)
 
     @cached_property
     def image_values(self) -> set[Node]:
@@ -74,8 +79,7 @@ class ProgramGraph:
             **signature.inputs_to_buffers,
             **signature.inputs_to_lifted_tensor_constants,
         }
-        placeholders = (n for n in self.program.exported.graph.nodes if n.op == "placeholder")
-        return {n: names[n.name] for n in placeholders if n.name in names}
+        return {n: names[n.name] for n in self.placeholders if n.name in names}
 
     def state_values(self) -> dict[Node, Tensor]:
         """Placeholder -> tensor, for every parameter, buffer and constant."""
@@ -96,9 +100,7 @@ class ProgramGraph:
     def unnamed_calls(self) -> tuple[Node, ...]:
         """Convolution and linear nodes whose weight the graph computes or receives from the image."""
         named = {node for nodes in self.calls.values() for node in nodes}
-        return tuple(
-            n for n in self.nodes if base_name(n) in LAYERS and n in self.image_values and n not in named
-        )
+        return tuple(n for n in self.nodes if base_name(n) in LAYERS and n in self.image_values and n not in named)
 
     def classifiers(self) -> set[Node]:
         """Layer nodes with no counted operation between them and an output: the classifier, or several heads."""

@@ -47,12 +47,16 @@ def adopt(exported: ExportedProgram, preprocessing: Preprocessing, source: Sourc
         exported = exported.run_decompositions({})  # functional, with convolutions and linears kept whole
     inputs = exported.graph_signature.user_inputs
     if len(inputs) != 1:
-        raise GraphError("the model must take one image tensor", seen=f"{len(inputs)} inputs", fix="wrap it in a module")
+        raise GraphError(
+            "the model must take one image tensor", seen=f"{len(inputs)} inputs", fix="wrap it in a module"
+        )
     _require_dynamic_batch(exported)
     images = torch.randn(3, *preprocessing.input_size, generator=torch.Generator().manual_seed(1))
     outputs = Program(exported, preprocessing, source, classes=0).run(images)
-    if not outputs or outputs[0].dim() < 2:  # noqa: PLR2004
-        raise GraphError("the model's first output must be [batch, ..., classes]", seen=[tuple(o.shape) for o in outputs])
+    if not outputs or outputs[0].dim() < 2:
+        raise GraphError(
+            "the model's first output must be [batch, ..., classes]", seen=[tuple(o.shape) for o in outputs]
+        )
     for index, output in enumerate(outputs):
         if not torch.isfinite(output).all():
             raise NumericsError(

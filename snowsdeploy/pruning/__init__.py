@@ -1,0 +1,1 @@
+"""Windows, the reconstruction objective, the layer schedule, the whole-model loop."""

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-import torch
 from torch import Tensor
 from torch.fx import Node
 from torch.nn import functional as F
@@ -30,24 +29,20 @@ def input_rows(call: Node, x: Tensor) -> Tensor:
     assert isinstance(weight, Node)
     kernel = tuple(weight.meta["val"].shape[2:])
     rank = len(kernel)
-    stride, padding, dilation = (_per_axis(argument(call, i, n, d), rank) for i, n, d in _CONV_ARGUMENTS)
-    if padding == "same" or padding == "valid":
-        x, padding = _explicit_padding(x, padding, kernel, dilation), (0,) * rank
-    if rank == 1:
-        x, kernel, stride, padding, dilation = _to_2d(x, kernel, stride, padding, dilation)
-    columns = F.unfold(x, kernel, dilation, padding, stride)
+    stride, dilation = (_per_axis(argument(call, i, n, 1), rank) for i, n in ((3, "stride"), (5, "dilation")))
+    padding = argument(call, 4, "padding", 0)
+    if isinstance(padding, str):
+        x, padding = _explicit_padding(x, padding, kernel, dilation), 0
+    sides = _per_axis(padding, rank)
+    if rank == 1:  # a sequence is an image of height one
+        x, kernel, dilation = x.unsqueeze(2), (1, *kernel), (1, *dilation)
+        sides, stride = (0, *sides), (1, *stride)
+    columns = F.unfold(x, kernel, dilation, sides, stride)
     return columns.transpose(1, 2).flatten(0, 1)
 
 
-_CONV_ARGUMENTS = ((3, "stride", 1), (4, "padding", 0), (5, "dilation", 1))
-
-
-def _per_axis(value: object, rank: int) -> tuple[int, ...] | str:
-    if isinstance(value, str):
-        return value
-    if isinstance(value, int):
-        return (value,) * rank
-    sizes = tuple(value)  # type: ignore[arg-type]  # a list of ints in every ATen convolution
+def _per_axis(value: int | Sequence[int], rank: int) -> tuple[int, ...]:
+    sizes = (value,) if isinstance(value, int) else tuple(value)
     return sizes * rank if len(sizes) == 1 else sizes
 
 
@@ -55,13 +50,7 @@ def _explicit_padding(x: Tensor, mode: str, kernel: tuple[int, ...], dilation: t
     if mode == "valid":
         return x
     totals = [d * (k - 1) for k, d in zip(kernel, dilation, strict=True)]
-    pads = [side for total in reversed(totals) for side in (total // 2, total - total // 2)]
-    return F.pad(x, pads)
-
-
-def _to_2d(x: Tensor, *sizes: tuple[int, ...]) -> tuple[Tensor, ...]:
-    kernel, stride, padding, dilation = sizes
-    return x.unsqueeze(2), (1, *kernel), (1, *stride), (0, *padding), (1, *dilation)  # type: ignore[return-value]
+    return F.pad(x, [side for total in reversed(totals) for side in (total // 2, total - total // 2)])
 
 
 def gram_matrix(pairs: Iterable[tuple[Node, Tensor]]) -> Tensor:
@@ -83,23 +72,4 @@ def gram_matrix(pairs: Iterable[tuple[Node, Tensor]]) -> Tensor:
         total = product if total is None else total + product
     if total is None:
         raise GraphError("a layer received no calibration input", fix="pass at least one image by --data")
-    return total
-
-
-def cross_matrix(pairs: Iterable[tuple[Node, Tensor, Tensor]]) -> Tensor:
-    """`T^T X` for targets T of the layer's output, bias already removed; as `gram_matrix`.
-
-    Args:
-        pairs: `(call, input, target)`; the target has the shape of the layer's output.
-
-    Returns:
-        `[out, d]`, float64.
-    """
-    total: Tensor | None = None
-    for call, x, target in pairs:
-        rows = input_rows(call, x)
-        flat = target.reshape(-1, target.shape[-1]) if base_name(call) == "linear" else target.flatten(2).transpose(1, 2).flatten(0, 1)
-        product = (flat.T @ rows).double()
-        total = product if total is None else total + product
-    assert total is not None
     return total

@@ -22,7 +22,7 @@ from snowsdeploy.solver.cg import Product
 with warnings.catch_warnings():
     # Forward mode loads these on first use, through a part of torch that warns about itself.
     warnings.simplefilter("ignore", FutureWarning)
-    import torch._decomp.decompositions_for_jvp  # noqa: F401
+    import torch._decomp.decompositions_for_jvp
 
 Curvature = Literal["gauss-newton", "hessian"]
 

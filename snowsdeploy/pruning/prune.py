@@ -68,7 +68,9 @@ def run_key(**parts: object) -> str:
     return sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def select_masks(program: Program, decisions: Sequence[LayerDecision], pattern: Pattern, selector: str) -> dict[str, Tensor]:
+def select_masks(
+    program: Program, decisions: Sequence[LayerDecision], pattern: Pattern, selector: str
+) -> dict[str, Tensor]:
     """Weight name -> boolean mask, for each pruned layer."""
     state = program.state_dict
     weights = [d.weight for d in decisions if d.prunable and d.weight]

@@ -88,14 +88,14 @@ class Reconstruction:
         samples = _samples(window, original, dense, pruned, self.targets)
         support = Support(tuple(masks[name] for name in unit.weights))
         warm, preconditioner = self._warm_start(window, original, support, samples, unit)
-        objective = WindowObjective(
-            window, support, samples, preconditioner, self.curvature, self.curvature_batches
-        )
+        objective = WindowObjective(window, support, samples, preconditioner, self.curvature, self.curvature_batches)
         masked = support.gather([original[p] for p in window.weights])
         start = support.gather([warm[p] for p in window.weights])
         loss_masked, loss_warm = objective.value(masked), objective.value(start)
         if not math.isfinite(loss_masked):
-            raise NumericsError("the window objective is not finite", seen=", ".join(unit.weights), fix="lower --horizon")
+            raise NumericsError(
+                "the window objective is not finite", seen=", ".join(unit.weights), fix="lower --horizon"
+            )
         if not loss_warm <= loss_masked:
             start = masked
         solution = self._newton(objective, start, min(loss_warm, loss_masked))
@@ -139,11 +139,11 @@ class Reconstruction:
             weight = original[placeholder]
             try:
                 exact = masked_cholesky(gram, rows, self.ridge)
-                solves.append(masked_cholesky(gram.to(weight.dtype), rows, self.ridge))
             except torch.linalg.LinAlgError as error:
                 raise NumericsError(
                     "the inputs of a layer give no positive definite system", seen=name, fix="use more --samples"
                 ) from error
+            solves.append(exact.to(weight.dtype))
             current[placeholder] = exact(weight.flatten(1).double() @ gram).to(weight.dtype).view(weight.shape)
         return current, block_preconditioner(support, solves) if self.newton else None
 

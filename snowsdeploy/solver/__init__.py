@@ -1,0 +1,1 @@
+"""Curvature solvers on tensors and callables: conjugate gradients, least squares, Newton."""

@@ -111,7 +111,7 @@ class NewtonCG:
                 outcome = Outcome.NO_DECREASE
                 break
             ratio = (loss - reached) / max(solution.model_decrease, 1e-300)
-            damping *= 2 / 3 if ratio > 0.75 else 1.5 if ratio < 0.25 else 1.0  # noqa: PLR2004 - Martens' constants
+            damping *= 2 / 3 if ratio > 0.75 else 1.5 if ratio < 0.25 else 1.0
             x, steps, previous = x + step * direction, steps + 1, loss
             if previous - reached < self.tolerance * previous:
                 loss, outcome = reached, Outcome.CONVERGED

@@ -1,0 +1,1 @@
+"""N:M patterns, the hardware layout of a weight, and the checker."""

@@ -29,7 +29,7 @@ def layer_sparsity(
         note: Kept, and extended when the axis cannot hold groups.
     """
     size = nonzero.shape[axis]
-    divides = size % pattern.m == 0
+    divides = size > 0 and size % pattern.m == 0
     groups, violations = count_violations(nonzero, pattern, axis) if divides else (0, 0)
     if not divides:
         note = f"{note}; " * bool(note) + f"axis {axis} has {size} values, not a multiple of {pattern.m}"
@@ -39,7 +39,7 @@ def layer_sparsity(
         op=op,
         shape=tuple(nonzero.shape),
         axis=axis,
-        zeros=1 - float(nonzero.float().mean()),
+        zeros=1 - int(nonzero.sum()) / max(nonzero.numel(), 1),
         groups=groups,
         violations=violations,
         layout_valid=divides and violations == 0,
@@ -47,15 +47,32 @@ def layer_sparsity(
     )
 
 
+def unproven(*, name: str, tensor: str, op: str, shape: tuple[int, ...], note: str) -> LayerSparsity:
+    """A weight that is there but whose layout cannot be read or is outside the rule: it counts as not holding."""
+    return LayerSparsity(
+        name=name,
+        tensor=tensor,
+        op=op,
+        shape=shape,
+        axis=0,
+        zeros=0.0,
+        groups=0,
+        violations=0,
+        layout_valid=False,
+        note=note,
+    )
+
+
 def summarise(file: Path, pattern: Pattern, layers: Sequence[LayerSparsity]) -> SparsityEvidence:
-    """Add up the weights, each stored tensor once."""
-    once = {row.tensor: row for row in layers}.values()
+    """Add up the weights, each stored tensor once; it is covered when every use of it is."""
+    once = {row.tensor: row for row in layers}
+    uncovered = {row.tensor for row in layers if not row.layout_valid}
     return SparsityEvidence(
         pattern=str(pattern),
         file=file,
         layers=tuple(layers),
-        weights_covered=sum(prod(row.shape) for row in once if row.layout_valid),
-        weights_total=sum(prod(row.shape) for row in once),
+        weights_covered=sum(prod(row.shape) for tensor, row in once.items() if tensor not in uncovered),
+        weights_total=sum(prod(row.shape) for row in once.values()),
     )
 
 

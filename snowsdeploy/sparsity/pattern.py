@@ -47,11 +47,13 @@ def to_groups(weight: Tensor, m: int) -> Tensor:
 
     Args:
         weight: `[K, C, ...]` with `C` a multiple of `m`.
+        m: Size of a group.
 
     Returns:
         `[K, ..., C / m, m]`: the last axis is one group.
     """
-    return weight.movedim(1, -1).unflatten(-1, (-1, m))
+    groups: Tensor = weight.movedim(1, -1).unflatten(-1, (-1, m))
+    return groups
 
 
 def from_groups(groups: Tensor) -> Tensor:
@@ -64,6 +66,7 @@ def mask_by_score(score: Tensor, pattern: Pattern) -> Tensor:
 
     Args:
         score: Same shape as the weight, `[K, C, ...]`.
+        pattern: How many of each group to keep.
 
     Returns:
         Boolean tensor of the same shape, true where a weight is kept.

@@ -1,0 +1,1 @@
+"""Measures exported files: parity, accuracy, latency, environment. Has no opinion."""

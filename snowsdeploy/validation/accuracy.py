@@ -52,7 +52,7 @@ def measure_accuracy(
         "sparse_top1": proportion(int(right_b.sum()), len(labels)),
         "paired": paired_test(right_a, right_b),
     }
-    if classes > 5:  # noqa: PLR2004 - top-5 of five classes is always right
+    if classes > 5:
         update["dense_top5"] = proportion(_top5(a, labels), len(labels))
         update["sparse_top5"] = proportion(_top5(b, labels), len(labels))
     return result.model_copy(update=update)
@@ -60,7 +60,7 @@ def measure_accuracy(
 
 def _logits(session: OrtSession, images: NDArray[np.float32]) -> Logits:
     first = session.run(images)[0]
-    if first.ndim != 2:  # noqa: PLR2004
+    if first.ndim != 2:
         raise DataError(
             "accuracy needs one vector of logits an image", seen=first.shape, fix="leave out --eval-data for this model"
         )
@@ -109,7 +109,7 @@ def paired_test(dense: NDArray[np.bool_], sparse: NDArray[np.bool_], confidence:
 
 
 def agreement(dense: Logits, sparse: Logits) -> Agreement:
-    """How alike two models' outputs `[n, classes]` are: top-1 agreement, mean cosine, mean KL(dense || sparse) in nats."""
+    """How alike outputs `[n, classes]` are: top-1 agreement, mean cosine, mean KL(dense || sparse) in nats."""
     same = int((dense.argmax(1) == sparse.argmax(1)).sum())
     norms = np.linalg.norm(dense, axis=1) * np.linalg.norm(sparse, axis=1)
     cosine = (dense * sparse).sum(1) / np.maximum(norms, np.finfo(np.float64).tiny)

@@ -14,7 +14,17 @@ import torch
 
 from snowsdeploy.artifacts import Environment
 
-_PACKAGES = ("snowsdeploy", "torch", "timm", "onnx", "onnxscript", "onnxruntime-gpu", "onnxruntime", "tensorrt", "numpy")
+_PACKAGES = (
+    "snowsdeploy",
+    "torch",
+    "timm",
+    "onnx",
+    "onnxscript",
+    "onnxruntime-gpu",
+    "onnxruntime",
+    "tensorrt",
+    "numpy",
+)
 
 
 def describe_environment() -> Environment:
@@ -51,4 +61,6 @@ def peak_memory_bytes() -> int:
 def _cpu_model() -> str:
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor())
+    return next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor()
+    )

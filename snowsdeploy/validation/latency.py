@@ -44,7 +44,7 @@ def measure_latency(
     series, ratios = [], []
     for index, batch in enumerate(batch_sizes):
         images = make_input(batch)
-        a, b = _interleaved(dense, sparse, images, runs, warmup, rng)
+        a, b = _interleaved(dense, sparse, images, runs=runs, warmup=warmup, rng=rng)
         series += [_series("dense", batch, a), _series("sparse", batch, b)]
         ratios.append(speedup(a, b, batch, rng))
         progress(index + 1, len(batch_sizes))
@@ -59,7 +59,7 @@ def measure_latency(
 
 
 def _interleaved(
-    dense: OrtSession, sparse: OrtSession, images: NDArray[np.float32], runs: int, warmup: int, rng: np.random.Generator
+    dense: OrtSession, sparse: OrtSession, images: NDArray[np.float32], *, runs: int, warmup: int, rng: np.random.Generator
 ) -> tuple[Samples, Samples]:
     times: tuple[list[float], list[float]] = ([], [])
     sessions = (dense, sparse)

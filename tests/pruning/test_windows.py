@@ -46,7 +46,9 @@ def pruned_weights(graph: ProgramGraph) -> list[str]:
     return [d.weight for d in decide_layers(graph, Pattern(2, 4)) if d.prunable and d.weight]
 
 
-def window_setup(program: Program, horizon: int, count: int = 1) -> list[tuple[Window, Sample, dict[Node, torch.Tensor]]]:
+def window_setup(
+    program: Program, horizon: int, count: int = 1
+) -> list[tuple[Window, Sample, dict[Node, torch.Tensor]]]:
     graph = ProgramGraph(program)
     images = torch.randn(3, 3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     state = double_state(graph)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import pytest
 import torch
@@ -50,7 +51,9 @@ def test_cg_stops_at_negative_curvature_with_a_descent_direction() -> None:
 def test_cg_truncates_when_the_model_stalls() -> None:
     matrix = torch.diag(torch.logspace(0, 8, 200, dtype=torch.float64))
     b = torch.ones(200, dtype=torch.float64)
-    solution = ConjugateGradient(max_iterations=200, relative_tolerance=0, truncation=0.05).solve(lambda v: matrix @ v, b)
+    solution = ConjugateGradient(max_iterations=200, relative_tolerance=0, truncation=0.05).solve(
+        lambda v: matrix @ v, b
+    )
     assert solution.outcome is CGOutcome.TRUNCATED
     assert solution.iterations < 200
 
@@ -111,7 +114,7 @@ def test_newton_reaches_the_minimum_and_never_rises() -> None:
     for steps in range(1, 40):
         solution = NewtonCG(max_steps=steps, tolerance=0, damping=1e-4).solve(Rosenbrock(), start)
         values.append(solution.loss)
-    assert all(b <= a for a, b in zip(values, values[1:], strict=False))
+    assert all(b <= a for a, b in pairwise(values))
     assert values[-1] < 1e-6
     assert Rosenbrock().value(solution.value) == pytest.approx(solution.loss)
 
