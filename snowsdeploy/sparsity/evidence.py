@@ -32,7 +32,7 @@ def layer_sparsity(
     divides = size > 0 and size % pattern.m == 0
     groups, violations = count_violations(nonzero, pattern, axis) if divides else (0, 0)
     if not divides:
-        note = f"{note}; " * bool(note) + f"axis {axis} has {size} values, not a multiple of {pattern.m}"
+        note = f"{note}; " * bool(note) + f"{size} values along the reduction axis, not a multiple of {pattern.m}"
     return LayerSparsity(
         name=name,
         tensor=tensor,
@@ -47,7 +47,7 @@ def layer_sparsity(
     )
 
 
-def unproven(*, name: str, tensor: str, op: str, shape: tuple[int, ...], note: str) -> LayerSparsity:
+def unproven(*, name: str, tensor: str, op: str, shape: tuple[int, ...], zeros: float, note: str) -> LayerSparsity:
     """A weight that is there but whose layout cannot be read or is outside the rule: it counts as not holding."""
     return LayerSparsity(
         name=name,
@@ -55,7 +55,7 @@ def unproven(*, name: str, tensor: str, op: str, shape: tuple[int, ...], note: s
         op=op,
         shape=shape,
         axis=0,
-        zeros=0.0,
+        zeros=zeros,
         groups=0,
         violations=0,
         layout_valid=False,

@@ -26,8 +26,8 @@ def inspect_onnx(path: Path, pattern: Pattern) -> SparsityEvidence:
     """Read the layout of every constant convolution and matrix-product weight in a file.
 
     A weight is followed from its product through Identity, Transpose, Cast, QuantizeLinear, DequantizeLinear, Reshape
-    and Constant to where it is stored, and judged by the values and the axis that the product sees. A weight that cannot
-    be read is listed as not holding the pattern, with the reason.
+    and Constant to where it is stored, and judged by the values and the axis that the product sees. A weight that
+    cannot be read is listed as not holding the pattern, with the reason.
 
     Args:
         path: Any ONNX file; external data is read from beside it.
@@ -117,6 +117,7 @@ def _judge(use: WeightUse, names: dict[str, list[str]], pattern: Pattern) -> Ite
                 tensor=weight.name,
                 op=use.node.op_type,
                 shape=weight.stored_shape,
+                zeros=float(np.mean(weight.values == 0)) if weight.values is not None else 0.0,
                 note="; ".join(text for text in (use.note, weight.problem) if text),
             )
             continue

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,7 +69,7 @@ class OnnxWeights:
         self._stored: dict[str, TensorProto] = dict(outer._stored) if outer else {}
         self._producers: dict[str, NodeProto] = dict(outer._producers) if outer else {}
         self._stored.update({t.name: t for t in graph.initializer})
-        self._constant = set(self._stored) | (outer._constant if outer else set())
+        self._constant: set[str] = set(self._stored) | (outer._constant if outer else set())
         for node in graph.node:
             self._producers.update(dict.fromkeys(node.output, node))
             if self._is_constant(node):
@@ -106,10 +106,10 @@ class OnnxWeights:
             return replace(main, values=main.values.transpose(perm), axes=axes)
         feeds = {name: i.values for name, i in zip(node.input, inputs, strict=True) if i is not None}
         try:
-            values = ReferenceEvaluator(node, opsets=self._opsets).run(None, feeds)[0]
+            values = _evaluate(node, self._opsets, feeds)
         except Exception as error:
             return main.unreadable(f"{node.op_type} cannot be evaluated ({type(error).__name__})")
-        return replace(main, values=np.asarray(values), axes=main.axes if node.op_type in _KEEPS_AXES else None)
+        return replace(main, values=values, axes=main.axes if node.op_type in _KEEPS_AXES else None)
 
     def _is_constant(self, node: NodeProto) -> bool:
         if node.op_type == "Constant":
@@ -132,8 +132,13 @@ def _constant_node(node: NodeProto) -> ConstantValue:
     if tensor is not None:
         return ConstantValue.stored(name, tensor)
     # The other forms (value_float, value_ints, ...) are scalars and vectors: no weights, but Reshape takes them.
-    values = np.asarray(ReferenceEvaluator(node).run(None, {})[0])
+    values = _evaluate(node, {"": 18}, {})
     return ConstantValue(name, values.shape, values, tuple(range(values.ndim)))
+
+
+def _evaluate(node: NodeProto, opsets: dict[str, int], feeds: dict[str, Any]) -> NDArray[np.generic]:
+    outputs: Sequence[Any] = ReferenceEvaluator(node, opsets=opsets).run(None, feeds)  # type: ignore[assignment]  # onnx annotates a dict, returns a list
+    return np.asarray(outputs[0])
 
 
 def _refuse_sparse(graph: GraphProto) -> None:

@@ -80,9 +80,14 @@ def mask_by_score(score: Tensor, pattern: Pattern) -> Tensor:
 def count_violations(weight: Tensor, pattern: Pattern, axis: int = 1) -> tuple[int, int]:
     """Count groups and the groups with more than `n` non-zeros along `axis`, for a stored tensor of any layout.
 
+    Args:
+        weight: Any shape whose `axis` is a multiple of `m`.
+        pattern: What to count against.
+        axis: The reduction axis.
+
     Returns:
         `(groups, violations)`.
     """
-    groups = weight.movedim(axis, -1).unflatten(-1, (-1, pattern.m))
+    groups: Tensor = weight.movedim(axis, -1).unflatten(-1, (-1, pattern.m))
     violations = (groups != 0).sum(-1) > pattern.n
     return violations.numel(), int(violations.sum())
