@@ -69,9 +69,9 @@ class PruneSettings(Settings):
     joint: bool = True
     targets: Literal["dense", "input"] = "dense"
     curvature: Literal["gauss-newton", "hessian"] = "gauss-newton"
-    newton_steps: Annotated[int, Field(ge=0)] = 2
-    cg_steps: Annotated[int, Field(ge=1)] = 10
-    curvature_samples: Annotated[int, Field(ge=1)] = 256
+    newton_steps: Annotated[int, Field(ge=0)] = 1
+    cg_steps: Annotated[int, Field(ge=1)] = 12
+    curvature_samples: Annotated[int, Field(ge=1)] = 128
     batch_size: Annotated[int, Field(ge=1)] = 64
 
     @field_validator("pattern")

@@ -8,7 +8,7 @@ from torch import nn
 
 from snowsdeploy.models.program_graph import ProgramGraph
 from snowsdeploy.pruning.gram import gram_matrix, input_rows
-from tests.conftest import make_program
+from tests.nets import make_program
 
 LAYERS = {
     "plain": nn.Conv2d(3, 8, 3, bias=False),
