@@ -22,13 +22,13 @@ from snowsdeploy.artifacts import OnnxArtifact
 from snowsdeploy.errors import ExportError
 from snowsdeploy.files import atomic_path
 from snowsdeploy.models.program import Program
-from snowsdeploy.models.program_graph import ProgramGraph
 from snowsdeploy.sparsity.onnx_layout import LAYER_MAP_KEY
+from snowsdeploy_exporters.layer_map import layer_map
+from snowsdeploy_exporters.tidy import name_batch, name_outputs, strip_traces
 
 PROTOBUF_LIMIT = 2 * 2**30
-BATCH = "batch"
-_PRODUCTS = {"Conv", "Gemm", "MatMul"}
-_PLACEHOLDER = re.compile(r"%(\w+)")
+OLDEST_OPSET = 18  # what the exporter writes; it cannot go back reliably
+_OPERATOR = re.compile(r"torch\.ops\.([\w.]+)|\b((?:aten|prims)[.:]+[\w.]+)")
 
 
 @dataclass(frozen=True)
@@ -56,19 +56,15 @@ class OnnxExporter:
             ExportError: The exporter lacks an operator, the file would exceed 2 GiB, or the ONNX checker refuses it.
         """
         model = self._convert(program)
-        layers = _layer_map(model, program)
-        _name_batch(model)
-        _strip_traces(model)
-        model.producer_name = "snowsdeploy"
+        layers = layer_map(model, program)
+        name_batch(model)
+        name_outputs(model, _tensor_outputs(program))
+        strip_traces(model)
+        model.producer_name, model.producer_version = "snowsdeploy", None  # torch's; ours is in the metadata
         model.metadata_props.update({k: metadata[k] for k in sorted(metadata)})
         model.metadata_props[LAYER_MAP_KEY] = json.dumps(layers, sort_keys=True)
+        _require_size(model)
         proto = ir.to_proto(model)
-        if proto.ByteSize() >= PROTOBUF_LIMIT:
-            raise ExportError(
-                "the model does not fit one ONNX file",
-                seen=f"{proto.ByteSize() / 2**30:.1f} GiB",
-                allowed="below 2 GiB",
-            )
         _check(proto)
         with atomic_path(path) as temporary:
             temporary.write_bytes(proto.SerializeToString(deterministic=True))
@@ -86,8 +82,6 @@ class OnnxExporter:
         )
 
     def _convert(self, program: Program) -> ir.Model:
-        count = len(program.exported.graph_signature.user_outputs)
-        names = ["output"] if count == 1 else [f"output_{i}" for i in range(count)]
         try:
             with _quiet():
                 converted = torch.onnx.export(
@@ -96,73 +90,53 @@ class OnnxExporter:
                     verbose=False,
                     opset_version=self.opset,
                     input_names=["input"],
-                    output_names=names,
                     optimize=True,
                 )
         except Exception as error:  # the exporter raises many types, most of them private
-            text = str(error.__cause__ or error)
-            operator = re.search(r"(aten[.:]+[\w.]+)", text)
             raise ExportError(
                 "torch.onnx cannot convert the program",
-                seen=operator[1] if operator else text.strip().splitlines()[0][:200],
+                seen=_culprit(error),
                 fix="try another --opset, or replace that operation in the model",
             ) from error
         assert converted is not None
+        written = converted.model.opset_imports.get("")
+        if written != self.opset:  # the exporter only logs that it could not convert
+            raise ExportError(
+                "torch.onnx cannot write the model in this operator set",
+                seen=f"--opset {self.opset}",
+                allowed=f"{OLDEST_OPSET} or later; this model came out as {written}",
+                fix=f"use --opset {written}",
+            )
         return converted.model
 
 
-def _layer_map(model: ir.Model, program: Program) -> dict[str, list[str]]:
-    """State-dict name of each weight -> names of the ONNX nodes that multiply by it.
-
-    An initializer keeps the name of its parameter unless the exporter transposed or folded it; then the node's record
-    of the graph node it came from names the parameter's placeholder.
-    """
-    graph = ProgramGraph(program)
-    by_placeholder = {graph.placeholder(weight).name: weight for weight in graph.calls}
-    layers: dict[str, list[str]] = {}
-    for node in model.graph.all_nodes():
-        if node.op_type not in _PRODUCTS or node.name is None:
-            continue
-        initializers = {v.name for v in node.inputs if v is not None}
-        found = [f for f in by_placeholder.values() if f in initializers]
-        if not found:
-            text = node.metadata_props.get("pkg.torch.onnx.fx_node", "")
-            found = [by_placeholder[p] for p in _PLACEHOLDER.findall(text) if p in by_placeholder]
-        for name in found[:1]:
-            layers.setdefault(name, []).append(node.name)
-    return layers
+def _culprit(error: Exception) -> str:
+    """The operator that the exporter stumbled over, else the first line of what it said."""
+    text = f"{error.__cause__ or ''}\n{error}"
+    operator = _OPERATOR.search(text)
+    if operator:
+        return operator[1] or operator[2]
+    return next((line.strip()[:200] for line in text.splitlines() if line.strip()), type(error).__name__)
 
 
-def _name_batch(model: ir.Model) -> None:
-    """The exporter calls the batch dimension by its symbol (`s77`); users and engines look for `batch`."""
-    first = model.graph.inputs[0].shape
-    if first is None or not isinstance(first[0], ir.SymbolicDim):
-        raise ExportError("the exported input has a fixed batch size", seen=str(first))
-    symbol = first[0].value
-    pattern = re.compile(rf"\b{re.escape(str(symbol))}\b")
-    values = {*model.graph.inputs, *model.graph.outputs}
-    values |= {v for node in model.graph.all_nodes() for v in node.outputs}
-    for value in values:
-        if value.shape is None:
-            continue
-        dims = [
-            pattern.sub(BATCH, str(d.value)) if isinstance(d, ir.SymbolicDim) and d.value is not None else d
-            for d in value.shape
-        ]
-        value.shape = ir.Shape(dims)
+def _tensor_outputs(program: Program) -> list[bool]:
+    """For each output that the exporter writes (it drops None) whether it is a tensor."""
+    output = next(n for n in program.exported.graph.nodes if n.op == "output")
+    returned = [o for o in output.args[0] if o is not None]
+    return [isinstance(o, torch.fx.Node) and isinstance(o.meta.get("val"), torch.Tensor) for o in returned]
 
 
-def _strip_traces(model: ir.Model) -> None:
-    """Stack traces hold paths of this machine, and are most of a small file."""
-    for node in model.graph.all_nodes():
-        node.metadata_props.clear()
-    for value in {v for node in model.graph.all_nodes() for v in node.outputs} | set(model.graph.inputs):
-        value.metadata_props.clear()
-    for initializer in model.graph.initializers.values():
-        initializer.metadata_props.clear()
-    model.graph.metadata_props.clear()
-    for node in model.graph.all_nodes():
-        node.doc_string = None
+def _require_size(model: ir.Model) -> None:
+    """Before the weights are copied into a message that could not be written."""
+    tensors = (v.const_value for v in model.graph.initializers.values())
+    size = sum(t.nbytes for t in tensors if t is not None)
+    if size >= PROTOBUF_LIMIT:
+        raise ExportError(
+            "the model does not fit one ONNX file",
+            seen=f"{size / 2**30:.2f} GiB of weights",
+            allowed="below 2 GiB, the limit of the file format",
+            fix="use a smaller variant of the model",
+        )
 
 
 def _check(proto: onnx.ModelProto) -> None:
@@ -175,12 +149,14 @@ def _check(proto: onnx.ModelProto) -> None:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """The exporter prints and warns about its own internals."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
