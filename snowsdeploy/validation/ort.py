@@ -106,7 +106,9 @@ class OrtSession:
         loaded = session.get_providers()
         if loaded[0] != wanted.ep:
             raise _not_loaded(wanted, f"ONNX Runtime fell back to {', '.join(loaded)}")
-        placement = Counter({g.ep_name: len(g.get_nodes()) for g in session.get_provider_graph_assignment_info()})
+        placement: Counter[str] = Counter()
+        for part in session.get_provider_graph_assignment_info():  # a provider runs several parts of the graph
+            placement[part.ep_name] += len(part.get_nodes())
         if not placement.get(wanted.ep):
             raise _not_loaded(wanted, f"it was given no node; {dict(placement)}")
         return cls(session, wanted, dict(placement))
