@@ -33,8 +33,8 @@ def make_console(*, stderr: bool = False) -> Console:
 
 def say(console: Console, text: str, style: str | None = None) -> None:
     """Print a sentence as it is (no markup), broken between words only, so that paths can be copied."""
-    indent = " " * (len(text) - len(text.lstrip(" ")))
-    console.print(_wrap(text, "", indent + "  ", console.width), style=style, markup=False, soft_wrap=True)
+    rest = "" if text[:1].isalnum() else " " * (len(text) - len(text.lstrip(" "))) + "  "
+    console.print(_wrap(text, "", rest, console.width), style=style, markup=False, soft_wrap=True)
 
 
 def print_error(error: SnowsDeployError) -> None:

@@ -48,7 +48,9 @@ PatternOption = Annotated[_Text, _option(_PRUNING, "N of M weights stay.", "--pa
 Selector = Annotated[_Text, _option(_PRUNING, "Which weights stay.", default="magnitude")]
 Include = Annotated[_Texts, _option(_PRUNING, "Prune only these layers; repeatable.", metavar="GLOB")]
 Exclude = Annotated[_Texts, _option(_PRUNING, "Keep these layers dense; repeatable.", metavar="GLOB")]
-Horizon = Annotated[_Count, _option(_PRUNING, "Operations after a layer that are reconstructed.", default="5")]
+Horizon = Annotated[
+    _Text, _option(_PRUNING, "Reconstruct up to here: K operations on, or block.", default="block", metavar="K|block")
+]
 Joint = Annotated[
     _Flag, _option(_PRUNING, "Solve residual blocks, or layer by layer.", "--joint/--single", default="joint")
 ]
@@ -59,9 +61,9 @@ Targets = Annotated[
 Curvature = Annotated[
     _Text, _option(_PRUNING, "Curvature matrix.", default="gauss-newton", metavar="gauss-newton|hessian")
 ]
-NewtonSteps = Annotated[_Count, _option(_PRUNING, "Newton steps a solve; 0: exact least squares only.", default="2")]
-CgSteps = Annotated[_Count, _option(_PRUNING, "Curvature products a Newton step.", default="10")]
-CurvatureSamples = Annotated[_Count, _option(_PRUNING, "Images in a curvature product.", default="256")]
+NewtonSteps = Annotated[_Count, _option(_PRUNING, "Newton steps a solve; 0: exact least squares only.", default="1")]
+CgSteps = Annotated[_Count, _option(_PRUNING, "Curvature products a Newton step.", default="12")]
+CurvatureSamples = Annotated[_Count, _option(_PRUNING, "Images in a curvature product.", default="128")]
 BatchSize = Annotated[_Count, _option(_PRUNING, "Images in memory at once.", default="64")]
 
 Opset = Annotated[_Count, _option(_CHECKS, "ONNX operator set.", default="20")]

@@ -14,12 +14,11 @@ RunFolder = Annotated[Path, typer.Argument(help="Run directory that `prune` or `
 
 def command(run: RunFolder, opset: o.Opset = None, quiet: o.Quiet = False) -> None:
     """Write dense.onnx and model.onnx from a pruning run, and check the layout in the file."""
-    from snowsdeploy_exporters import OnnxExporter
-
     from snowsdeploy.pipeline import export
     from snowsdeploy_cli.console import make_console
     from snowsdeploy_cli.progress import ConsoleObserver
     from snowsdeploy_cli.render import print_files
+    from snowsdeploy_exporters import OnnxExporter
 
     with ConsoleObserver(make_console(stderr=True), quiet=quiet) as observer:
         artifacts = export(run, OnnxExporter(opset or OnnxExporter.opset), observer)

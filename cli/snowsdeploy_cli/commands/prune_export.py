@@ -51,14 +51,13 @@ def command(
     """Load, prune, solve, export, validate, judge, report: the main job."""
     given = o.parse_options({k: v for k, v in locals().items() if k not in ("config", "quiet")})
 
-    from snowsdeploy_exporters import OnnxExporter
-
     from snowsdeploy.config import RunConfig, build_config
     from snowsdeploy.pipeline import prune_export
     from snowsdeploy_cli.console import make_console, quiet_onnxruntime
     from snowsdeploy_cli.outcome import exit_code
     from snowsdeploy_cli.progress import ConsoleObserver
     from snowsdeploy_cli.render import print_summary
+    from snowsdeploy_exporters import OnnxExporter
 
     settings = build_config(RunConfig, given, config)
     quiet_onnxruntime()

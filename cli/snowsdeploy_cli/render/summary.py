@@ -67,8 +67,7 @@ def _print_accuracy(console: Console, accuracy: Accuracy) -> None:
 
 
 def _print_latency(console: Console, latency: Latency) -> None:
-    ratio_column = "dense / sparse"
-    columns = ("batch", "dense p50", "p90", "p99", "sparse p50", "p90", "p99", ratio_column)
+    columns = ("batch", "dense\np50", "\np90", "\np99", "sparse\np50", "\np90", "\np99", "dense / sparse")
     table = make_table(f"Latency in ms, --provider {latency.requested}", *columns, numbers=columns)
     rows = {(s.role, s.batch): s for s in latency.series}
     for ratio in latency.ratios:

@@ -1,0 +1,151 @@
+"""A made report with every part, for what renders and judges reports."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from snowsdeploy.artifacts import (
+    Accuracy,
+    Agreement,
+    DataInfo,
+    Environment,
+    Latency,
+    LatencyRatio,
+    LatencySeries,
+    LayerDecision,
+    LayerReport,
+    LayerSparsity,
+    OnnxArtifact,
+    PairedTest,
+    Parity,
+    ParityRow,
+    Preprocessing,
+    PruneReport,
+    Report,
+    SourceInfo,
+    SparsityEvidence,
+)
+from snowsdeploy.validation.accuracy import proportion
+
+NAMES = tuple(f"stages.{i}.blocks.1.conv_pw_expand.conv{i + 1}" for i in range(2))
+DATA = DataInfo(source="imagenet[1::2]", items=1000, labelled=True, origin="o", fingerprint="f")
+
+
+def make_report(*, dense_right: int = 917, sparse_right: int = 912, speedup: float = 1.0) -> Report:
+    """A report with every part, with names and numbers as long as real ones; accuracy is of 1000 images."""
+    return Report(
+        created="2026-01-01T00:00:00+00:00",
+        command="snowsdeploy prune-export model.pth",
+        environment=Environment(
+            machine="x86_64", cpu="cpu", cores=2, memory_bytes=2**34, gpus=(), os="Linux", versions={"torch": "2.15"}
+        ),
+        source=SourceInfo(source="model.pth", format="checkpoint", arch="resnet20"),
+        preprocessing=Preprocessing(input_size=(3, 32, 32), mean=(0.5,) * 3, std=(0.5,) * 3),
+        prune=_prune(),
+        dense=_artifact("dense"),
+        sparse=_artifact("sparse"),
+        sparsity=_sparsity(),
+        parity=Parity(provider="cpu", rows=(ParityRow(output="logits", batch=8, max_abs=1e-6, relative_l2=3e-7),)),
+        accuracy=_accuracy(dense_right, sparse_right),
+        latency=_latency(speedup),
+        warnings=("8 images of --eval-data are also in --data: the accuracy is optimistic.",),
+        seconds={"prune": 12.0, "export": 3.0, "validate": 4.0},
+        peak_memory_bytes=2**30,
+    )
+
+
+def _prune() -> PruneReport:
+    pruned = [
+        LayerDecision(name=n, weight=f"{n}.weight", kind="conv", shape=(256, 128, 3, 3), prunable=True) for n in NAMES
+    ]
+    dense = [
+        LayerDecision(
+            name=f"stages.{i}.dw", weight=None, kind="conv", shape=(64, 1, 3, 3), prunable=False, reason="depthwise"
+        )
+        for i in range(6)
+    ]
+    solve = LayerReport(
+        layers=NAMES,
+        operations=5,
+        targets="dense",
+        kept=1,
+        total=2,
+        loss_masked=0.5,
+        loss_initial=0.2,
+        loss_final=0.1,
+        newton_steps=2,
+        products=20,
+        seconds=1.0,
+        outcome="converged",
+    )
+    return PruneReport(
+        pattern="2:4",
+        selector="magnitude",
+        solver={"horizon": 5},
+        decisions=(*pruned, *dense),
+        solves=(solve,),
+        calibration=DATA,
+        calibration_items=(0, 1),
+        seconds=12.0,
+        seed=0,
+    )
+
+
+def _sparsity() -> SparsityEvidence:
+    rows = [
+        LayerSparsity(
+            name=n,
+            tensor=n,
+            op="Conv",
+            shape=(256, 128, 3, 3),
+            axis=1,
+            zeros=0.5,
+            groups=9,
+            violations=0,
+            layout_valid=True,
+        )
+        for n in NAMES
+    ]
+    path = Path("model.onnx")
+    return SparsityEvidence(
+        pattern="2:4", file=path, layers=tuple(rows), expected=NAMES, weights_covered=99, weights_total=100
+    )
+
+
+def _accuracy(dense_right: int, sparse_right: int) -> Accuracy:
+    drop = (dense_right - sparse_right) / 10
+    return Accuracy(
+        data=DATA,
+        provider="cpu",
+        dense_top1=proportion(dense_right, 1000),
+        sparse_top1=proportion(sparse_right, 1000),
+        dense_top5=proportion(990, 1000),
+        sparse_top5=proportion(989, 1000),
+        paired=PairedTest(
+            only_dense=15, only_sparse=10, p_value=0.42, drop=drop, drop_low=drop - 0.4, drop_high=drop + 0.4
+        ),
+        agreement=Agreement(top1=proportion(960, 1000), cosine=0.99, kl=0.01),
+    )
+
+
+def _latency(speedup: float) -> Latency:
+    times = {"runs": 50, "mean_ms": 1234.5, "p50_ms": 1234.5, "p90_ms": 1300.0, "p99_ms": 2345.6, "cov": 0.1}
+    series = [
+        LatencySeries.model_validate({"role": role, "batch": batch, **times})
+        for batch in (1, 128)
+        for role in ("dense", "sparse")
+    ]
+    ratios = [LatencyRatio(batch=b, speedup=speedup, low=speedup - 0.1, high=speedup + 0.1) for b in (1, 128)]
+    return Latency(
+        requested="cpu",
+        providers={"CPUExecutionProvider": 42},
+        uses_sparsity="no",
+        series=tuple(series),
+        ratios=tuple(ratios),
+        note="CPUExecutionProvider multiplies zeros like any value: 2:4 brings no speed here.",
+    )
+
+
+def _artifact(role: str) -> OnnxArtifact:
+    content = {"path": f"{role}.onnx", "role": role, "sha256": "0", "size_bytes": 9, "opset": 20}
+    return OnnxArtifact.model_validate({**content, "input_name": "x", "output_names": ["y"]})

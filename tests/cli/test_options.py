@@ -1,0 +1,121 @@
+"""Texts of options, the TOML twin, and who wins."""
+
+from __future__ import annotations
+
+import pytest
+
+from snowsdeploy.config import RunConfig, ValidateSettings, build_config
+from snowsdeploy.errors import UsageError
+from snowsdeploy_cli.options import command_line, parse_options
+
+NEEDED = {"model": "m.pt", "data": "d.npz", "out": "run"}
+
+
+def test_lists_pairs_and_sizes_are_read():
+    parsed = parse_options(
+        {
+            "mean": "0.1,0.2,0.3",
+            "latency_batch": ["1,8", "32"],
+            "input_size": "3,224,192",
+            "model_arg": ["num_classes=10", "act=relu", "x=(1, 2)"],
+            "include": [],
+            "seed": None,
+        }
+    )
+    assert parsed == {
+        "mean": (0.1, 0.2, 0.3),
+        "latency_batch": (1, 8, 32),
+        "input_size": (3, 224, 192),
+        "model_arg": {"num_classes": 10, "act": "relu", "x": (1, 2)},
+    }
+
+
+def test_two_sizes_mean_three_channels():
+    assert parse_options({"input_size": "224x192"}) == {"input_size": (3, 224, 192)}
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "name"),
+    [
+        ("mean", "0.1;0.2", "--mean"),
+        ("std", "", "--std"),
+        ("input_size", "224", "--input-size"),
+        ("input_size", "3,2,2,2", "--input-size"),
+        ("latency_batch", ["1,x"], "--latency-batch"),
+        ("model_arg", ["num_classes"], "--model-arg"),
+        ("model_arg", ["a b=1"], "--model-arg"),
+    ],
+)
+def test_unreadable_texts_name_their_option(option, value, name):
+    with pytest.raises(UsageError, match=name) as caught:
+        parse_options({option: value})
+    assert caught.value.seen is not None
+    assert caught.value.allowed
+
+
+def test_options_win_over_toml_and_toml_over_defaults(tmp_path):
+    file = tmp_path / "snowsdeploy.toml"
+    file.write_text('samples = 64\nseed = 7\nexclude = ["head*"]\nmean = [0.5, 0.5, 0.5]\n')
+    config = build_config(RunConfig, {**NEEDED, "seed": 3}, file)
+    assert (config.samples, config.seed, config.cg_steps) == (64, 3, RunConfig.model_fields["cg_steps"].default)
+    assert config.exclude == ("head*",)
+    assert config.mean == (0.5, 0.5, 0.5)
+
+
+def test_toml_alone_can_hold_what_must_be_given(tmp_path):
+    file = tmp_path / "snowsdeploy.toml"
+    file.write_text('data = "d.npz"\nout = "run"\n')
+    assert build_config(RunConfig, {"model": "m.pt"}, file).data == "d.npz"
+
+
+def test_one_toml_serves_the_stages_too(tmp_path):
+    file = tmp_path / "snowsdeploy.toml"
+    file.write_text("samples = 64\nlatency_runs = 9\n")
+    assert build_config(ValidateSettings, {}, file).latency_runs == 9
+
+
+def test_unknown_key_names_the_closest_known_one(tmp_path):
+    file = tmp_path / "snowsdeploy.toml"
+    file.write_text("sample = 64\n")
+    with pytest.raises(UsageError, match="unknown key") as caught:
+        build_config(RunConfig, NEEDED, file)
+    assert caught.value.seen == "sample"
+    assert caught.value.fix == "did you mean samples?"
+
+
+@pytest.mark.parametrize("text", ["samples = ", "\xff"])
+def test_broken_toml_is_an_error(tmp_path, text):
+    file = tmp_path / "snowsdeploy.toml"
+    file.write_bytes(text.encode("latin-1"))
+    with pytest.raises(UsageError, match="not valid TOML"):
+        build_config(RunConfig, NEEDED, file)
+
+
+def test_all_wrong_values_are_named_at_once():
+    with pytest.raises(UsageError) as caught:
+        build_config(RunConfig, {**NEEDED, "seed": -1, "targets": "sparse", "std": (0.0, 1.0, 1.0)})
+    text = str(caught.value)
+    for part in ("--seed", "--targets", "--std", "sparse", "'dense' or 'input'", "above 0"):
+        assert part in text
+
+
+def test_missing_values_are_named():
+    with pytest.raises(UsageError, match="--data, --out must be given"):
+        build_config(RunConfig, {"model": "m.pt"})
+
+
+def test_command_is_recorded_so_that_a_shell_can_repeat_it():
+    assert command_line(["prune-export", "a b.pt", "x[0::2]"]) == "snowsdeploy prune-export 'a b.pt' 'x[0::2]'"
+
+
+@pytest.mark.parametrize(("text", "value"), [("block", "block"), ("0", 0), ("12", 12)])
+def test_horizon_is_a_number_or_block(text, value):
+    assert build_config(RunConfig, {**NEEDED, "horizon": text}).horizon == value
+
+
+@pytest.mark.parametrize("text", ["-1", "half"])
+def test_horizon_is_nothing_else(text):
+    with pytest.raises(UsageError, match="--horizon") as caught:
+        build_config(RunConfig, {**NEEDED, "horizon": text})
+    assert caught.value.seen == text
+    assert "'block'" in str(caught.value.allowed)

@@ -1,0 +1,143 @@
+"""What people read: complete, at most 80 columns, plain where there is no terminal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from snowsdeploy.errors import DataError
+from snowsdeploy.gate.judge import judge
+from snowsdeploy.gate.policy import GatePolicy
+from snowsdeploy.validation.doctor import diagnose
+from snowsdeploy_cli.console import make_console, print_error, say
+from snowsdeploy_cli.progress import ConsoleObserver
+from snowsdeploy_cli.render import print_diagnosis, print_evidence, print_pruning, print_summary
+from tests.cli.sample_report import NAMES, make_report
+
+
+@pytest.fixture(autouse=True)
+def _plain(monkeypatch):
+    for name in ("COLUMNS", "FORCE_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def printed(capsys) -> str:
+    text = capsys.readouterr().out
+    assert max(map(len, text.splitlines())) <= 80
+    assert "\x1b" not in text
+    return text
+
+
+def summary(capsys, **numbers) -> str:
+    report = make_report(**numbers)
+    report = report.model_copy(update={"verdict": judge(report, GatePolicy(min_speedup=1.05))})
+    print_summary(make_console(), report, Path("run"))
+    return printed(capsys)
+
+
+def test_summary_has_every_part(capsys):
+    text = summary(capsys, sparse_right=890, speedup=2.0)
+    flat = " ".join(text.split())
+    for part in (
+        "resnet20: 2 of 8 layers pruned to 2:4",
+        "dense, depthwise: stages.0.dw, stages.1.dw, stages.2.dw, stages.3.dw and 2 more",
+        "2 of 2 hold the layout: 99.0%",
+        "at most 3.0e-07",
+        "91.70%",
+        "89.00%",
+        "McNemar p = 0.42",
+        "42 nodes on CPUExecutionProvider",
+        "2.00 [1.90, 2.10]",
+        "multiplies zeros like any value",
+        "warning: 8 images",
+        "peak memory 1.0 GiB",
+        "Written to run",
+    ):
+        assert part in flat
+    assert text.rstrip().splitlines()[-1] == "FAILED: at least one gate is not met"
+
+
+@pytest.mark.parametrize(("speedup", "last"), [(2.0, "PASSED"), (0.5, "FAILED"), (1.05, "INCONCLUSIVE")])
+def test_verdict_is_the_last_line(capsys, speedup, last):
+    assert summary(capsys, speedup=speedup).rstrip().splitlines()[-1].startswith(last)
+
+
+def test_without_labels_no_accuracy_is_invented(capsys):
+    report = make_report()
+    assert report.accuracy is not None
+    gone = dict.fromkeys(("dense_top1", "sparse_top1", "dense_top5", "sparse_top5", "paired"))
+    report = report.model_copy(update={"accuracy": report.accuracy.model_copy(update=gone)})
+    print_summary(make_console(), report, Path("run"))
+    text = printed(capsys)
+    assert "without labels: agreement with the dense model, no accuracy" in " ".join(text.split())
+    assert "top-1 " not in text
+
+
+def test_layer_tables_fit(capsys):
+    report = make_report()
+    assert report.sparsity is not None
+    print_evidence(make_console(), report.sparsity)
+    print_pruning(make_console(), report.prune, Path("run"))
+    text = printed(capsys)
+    assert text.count("valid") == len(NAMES)
+    assert "2 layers pruned to 2:4 in 12 s" in text
+
+
+def test_diagnosis_fits(capsys):
+    print_diagnosis(make_console(), diagnose())
+    assert "cpu" in printed(capsys)
+
+
+def test_paths_are_never_broken(capsys):
+    path = "/a/very/long/path/" + "x" * 100
+    say(make_console(), f"Written to {path}: model.onnx")
+    assert path in capsys.readouterr().out
+
+
+def test_markup_in_names_is_printed_as_it_is(capsys):
+    say(make_console(), "imagenet[bold][0::2][/]")
+    assert capsys.readouterr().out == "imagenet[bold][0::2][/]\n"
+
+
+def test_width_follows_columns(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    say(make_console(), "word " * 30)
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 40
+
+
+def test_error_parts_are_aligned(capsys):
+    error = DataError("the folder has no images", seen="photos[0::2]", allowed="one folder a class", fix="check --data")
+    print_error(error)
+    assert capsys.readouterr().err.splitlines() == [
+        "error: the folder has no images",
+        "  seen:    photos[0::2]",
+        "  allowed: one folder a class",
+        "  try:     check --data",
+    ]
+
+
+def test_plain_progress_has_a_line_a_layer_and_time_left(capsys):
+    with ConsoleObserver(make_console(stderr=True)) as observer:
+        observer.stage("prune", "2:4")
+        observer.advance(1, 3, "conv1: loss 0.5 -> 0.1, 1.0 s")
+        observer.advance(3, 3, "conv3: loss 0.4 -> 0.2, 1.0 s")
+        observer.stage("validate")
+        for done in range(1, 51):
+            observer.advance(done, 50)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "prune: 2:4"
+    assert lines[1].startswith("  [1/3] conv1: loss 0.5 -> 0.1, 1.0 s; about 0 s left")
+    assert lines[2] == "  [3/3] conv3: loss 0.4 -> 0.2, 1.0 s"
+    assert lines[3] == "validate"
+    assert lines[4].startswith("  50/50 in ")
+    assert len(lines) == 5
+
+
+def test_quiet_keeps_warnings(capsys):
+    with ConsoleObserver(make_console(stderr=True), quiet=True) as observer:
+        observer.stage("prune")
+        observer.message("conv1: pruned")
+        observer.advance(1, 1, "conv1")
+        observer.warn("same images")
+    assert capsys.readouterr().err == "warning: same images\n"

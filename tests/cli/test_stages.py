@@ -1,0 +1,143 @@
+"""The main job and its stages on a user's tiny model, as a user runs them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from snowsdeploy.report.store import read_report
+from snowsdeploy_cli.app import app
+from tests.cli.conftest import TINY, fill_workplace
+
+EVAL = ("--eval-data", "images.npz", "--latency-runs", "5")
+ALL_FILES = {
+    "dense.onnx",
+    "export.json",
+    "model.onnx",
+    "program.pt2",
+    "prune.json",
+    "pruned.safetensors",
+    "report.json",
+    "summary.md",
+}
+
+
+def lenient(folder) -> str:
+    """A policy that this random net on 64 images can meet."""
+    (folder / "policy.toml").write_text("[gate]\nmax_accuracy_drop = 100\nmin_coverage = 0.5\n")
+    return "policy.toml"
+
+
+def test_main_job_leaves_a_whole_run(shell, workplace):
+    done = shell("prune-export", *TINY, *EVAL, "--policy", lenient(workplace), "--out", "run", cwd=workplace)
+    assert done.returncode == 0, done.stderr
+    assert {p.name for p in (workplace / "run").iterdir()} == ALL_FILES
+    report = read_report(workplace / "run" / "report.json")
+    assert [d.name for d in report.prune.pruned] == ["block"]
+    assert report.command.startswith("snowsdeploy prune-export tiny_net:make --data images.npz")
+    assert report.warnings
+    assert "PASSED" in done.stdout.splitlines()
+    assert "warning: " in done.stderr
+    for text in (done.stdout, done.stderr):
+        assert max(map(len, text.splitlines())) <= 80
+        assert "\x1b" not in text
+    assert "block 16x16x3x3: pruned" in done.stderr
+
+
+def test_stages_one_by_one_give_what_the_main_job_gives(cli, workplace):
+    policy = lenient(workplace)
+    assert cli("prune-export", *TINY, *EVAL, "--policy", policy, "--out", "whole").exit_code == 0
+    pruned = cli("prune", *TINY, "--out", "run")
+    assert pruned.exit_code == 0
+    assert "1 layers pruned" in pruned.stdout
+    exported = cli("export", "run")
+    assert exported.exit_code == 0
+    assert "model.onnx" in exported.stdout
+    validated = cli("validate", "run", *EVAL, "--policy", policy)
+    assert validated.exit_code == 0
+    whole, stages = (read_report(workplace / name / "report.json") for name in ("whole", "run"))
+    assert stages.sparsity == whole.sparsity.model_copy(update={"file": stages.sparsity.file})
+    assert stages.accuracy == whole.accuracy
+    assert stages.prune.solves[0].loss_final == whole.prune.solves[0].loss_final
+    assert {p.name for p in (workplace / "run").iterdir()} == ALL_FILES
+
+
+def test_a_gate_that_fails_still_leaves_the_evidence(cli, workplace):
+    (workplace / "strict.toml").write_text("[gate]\nmax_parity_error = 1e-30\nmax_accuracy_drop = 100\n")
+    done = cli("prune-export", *TINY, *EVAL, "--policy", "strict.toml", "--out", "run")
+    assert done.exit_code == 4
+    assert done.stdout.rstrip().splitlines()[-1].startswith("FAILED")
+    assert {p.name for p in (workplace / "run").iterdir()} == ALL_FILES
+
+
+def test_without_eval_data_the_accuracy_gate_is_inconclusive(cli, workplace):
+    done = cli("prune-export", *TINY, "--latency-runs", "5", "--out", "run")
+    assert done.exit_code == 5
+    assert "pass --eval-data" in done.stdout
+
+
+def test_settings_from_toml_and_quiet(cli, workplace):
+    (workplace / "snowsdeploy.toml").write_text(
+        'samples = 16\nexclude = ["head"]\nlatency_runs = 5\nout = "run"\nseed = 1\n'
+    )
+    done = cli("prune", *TINY, "--config", "snowsdeploy.toml", "--seed", "2", "--quiet")
+    assert done.exit_code == 0
+    assert done.stderr == ""
+    report = json.loads((workplace / "run" / "prune.json").read_text())
+    assert report["calibration"]["items"] == 16
+    assert report["seed"] == 2
+
+
+def test_second_run_needs_force_and_keeps_the_first(cli, workplace):
+    assert cli("prune", *TINY, "--out", "run").exit_code == 0
+    before = (workplace / "run" / "prune.json").read_bytes()
+    refused = cli("prune", *TINY, "--out", "run")
+    assert refused.exit_code == 3
+    assert "--force" in refused.stderr
+    assert (workplace / "run" / "prune.json").read_bytes() == before
+    assert cli("prune", *TINY, "--out", "run", "--force").exit_code == 0
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """A run with its ONNX files, made once; for tests that only read."""
+    folder = tmp_path_factory.mktemp("workplace")
+    fill_workplace(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for arguments in (("prune", *TINY, "--out", "run"), ("export", "run")):
+            assert CliRunner().invoke(app, arguments).exit_code == 0
+    return folder / "run"
+
+
+def test_inspect_proves_and_refuses(cli, exported):
+    shown = cli("inspect", exported / "model.onnx")
+    assert shown.exit_code == 0
+    assert "block" in shown.stdout
+    assert cli("inspect", exported / "model.onnx", "--require", "block").exit_code == 0
+    refused = cli("inspect", exported / "dense.onnx", "--require", "block")
+    assert refused.exit_code == 4
+    assert "not 2:4: block" in refused.stdout
+    assert cli("inspect", exported / "model.onnx", "--require", "bloc").exit_code == 2
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "pruned.safetensors", "program.pt2"])
+def test_inspect_reads_any_file_of_a_run(cli, exported, name):
+    done = cli("inspect", exported / name, "--json")
+    assert done.exit_code == 0
+    layers = {row["name"]: row for row in json.loads(done.stdout)["layers"]}
+    assert layers["block"]["layout_valid"] is (name != "program.pt2")
+
+
+def test_doctor_finds_a_cpu_and_json_is_only_json(shell):
+    shown = shell("doctor")
+    assert shown.returncode == 0
+    assert max(map(len, shown.stdout.splitlines())) <= 80
+    diagnosis = json.loads(shell("doctor", "--json").stdout)
+    providers = {p["name"]: p for p in diagnosis["providers"]}
+    assert providers["cpu"]["loads"] is True
+    assert set(providers) == {"cpu", "cuda", "tensorrt"}
+    for provider in providers.values():
+        assert provider["loads"] or (provider["problem"] and provider["fix"])
