@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import pickle
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from snowsdeploy.errors import SourceError
-from snowsdeploy.models.formats import FileFormat, truncated
+from snowsdeploy.models.factory import current_directory_first
+from snowsdeploy.models.formats import FileFormat, first_line, truncated
 
 # timm.models._helpers.load_state_dict looks for these, in this order.
 STATE_KEYS = ("state_dict_ema", "model_ema", "state_dict", "model")
@@ -77,26 +79,36 @@ def _not_a_checkpoint(path: Path, seen: str) -> SourceError:
 def _load_pickle(path: Path, *, allow_pickle: bool) -> Any:  # noqa: ANN401 - a checkpoint holds anything
     try:
         if allow_pickle:
-            return torch.load(path, map_location="cpu", weights_only=False)
+            with current_directory_first():  # the classes of a pickled module are often the user's own
+                return torch.load(path, map_location="cpu", weights_only=False)
         with torch.serialization.safe_globals([argparse.Namespace]):  # plain data; timm allows it too
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise _blocked(path, error) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError, AttributeError, ImportError) as error:
+    except (ImportError, AttributeError) as error:
+        raise SourceError(
+            "the pickle needs Python code that is not here",
+            seen=f"{path}: {first_line(error)}",
+            fix="run from the folder that holds the code, with the versions it was saved with",
+        ) from error
+    except (RuntimeError, EOFError, ValueError, KeyError, IndexError, TypeError, OSError) as error:
         raise truncated(path, error) from error
 
 
 def _blocked(path: Path, error: Exception) -> SourceError:
+    """A pickle that names code, or a damaged file: the unpickler raises the same type for both."""
     try:
         names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+        # It reports against torch's own list, which the context above has ended.
+        names = sorted(set(names) - {"argparse.Namespace"})
     except Exception:
-        names = []
-    if not names and "Unsupported global" not in str(error) and "GLOBAL" not in str(error):
+        names = []  # it reads zip archives only; the message of the error names the first one
+    names = names or re.findall(r"GLOBAL ([\w.]+) was not an allowed global", str(error))
+    if not names and "Unsupported" not in str(error):
         return truncated(path, error)
-    shown = ", ".join(names[:SHOWN]) + (f", +{len(names) - SHOWN} more" if len(names) > SHOWN else "")
     return SourceError(
         "the file is a pickle that would run code",
-        seen=f"{path}: {shown or str(error).splitlines()[0][:120]}",
+        seen=f"{path}: {_some(names) or first_line(error)}",
         allowed="a file of tensors (weights_only)",
         fix="save model.state_dict() instead; or, only if you trust whoever made the file, add --allow-pickle",
     )
@@ -104,7 +116,8 @@ def _blocked(path: Path, error: Exception) -> SourceError:
 
 def _clean(state: Mapping[Any, Any]) -> dict[str, Tensor]:
     """Keep tensors; remove the prefixes that wrappers add to every key."""
-    tensors = {str(k): v for k, v in state.items() if isinstance(v, Tensor)}
+    # torch's AveragedModel counts its updates beside the weights.
+    tensors = {str(k): v for k, v in state.items() if isinstance(v, Tensor) and k != "n_averaged"}
     stripped = True
     while stripped:
         stripped = False
@@ -121,6 +134,7 @@ def fit_state_dict(module: nn.Module, state: Mapping[str, Tensor], arch: str) ->
         SourceError: Keys are missing or unexpected, or shapes differ; a few of each are named.
     """
     own = module.state_dict()
+    # Old checkpoints lack this counter, which evaluation does not use.
     missing = [k for k in own if k not in state and not k.endswith("num_batches_tracked")]
     unexpected = [k for k in state if k not in own]
     shapes = [
@@ -139,6 +153,6 @@ def fit_state_dict(module: nn.Module, state: Mapping[str, Tensor], arch: str) ->
     module.load_state_dict(dict(state), strict=False)
 
 
-def _some(items: list[str]) -> str:
+def _some(items: Sequence[str]) -> str:
     more = f", +{len(items) - SHOWN} more" if len(items) > SHOWN else ""
     return ", ".join(items[:SHOWN]) + more

@@ -16,22 +16,23 @@ class FileFormat(Enum):
     PICKLE = "torch.save checkpoint"
     SAFETENSORS = "safetensors"
     PT2 = "torch.export program"
-    TORCHSCRIPT = "TorchScript archive"
 
 
 def detect_format(path: Path) -> FileFormat:
     """Look at the first bytes, and at a zip's members.
 
     Raises:
-        SourceError: Missing, empty, a directory, an ONNX file, TorchScript, or a truncated archive.
+        SourceError: Missing, unreadable, empty, truncated, a directory, or a kind of file that cannot be used.
     """
     if not path.exists():
         raise SourceError("the model file does not exist", seen=path, fix="check the path")
     if path.is_dir():
         raise SourceError("the model is a directory", seen=path, allowed="a checkpoint file", fix="pass the file in it")
-    head = path.read_bytes()[:16] if path.stat().st_size < 16 else _head(path)
+    head = _head(path)
     if not head:
         raise SourceError("the model file is empty", seen=path, fix="copy or download it again")
+    if head.startswith(b"version https:"):
+        raise SourceError("the model file is a Git LFS pointer, not the weights", seen=path, fix="run git lfs pull")
     if path.suffix == ".onnx":
         raise SourceError(
             "an ONNX file cannot be pruned",
@@ -41,14 +42,18 @@ def detect_format(path: Path) -> FileFormat:
         )
     if head[:4] == b"PK\x03\x04":
         return _zip_format(path)
-    if path.suffix == ".safetensors" or head[8:9] == b"{":
+    # A pickle starts with its protocol mark, which no sane header length has as its first byte and `{` as its ninth.
+    if path.suffix == ".safetensors" or (head[8:9] == b"{" and head[:1] != b"\x80"):
         return _safetensors(path, head)
     return FileFormat.PICKLE
 
 
 def _head(path: Path) -> bytes:
-    with path.open("rb") as stream:
-        return stream.read(16)
+    try:
+        with path.open("rb") as stream:
+            return stream.read(16)
+    except OSError as error:
+        raise SourceError("the model file cannot be read", seen=error, fix="check its permissions") from error
 
 
 def _zip_format(path: Path) -> FileFormat:
@@ -63,6 +68,10 @@ def _zip_format(path: Path) -> FileFormat:
             seen=path,
             allowed="the checkpoint it was made from, or a .pt2 program",
             fix="pass the original checkpoint with --arch",
+        )
+    if "serialized_exported_program.json" in names:
+        raise SourceError(
+            "the .pt2 file has the format of torch 2.7 or older", seen=path, fix="export it again with a newer torch"
         )
     if any(n.endswith(("models/model.json", "archive_format")) for n in names):
         return FileFormat.PT2
@@ -85,6 +94,11 @@ def truncated(path: Path, error: object) -> SourceError:
     """The error for a file that ends too early."""
     return SourceError(
         "the model file is truncated or damaged",
-        seen=f"{path} ({path.stat().st_size} bytes): {str(error).splitlines()[0][:160]}",
+        seen=f"{path} ({path.stat().st_size} bytes): {first_line(error)}",
         fix="copy or download it again and compare its size",
     )
+
+
+def first_line(error: object, limit: int = 200) -> str:
+    """The first line of an error's text, or its type when it has none."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:limit]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import file_digest
@@ -10,21 +9,32 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from snowsdeploy.artifacts import Preprocessing, SourceInfo
-from snowsdeploy.errors import NumericsError, SourceError
+from snowsdeploy.errors import NumericsError, SourceError, UsageError
 from snowsdeploy.models.checkpoint import Checkpoint, fit_state_dict, read_checkpoint
 from snowsdeploy.models.factory import call_factory
 from snowsdeploy.models.formats import FileFormat, detect_format
+from snowsdeploy.models.pt2 import read_pt2
+from snowsdeploy.models.timm_models import create_timm_model, timm_preprocessing
+
+__all__ = ["LoadedModel", "ModelRequest", "load_model", "read_pt2"]
 
 CHECKPOINT_SUFFIXES = (".pt", ".pth", ".th", ".ckpt", ".bin", ".tar", ".safetensors", ".pt2")
 
 
 @dataclass(frozen=True)
 class ModelRequest:
-    """What the user said about the model; see the options of the same names."""
+    """What the user said about the model.
+
+    Attributes:
+        source: MODEL: a file, `timm:NAME`, or `package.module:factory`.
+        arch: `--arch`: a timm name or `module:factory`, for a checkpoint.
+        model_args: `--model-arg`: keyword arguments of the architecture.
+        allow_pickle: `--allow-pickle`: files may run code.
+    """
 
     source: str
     arch: str | None = None
@@ -37,7 +47,7 @@ class LoadedModel:
     """A module, or a program that is already exported.
 
     Attributes:
-        model: In evaluation mode, float32.
+        model: In evaluation mode, float32, no gradients.
         source: For the report.
         preprocessing: What the architecture or the file says; None when neither says anything.
     """
@@ -53,15 +63,22 @@ def load_model(request: ModelRequest) -> LoadedModel:
     Raises:
         SourceError: The file, the architecture or the weights are not usable.
         NumericsError: A weight is NaN or Inf.
+        UsageError: `--arch` or `--model-arg` beside a MODEL that has its own architecture.
     """
     text = request.source
     if text.startswith("timm:"):
-        loaded = _from_timm(text.removeprefix("timm:"), request)
+        _refuse_arch(request)
+        name = text.removeprefix("timm:")
+        module = create_timm_model(name, request.model_args, pretrained=True, option="MODEL")
+        preprocessing = timm_preprocessing(module, request.model_args)
+        loaded = LoadedModel(module, SourceInfo(source=text, format="timm", arch=name), preprocessing)
     elif Path(text).exists() or text.endswith(CHECKPOINT_SUFFIXES):
         loaded = _from_file(Path(text), request)
     elif ":" in text:
+        _refuse_arch(request)
         module = call_factory(text, request.model_args, option="MODEL")
-        loaded = LoadedModel(module, SourceInfo(source=text, format="factory", arch=text), timm_preprocessing(module))
+        preprocessing = timm_preprocessing(module, {})
+        loaded = LoadedModel(module, SourceInfo(source=text, format="factory", arch=text), preprocessing)
     else:
         raise SourceError(
             "MODEL is not a file that exists, nor a model name",
@@ -75,9 +92,13 @@ def load_model(request: ModelRequest) -> LoadedModel:
     return loaded
 
 
-def _from_timm(name: str, request: ModelRequest) -> LoadedModel:
-    module = _timm_module(name, request.model_args, pretrained=True, option="MODEL")
-    return LoadedModel(module, SourceInfo(source=request.source, format="timm", arch=name), timm_preprocessing(module))
+def _refuse_arch(request: ModelRequest) -> None:
+    if request.arch is not None:
+        raise UsageError(
+            "--arch is for a checkpoint, and this MODEL names its own architecture",
+            seen=f"{request.source} --arch {request.arch}",
+            fix="drop one of the two",
+        )
 
 
 def _from_file(path: Path, request: ModelRequest) -> LoadedModel:
@@ -85,23 +106,26 @@ def _from_file(path: Path, request: ModelRequest) -> LoadedModel:
     with path.open("rb") as stream:
         digest = file_digest(stream, "sha256").hexdigest()
     if kind is FileFormat.PT2:
-        exported, preprocessing = read_pt2(path)
+        _refuse_arch(request)
+        exported, preprocessing = read_pt2(path, allow_pickle=request.allow_pickle)
         return LoadedModel(exported, SourceInfo(source=str(path), format="pt2", sha256=digest), preprocessing)
     checkpoint = read_checkpoint(path, kind, allow_pickle=request.allow_pickle)
-    arch = request.arch or checkpoint.arch
+    module, arch = _module_for(checkpoint, request)
     source = SourceInfo(
         source=str(path),
         format="safetensors" if kind is FileFormat.SAFETENSORS else "checkpoint",
         arch=arch,
         sha256=digest,
     )
-    module = _module_for(checkpoint, arch, request)
-    return LoadedModel(module, source, timm_preprocessing(module))
+    return LoadedModel(module, source, timm_preprocessing(module, request.model_args))
 
 
-def _module_for(checkpoint: Checkpoint, arch: str | None, request: ModelRequest) -> nn.Module:
-    if checkpoint.module is not None:
-        return checkpoint.module
+def _module_for(checkpoint: Checkpoint, request: ModelRequest) -> tuple[nn.Module, str]:
+    """The module with the checkpoint's weights, and the name of its architecture."""
+    pickled = checkpoint.module
+    if pickled is not None and request.arch is None:
+        return pickled, type(pickled).__name__
+    arch = request.arch or checkpoint.arch
     if arch is None:
         raise SourceError(
             "the checkpoint holds weights but does not name its architecture",
@@ -109,72 +133,33 @@ def _module_for(checkpoint: Checkpoint, arch: str | None, request: ModelRequest)
             allowed="a timm name or module:factory",
             fix="add --arch NAME, for example --arch resnet50 or --arch my_models:build",
         )
+    option = "--arch" if request.arch else "the checkpoint's arch (--arch overrides it)"
+    if ":" in arch and request.arch is None:
+        # A file must not choose which code runs.
+        raise SourceError("the checkpoint names a factory", seen=arch, fix=f"if you trust it, add --arch {arch}")
     if ":" in arch:
-        module = call_factory(arch, request.model_args, option="--arch")
+        module = call_factory(arch, request.model_args, option=option)
     else:
-        module = _timm_module(arch, request.model_args, pretrained=False, option="--arch")
-    fit_state_dict(module, checkpoint.state_dict, arch)
-    return module
-
-
-def _timm_module(name: str, arguments: Mapping[str, Any], *, pretrained: bool, option: str) -> nn.Module:
-    import timm  # noqa: PLC0415 - seconds of imports that a factory model does not need
-
-    if not timm.is_model(name.partition(".")[0]):
-        close = difflib.get_close_matches(name.partition(".")[0], timm.list_models(), 3)
-        raise SourceError(
-            f"{option} names no timm model",
-            seen=name,
-            allowed="a timm model name, or module:factory",
-            fix=f"did you mean {', '.join(close)}?" if close else "see timm.list_models()",
-        )
-    try:
-        module: nn.Module = timm.create_model(name, pretrained=pretrained, **arguments)
-    except Exception as error:  # timm and the hub raise many types
-        raise SourceError(
-            f"timm cannot create {name}",
-            seen=f"{type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else ''}",
-            fix="check the network, or download the checkpoint and pass its path with --arch"
-            if pretrained
-            else "check --model-arg",
-        ) from error
-    return module
-
-
-def timm_preprocessing(module: nn.Module) -> Preprocessing | None:
-    """The preprocessing that a timm model declares, None for other modules."""
-    if not hasattr(module, "pretrained_cfg"):
-        return None
-    from timm.data import resolve_model_data_config  # noqa: PLC0415 - as above
-
-    config = resolve_model_data_config(module)
-    keys = ("input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode")
-    return Preprocessing(**{key: config[key] for key in keys})
-
-
-def read_pt2(path: Path) -> tuple[ExportedProgram, Preprocessing | None]:
-    """A program, and the preprocessing that `Program.save` put beside it.
-
-    Raises:
-        SourceError: The file cannot be loaded.
-    """
-    extra = {"preprocessing.json": ""}
-    try:
-        exported = torch.export.load(path, extra_files=extra)
-    except Exception as error:  # torch.export raises many types on a damaged file
-        raise SourceError(
-            "the .pt2 file cannot be loaded", seen=f"{path}: {str(error).splitlines()[0][:200]}", fix="export it again"
-        ) from error
-    text = extra["preprocessing.json"]
-    return exported, Preprocessing.model_validate_json(text) if text else None
+        module = create_timm_model(arch, request.model_args, pretrained=False, option=option)
+    fit_state_dict(module, checkpoint.state_dict if pickled is None else pickled.state_dict(), arch)
+    return module, arch
 
 
 def _require_finite(model: nn.Module | ExportedProgram) -> None:
+    parameters = {name for name, _ in model.named_parameters()}
     for name, tensor in model.state_dict.items() if isinstance(model, ExportedProgram) else model.state_dict().items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            bad = int((~torch.isfinite(tensor)).sum())
+        bad = _bad_values(tensor, parameter=name in parameters)
+        if bad:
             raise NumericsError(
                 "a weight of the model is NaN or Inf",
                 seen=f"{name}: {bad} of {tensor.numel()} values",
                 fix="use a checkpoint from before the training diverged",
             )
+
+
+def _bad_values(tensor: Tensor, *, parameter: bool) -> int:
+    if not tensor.is_floating_point():
+        return 0
+    bad = ~torch.isfinite(tensor)
+    # An attention mask is a buffer that holds -Inf on purpose.
+    return int((bad if parameter else bad & (tensor != -torch.inf)).sum())

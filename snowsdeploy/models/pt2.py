@@ -1,0 +1,52 @@
+"""Reading `.pt2` files: torch.export programs, with the preprocessing that this package puts beside the graph."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from pydantic import ValidationError
+from torch.export import ExportedProgram
+
+from snowsdeploy.artifacts import Preprocessing
+from snowsdeploy.errors import SourceError
+from snowsdeploy.models.formats import first_line
+from snowsdeploy.models.pt2_safety import find_code
+
+
+def read_pt2(path: Path, *, allow_pickle: bool = False) -> tuple[ExportedProgram, Preprocessing | None]:
+    """A program, and the preprocessing that `Program.save` put beside it.
+
+    Args:
+        path: The file.
+        allow_pickle: Load it even when it can run code; see `snowsdeploy.models.pt2_safety`.
+
+    Raises:
+        SourceError: The file cannot be loaded, or could run code and that is not allowed.
+    """
+    extra = {"preprocessing.json": ""}
+    try:
+        code = None if allow_pickle else find_code(path)
+        exported = torch.export.load(path, extra_files=extra) if code is None else None
+        text = extra["preprocessing.json"]
+        preprocessing = Preprocessing.model_validate_json(text) if text else None
+    except ValidationError as error:
+        raise SourceError(
+            "the preprocessing in the .pt2 file cannot be read",
+            seen=f"{path}: {first_line(error)}",
+            fix="export the program again",
+        ) from error
+    except Exception as error:  # torch.export raises many types on a damaged file
+        raise SourceError(
+            "the .pt2 file cannot be loaded",
+            seen=f"{path}: {first_line(error)}",
+            fix="export it again with this version of torch",
+        ) from error
+    if exported is None:
+        raise SourceError(
+            "loading the .pt2 file could run code",
+            seen=f"{path}: {code}",
+            allowed="a graph of ATen operators with tensors as raw bytes",
+            fix="only if you trust whoever made the file, add --allow-pickle",
+        )
+    return exported, preprocessing
