@@ -103,15 +103,21 @@ def _blocked(path: Path, error: Exception) -> SourceError:
         names = sorted(set(names) - {"argparse.Namespace"})
     except Exception:
         names = []  # it reads zip archives only; the message of the error names the first one
-    names = names or re.findall(r"GLOBAL ([\w.]+) was not an allowed global", str(error))
-    if not names and "Unsupported" not in str(error):
-        return truncated(path, error)
+    names = names or re.findall(r"GLOBAL ([\w.]+)", str(error))
+    if not names and "Can only" not in str(error):
+        return truncated(path, pickle.UnpicklingError(_reason(error)))
     return SourceError(
         "the file is a pickle that would run code",
-        seen=f"{path}: {_some(names) or first_line(error)}",
+        seen=f"{path}: {_some(names) or _reason(error)}",
         allowed="a file of tensors (weights_only)",
         fix="save model.state_dict() instead; or, only if you trust whoever made the file, add --allow-pickle",
     )
+
+
+def _reason(error: Exception) -> str:
+    """The line of torch's long message that tells what happened."""
+    advice = ("Weights only load failed", "Please file an issue", "Check the documentation")
+    return first_line("\n".join(line for line in str(error).splitlines() if not line.strip().startswith(advice)))
 
 
 def _clean(state: Mapping[Any, Any]) -> dict[str, Tensor]:

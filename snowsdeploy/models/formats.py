@@ -42,8 +42,8 @@ def detect_format(path: Path) -> FileFormat:
         )
     if head[:4] == b"PK\x03\x04":
         return _zip_format(path)
-    # A pickle starts with its protocol mark, which no sane header length has as its first byte and `{` as its ninth.
-    if path.suffix == ".safetensors" or (head[8:9] == b"{" and head[:1] != b"\x80"):
+    # A safetensors file starts with the length of its header (8 bytes, never in the gigabytes), which is JSON.
+    if path.suffix == ".safetensors" or (head[4:8] == bytes(4) and head[8:9] == b"{"):
         return _safetensors(path, head)
     return FileFormat.PICKLE
 
@@ -91,10 +91,16 @@ def _safetensors(path: Path, head: bytes) -> FileFormat:
 
 
 def truncated(path: Path, error: object) -> SourceError:
-    """The error for a file that ends too early."""
+    """The error for a file that ends too early, or holds something else than its kind should.
+
+    Args:
+        path: The file.
+        error: What its reader said.
+    """
+    kind = f"{type(error).__name__}: " if isinstance(error, Exception) else ""
     return SourceError(
-        "the model file is truncated or damaged",
-        seen=f"{path} ({path.stat().st_size} bytes): {first_line(error)}",
+        "the model file is truncated or damaged, or no PyTorch file",
+        seen=f"{path} ({path.stat().st_size} bytes): {kind}{first_line(error)}",
         fix="copy or download it again and compare its size",
     )
 
