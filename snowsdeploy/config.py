@@ -49,8 +49,8 @@ class PruneSettings(Settings):
     """Mask and solver.
 
     Attributes:
-        horizon: K, counted operations of the window after its last layer; the window always reaches the end of the
-            residual block when layers are solved jointly.
+        horizon: Where a window ends: K counted operations after its last layer (0: the layer's own output, solved
+            exactly), or `block`: the residual sum that the layers flow into.
         joint: Solve all layers of a residual block together.
         targets: `dense`: activations of the dense model; `input`: the dense layers on the pruned prefix (the paper).
         newton_steps: Newton steps a unit; 0 leaves the exact masked least-squares solution of each layer.
@@ -65,7 +65,7 @@ class PruneSettings(Settings):
     selector: Literal["magnitude"] = "magnitude"
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
-    horizon: Annotated[int, Field(ge=0)] = 5
+    horizon: Annotated[int, Field(ge=0)] | Literal["block"] = "block"
     joint: bool = True
     targets: Literal["dense", "input"] = "dense"
     curvature: Literal["gauss-newton", "hessian"] = "gauss-newton"

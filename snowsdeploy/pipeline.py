@@ -30,7 +30,7 @@ from snowsdeploy.files import atomic_path, write_text_atomic
 from snowsdeploy.gate.judge import judge
 from snowsdeploy.gate.policy import GatePolicy, load_policy
 from snowsdeploy.models.layers import decide_layers
-from snowsdeploy.models.program import Program
+from snowsdeploy.models.program import Program, saved_source
 from snowsdeploy.models.program_graph import ProgramGraph
 from snowsdeploy.models.source import ModelRequest, load_model
 from snowsdeploy.models.trace import adopt, trace
@@ -237,7 +237,6 @@ def reconstruction(settings: PruneSettings) -> Reconstruction:
     cg = ConjugateGradient(max_iterations=settings.cg_steps)
     return Reconstruction(
         horizon=settings.horizon,
-        to_block_end=settings.joint,
         targets=settings.targets,
         newton=None if exact else NewtonCG(max_steps=settings.newton_steps, cg=cg),
         curvature=settings.curvature,
@@ -282,9 +281,10 @@ def load_run(run: RunDirectory) -> tuple[Program, Program, PruneReport]:
     except (ValueError, OSError, SafetensorError) as error:
         raise OutputError("the pruning run is damaged", seen=f"{run.path}: {error}", fix="run it again") from error
     loaded = load_model(ModelRequest(str(run.program)))
-    if loaded.preprocessing is None or isinstance(loaded.model, nn.Module):
-        raise OutputError("the pruning run has no preprocessing", seen=run.program, fix="run it again")
-    program = adopt(loaded.model, loaded.preprocessing, loaded.source)
+    source = saved_source(run.program)
+    if loaded.preprocessing is None or source is None or isinstance(loaded.model, nn.Module):
+        raise OutputError("the pruning run does not say how it was made", seen=run.program, fix="run it again")
+    program = adopt(loaded.model, loaded.preprocessing, source)
     return program, program.with_weights(weights), report
 
 

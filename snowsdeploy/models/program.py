@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -89,3 +90,10 @@ class Program:
         }
         with atomic_path(path) as target:
             torch.export.save(self.exported, target, extra_files=extra)
+
+
+def saved_source(path: Path) -> SourceInfo | None:
+    """Where a program that `Program.save` wrote came from; None for other `.pt2` files."""
+    with zipfile.ZipFile(path) as archive:
+        member = next((name for name in archive.namelist() if name.endswith("source.json")), None)
+        return None if member is None else SourceInfo.model_validate_json(archive.read(member))

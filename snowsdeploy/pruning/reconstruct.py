@@ -25,6 +25,7 @@ from snowsdeploy.solver.newton import NewtonCG, NewtonSolution
 from snowsdeploy.solver.result import Outcome
 
 Weights = dict[Node, Tensor]
+PLAIN_HORIZON = 5
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,7 @@ class Reconstruction:
     """How every unit is solved.
 
     Attributes:
-        horizon: K, counted operations after the unit's last layer.
-        to_block_end: Reach the end of the residual block even when the horizon is shorter.
+        horizon: K, counted operations after the unit's last layer; `block`: to the residual sum that it flows into.
         targets: Where the targets come from: the dense model's own activations, or the dense layers on the pruned
             prefix (SNOWS, algorithm 1).
         newton: The solver; None leaves the exact masked least squares of each layer.
@@ -42,8 +42,7 @@ class Reconstruction:
         ridge: Damping of the least squares, relative to the mean of the Gram matrix's diagonal.
     """
 
-    horizon: int
-    to_block_end: bool
+    horizon: int | Literal["block"]
     targets: Literal["dense", "input"]
     newton: NewtonCG | None
     curvature: Curvature = "gauss-newton"
@@ -51,11 +50,12 @@ class Reconstruction:
     ridge: float = 1e-3
 
     def window(self, graph: ProgramGraph, unit: Unit) -> Window:
-        """The unit's window."""
-        window = cut_window(graph, unit.weights, self.horizon)
-        if self.to_block_end and self.horizon and unit.until is not None and unit.until not in window.nodes:
-            return cut_window(graph, unit.weights, self.horizon, until=unit.until)
-        return window
+        """The unit's window; in a part of the model without residual sums, a block is `PLAIN_HORIZON` operations."""
+        if self.horizon != "block":
+            return cut_window(graph, unit.weights, self.horizon)
+        if unit.until is None:
+            return cut_window(graph, unit.weights, PLAIN_HORIZON)
+        return cut_window(graph, unit.weights, 0, until=unit.until)
 
     def solve(
         self,

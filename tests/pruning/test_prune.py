@@ -20,7 +20,7 @@ from snowsdeploy.solver.newton import NewtonCG
 from snowsdeploy.sparsity.pattern import Pattern, count_violations
 
 PATTERN = Pattern(2, 4)
-METHOD = Reconstruction(horizon=3, to_block_end=True, targets="dense", newton=NewtonCG())
+METHOD = Reconstruction(horizon="block", targets="dense", newton=NewtonCG())
 
 
 def run(program: Program, method: Reconstruction = METHOD, *, joint: bool = True, **options: object):
