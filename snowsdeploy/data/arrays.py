@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Callable, Sequence
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import file_digest
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,55 +24,80 @@ _ALLOWED = "x: uint8 [n, H, W, C] (or [n, H, W]) or float [n, C, H, W]; y: integ
 
 @dataclass(frozen=True)
 class Arrays:
-    """What an `.npz` holds: pixels `[n, H, W, C]` uint8, or inputs `[n, C, H, W]` float32."""
+    """What an `.npz` holds: pixels `[n, H, W, C]` uint8, or inputs `[n, C, H, W]` float32; labels `[n]`."""
 
     x: NDArray[np.uint8] | NDArray[np.float32]
     y: NDArray[np.int64] | None
     sha256: str
 
-    @property
-    def size(self) -> tuple[int, int, int]:
-        """Channels, height, width."""
-        shape = self.x.shape
-        return (shape[3], shape[1], shape[2]) if self.x.dtype == np.uint8 else (shape[1], shape[2], shape[3])
 
-
-def load_arrays(path: Path, preprocessing: Preprocessing | None) -> Arrays:
+def load_arrays(path: Path, preprocessing: Preprocessing) -> Arrays:
     """Read and check a file; pickled arrays are refused.
 
     Raises:
         DataError: Unreadable, wrong arrays, or another size than the model's input.
     """
-    try:
-        with path.open("rb") as stream:
-            digest = file_digest(stream, "sha256").hexdigest()
-        with np.load(path, allow_pickle=False) as stored:
-            names = set(stored.files)
-            x = stored["x"] if "x" in names else None
-            y = stored["y"] if "y" in names else None
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
-        raise DataError("the .npz file cannot be read", seen=f"{path}: {error}", allowed=_ALLOWED) from error
-    if x is None:
-        raise DataError("the .npz file has no array x", seen=f"{path}: {', '.join(sorted(names))}", allowed=_ALLOWED)
-    if x.dtype == np.uint8 and x.ndim == 3:
-        x = x[..., None]
-    if x.ndim != 4 or not (x.dtype == np.uint8 or np.issubdtype(x.dtype, np.floating)) or not len(x):
-        raise DataError("x has the wrong type or shape", seen=f"{path}: {x.dtype} {x.shape}", allowed=_ALLOWED)
-    if np.issubdtype(x.dtype, np.floating) and not np.isfinite(x).all():
-        raise DataError("x holds NaN or Inf", seen=f"{path}: {int((~np.isfinite(x)).sum())} values")
-    if y is not None and (y.shape != (len(x),) or not np.issubdtype(y.dtype, np.integer)):
-        raise DataError("y does not fit x", seen=f"{path}: y {y.dtype} {y.shape}, x {x.shape}", allowed=_ALLOWED)
-    arrays = Arrays(
-        x if x.dtype == np.uint8 else x.astype(np.float32), None if y is None else y.astype(np.int64), digest
-    )
-    if preprocessing is not None and arrays.size != preprocessing.input_size:
+    size = array_size(path)
+    if size != preprocessing.input_size:
         raise DataError(
             "the images do not have the model's input size",
-            seen=f"{path}: {'x'.join(map(str, arrays.size))}",
+            seen=f"{path}: {'x'.join(map(str, size))}",
             allowed="x".join(map(str, preprocessing.input_size)) + " (channels x height x width)",
             fix="pass --input-size, or resize the images",
         )
-    return arrays
+    with _readable(path):
+        with path.open("rb") as stream:
+            digest = file_digest(stream, "sha256").hexdigest()
+        with np.load(path, allow_pickle=False) as stored:
+            x = stored["x"]
+            y = stored["y"] if "y" in stored.files else None
+    if x.dtype != np.uint8:
+        x = x.astype(np.float32)
+        if not np.isfinite(x).all():
+            raise DataError("x holds NaN or Inf", seen=f"{path}: {int((~np.isfinite(x)).sum())} values")
+    elif x.ndim == 3:
+        x = x[..., None]
+    return Arrays(x, None if y is None else _labels(y, len(x), path), digest)
+
+
+def _labels(y: NDArray[Any], count: int, path: Path) -> NDArray[np.int64]:
+    if y.shape != (count,) or not np.issubdtype(y.dtype, np.integer):
+        raise DataError("y does not fit x", seen=f"{path}: y {y.dtype} {y.shape}, {count} images", allowed=_ALLOWED)
+    if y.min() < 0:
+        raise DataError("y holds a negative class index", seen=f"{path}: {y.min()}", allowed="0, 1, 2, ...")
+    return y.astype(np.int64)
+
+
+def array_size(path: Path) -> tuple[int, int, int]:
+    """Channels, height, width of `x`, from its header alone.
+
+    Raises:
+        DataError: Unreadable, no `x`, or an `x` that holds no images.
+    """
+    with _readable(path), zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+        if "x.npy" not in names:
+            seen = ", ".join(n.removesuffix(".npy") for n in names)
+            raise DataError("the .npz file has no array x", seen=f"{path}: {seen}", allowed=_ALLOWED)
+        with archive.open("x.npy") as stream:
+            version = np.lib.format.read_magic(stream)
+            header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            shape, _, dtype = header(stream)
+    pixels = dtype == np.uint8
+    if pixels and len(shape) == 3:  # grey images without an axis of channels
+        shape = (*shape, 1)
+    wrong_axis = len(shape) == 4 and shape[1 if pixels else 3] in (1, 3) and shape[3 if pixels else 1] > 4
+    if not (pixels or np.issubdtype(dtype, np.floating)) or len(shape) != 4 or not all(shape) or wrong_axis:
+        raise DataError("x has the wrong type or shape", seen=f"{path}: {dtype} {shape}", allowed=_ALLOWED)
+    return (shape[3], shape[1], shape[2]) if pixels else (shape[1], shape[2], shape[3])
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError("the .npz file cannot be read", seen=f"{path}: {error}", allowed=_ALLOWED) from error
 
 
 def array_reader(

@@ -12,26 +12,37 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from snowsdeploy.artifacts import DataInfo, Preprocessing
-from snowsdeploy.data.arrays import array_reader, load_arrays
-from snowsdeploy.data.files import file_reader, list_images
+from snowsdeploy.data.arrays import array_reader, array_size, load_arrays
+from snowsdeploy.data.files import file_reader, list_images, require_readable
 from snowsdeploy.data.images import ImageSet
-from snowsdeploy.data.named import open_named
-from snowsdeploy.data.selection import Selection, parse_selection
+from snowsdeploy.data.named import PREFIXES, open_named
+from snowsdeploy.data.selection import parse_selection
 from snowsdeploy.errors import DataError
 
 
 @dataclass(frozen=True)
 class Source:
-    """Everything behind a data source before items are chosen."""
+    """Everything behind a data source before items are chosen.
+
+    Attributes:
+        read: As in `ImageSet`.
+        size: Number of items.
+        labels: Class indices of items; None without labels.
+        identity: Differs between sources that hold other items.
+        check: Looks at the chosen items before they are needed.
+    """
 
     read: Callable[[Sequence[int]], Tensor]
     size: int
-    labels: NDArray[np.int64] | None
+    labels: Callable[[Sequence[int]], NDArray[np.int64]] | None
     identity: str
+    check: Callable[[Sequence[int]], None] | None = None
 
 
 def open_images(text: str, preprocessing: Preprocessing, *, option: str = "--data") -> ImageSet:
     """Open an ImageFolder, a flat folder, an `.npz`, or a timm data set name, with an optional slice behind it.
+
+    Labels of an ImageFolder count all its class folders, whatever the slice selects.
 
     Args:
         text: What the user typed.
@@ -42,34 +53,50 @@ def open_images(text: str, preprocessing: Preprocessing, *, option: str = "--dat
         DataError: Missing, empty, unreadable, or not fitting the model's input.
     """
     selection = parse_selection(text)
-    source = _open(selection, preprocessing, option)
+    source = _open(selection.source, preprocessing, option)
     indices = selection.indices(source.size)
+    if source.check is not None:
+        source.check(indices)
+    labels = None if source.labels is None else source.labels(indices)
     origin = sha256(source.identity.encode()).hexdigest()
     digest = sha256(f"{origin}{indices}{preprocessing.model_dump_json()}".encode()).hexdigest()
-    labels = None if source.labels is None else source.labels[list(indices)]
     info = DataInfo(source=text, items=len(indices), labelled=labels is not None, origin=origin, fingerprint=digest)
     return ImageSet(source.read, indices, labels, info)
 
 
-def _open(selection: Selection, preprocessing: Preprocessing, option: str) -> Source:
-    path = Path(selection.source)
+def _open(name: str, preprocessing: Preprocessing, option: str) -> Source:
+    path = Path(name)
     if path.is_dir():
-        files = list_images(path)
-        identity = "\n".join(f"{p.relative_to(path)} {p.stat().st_size}" for p in files.paths)
-        return Source(file_reader(files.paths, preprocessing), len(files.paths), files.labels, identity)
-    if path.suffix == ".npz":
+        return _open_folder(path, preprocessing)
+    if path.suffix == ".npz" and path.is_file():
         arrays = load_arrays(path, preprocessing)
-        return Source(array_reader(arrays.x, preprocessing), len(arrays.x), arrays.y, arrays.sha256)
+        return Source(array_reader(arrays.x, preprocessing), len(arrays.x), _indexed(arrays.y), arrays.sha256)
     if path.exists():
         raise DataError(f"{option} is a file of an unknown kind", seen=path, allowed="a folder of images, an .npz file")
-    if (
-        "/" in selection.source
-        and path.parent.exists()
-        and not selection.source.startswith(("hfds/", "torch/", "tfds/"))
-    ):
-        raise DataError(f"{option} does not exist", seen=path, fix="check the path")
-    named = open_named(selection.source, preprocessing, option)
-    return Source(named.read, named.size, named.labels, selection.source)
+    if name.startswith(PREFIXES):
+        named = open_named(name, preprocessing, option)
+        return Source(named.read, named.size, named.labels, name)
+    raise DataError(
+        f"{option} does not exist",
+        seen=path,
+        allowed="a folder of images, an .npz file, or a timm data set name like torch/cifar10",
+        fix="check the path",
+    )
+
+
+def _open_folder(folder: Path, preprocessing: Preprocessing) -> Source:
+    files = list_images(folder)
+    return Source(
+        read=file_reader(files.paths, preprocessing),
+        size=len(files.paths),
+        labels=_indexed(files.labels),
+        identity="\n".join(f"{p.relative_to(folder)} {p.stat().st_size}" for p in files.paths),
+        check=lambda indices: require_readable([files.paths[i] for i in indices]),
+    )
+
+
+def _indexed(labels: NDArray[np.int64] | None) -> Callable[[Sequence[int]], NDArray[np.int64]] | None:
+    return None if labels is None else lambda indices: labels[list(indices)]
 
 
 def natural_input_size(text: str) -> tuple[int, int, int] | None:
@@ -79,6 +106,4 @@ def natural_input_size(text: str) -> tuple[int, int, int] | None:
         DataError: The file cannot be read.
     """
     path = Path(parse_selection(text).source)
-    if path.suffix != ".npz" or not path.exists():
-        return None
-    return load_arrays(path, None).size
+    return array_size(path) if path.suffix == ".npz" and path.is_file() else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 from snowsdeploy.errors import DataError
 
@@ -37,12 +38,18 @@ class Selection:
 def parse_selection(text: str) -> Selection:
     """`images/[0::2]` -> `Selection("images/", slice(0, None, 2))`; without brackets, everything.
 
+    A path that exists with its brackets is meant as it is.
+
     Raises:
-        DataError: What stands in brackets is not a slice.
+        DataError: What stands in brackets is not a slice, or nothing stands before them.
     """
     match = _SLICE.match(text)
-    if match is None:
+    if match is None or Path(text).exists():
+        if not text:
+            raise DataError("the data source is empty", allowed="a path or a data set name")
         return Selection(text, slice(None))
+    if not match["source"]:
+        raise DataError("the data source is only a slice", seen=text, allowed="a path before it, like images/[0::2]")
     parts = match["slice"].split(":")
     try:
         numbers = [int(p) if p.strip() else None for p in parts]
