@@ -1,0 +1,66 @@
+"""Real checkpoints through the main job; the long ones are marked slow."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from snowsdeploy_exporters import OnnxExporter
+
+from snowsdeploy.artifacts import Report
+from snowsdeploy.config import RunConfig, build_config
+from snowsdeploy.pipeline import prune_export
+
+RESNET = {
+    "model": "resnet20_cifar10.th",
+    "arch": "cifar_resnet:resnet20",
+    "data": "cifar10_train8k.npz",
+    "eval_data": "cifar10_test.npz",
+    "mean": (0.485, 0.456, 0.406),
+    "std": (0.229, 0.224, 0.225),
+}
+DEIT = {
+    "model": "deit_tiny_patch16_224.pth",
+    "arch": "deit_tiny_patch16_224",
+    "data": "imagenet_sample[0::2]",
+    "eval_data": "imagenet_sample[1::2]",
+}
+
+
+def run(monkeypatch: pytest.MonkeyPatch, data: Path, out: Path, options: dict[str, object]) -> Report:
+    monkeypatch.chdir(data)
+    return prune_export(build_config(RunConfig, options | {"out": out, "latency_batch": (1,)}), OnnxExporter())
+
+
+def top1(report: Report) -> tuple[float, float]:
+    assert report.accuracy is not None
+    assert report.accuracy.dense_top1 is not None
+    assert report.accuracy.sparse_top1 is not None
+    return 100 * report.accuracy.dense_top1.value, 100 * report.accuracy.sparse_top1.value
+
+
+def test_resnet20_exact_fit_with_few_images(monkeypatch: pytest.MonkeyPatch, real_data: Path, tmp_path: Path) -> None:
+    options = RESNET | {"samples": 128, "horizon": 0, "eval_data": "cifar10_test.npz[:2000]"}
+    report = run(monkeypatch, real_data, tmp_path / "run", options)
+    dense, sparse = top1(report)
+    assert len(report.prune.pruned) == 18
+    assert dense > 90
+    assert sparse > 86  # magnitude alone leaves about 71
+    assert report.parity is not None
+    assert report.parity.worst_relative_l2 < 1e-4
+
+
+@pytest.mark.slow
+def test_resnet20_at_default_effort(monkeypatch: pytest.MonkeyPatch, real_data: Path, tmp_path: Path) -> None:
+    report = run(monkeypatch, real_data, tmp_path / "run", RESNET)
+    dense, sparse = top1(report)
+    assert dense == pytest.approx(91.69, abs=0.01)
+    assert sparse >= 91.0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_deit_tiny_at_default_effort(monkeypatch: pytest.MonkeyPatch, real_data: Path, tmp_path: Path) -> None:
+    report = run(monkeypatch, real_data, tmp_path / "run", DEIT)
+    assert len(report.prune.pruned) == 48
+    assert top1(report)[1] >= 56
