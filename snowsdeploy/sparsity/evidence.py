@@ -32,7 +32,8 @@ def layer_sparsity(
     divides = size > 0 and size % pattern.m == 0
     groups, violations = count_violations(nonzero, pattern, axis) if divides else (0, 0)
     if not divides:
-        note = f"{note}; " * bool(note) + f"{size} values along the reduction axis, not a multiple of {pattern.m}"
+        values = "1 value" if size == 1 else f"{size} values"
+        note = f"{note}; " * bool(note) + f"{values} along the reduction axis, not a multiple of {pattern.m}"
     return LayerSparsity(
         name=name,
         tensor=tensor,

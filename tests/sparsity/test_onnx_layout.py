@@ -333,10 +333,11 @@ def test_one_violated_group_is_enough(tmp_path: Path) -> None:
     assert "b (" not in str(caught.value.seen)
 
 
-def test_a_shared_weight_is_two_uses_of_one_tensor(tmp_path: Path) -> None:
+@pytest.mark.parametrize("axis", [0, 1])
+def test_a_shared_weight_is_covered_when_every_use_is(tmp_path: Path, axis: int) -> None:
     nodes = [node("MatMul", ["x", "w"], ["h"]), node("Gemm", ["h", "w"], ["y"], transB=1)]
-    evidence = inspect_onnx(save(tmp_path / "a.onnx", nodes, {"w": two_four((8, 8), axis=0)}), P24)
-    assert [row.layout_valid for row in evidence.layers] == [True, False]
+    evidence = inspect_onnx(save(tmp_path / "a.onnx", nodes, {"w": two_four((8, 8), axis)}), P24)
+    assert [row.layout_valid for row in evidence.layers] == [axis == 0, axis == 1]
     assert (evidence.weights_covered, evidence.weights_total) == (0, 64)
 
 
