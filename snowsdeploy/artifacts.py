@@ -140,7 +140,7 @@ class PruneReport(Artifact):
 
 
 class OnnxArtifact(Artifact):
-    """One exported file. `initializers` maps each pruned weight's name to where the exporter put it, when known."""
+    """One exported file; each `output_names` entry is a tensor, in the order of the program's outputs."""
 
     path: Path
     role: Literal["dense", "sparse"]
