@@ -59,7 +59,7 @@ class PruneSettings(Settings):
     """
 
     data: str
-    samples: Annotated[int, Field(ge=1)] = 1024
+    samples: Annotated[int, Field(ge=1)] = 256
     seed: Annotated[int, Field(ge=0)] = 0
     pattern: str = "2:4"
     selector: Literal["magnitude"] = "magnitude"
@@ -70,8 +70,8 @@ class PruneSettings(Settings):
     targets: Literal["dense", "input"] = "dense"
     curvature: Literal["gauss-newton", "hessian"] = "gauss-newton"
     newton_steps: Annotated[int, Field(ge=0)] = 1
-    cg_steps: Annotated[int, Field(ge=1)] = 12
-    curvature_samples: Annotated[int, Field(ge=1)] = 128
+    cg_steps: Annotated[int, Field(ge=1)] = 10
+    curvature_samples: Annotated[int, Field(ge=1)] = 256
     batch_size: Annotated[int, Field(ge=1)] = 64
 
     @field_validator("pattern")
