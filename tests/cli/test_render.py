@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from snowsdeploy.errors import DataError
 from snowsdeploy.gate.judge import judge
@@ -141,3 +143,17 @@ def test_quiet_keeps_warnings(capsys):
         observer.advance(1, 1, "conv1")
         observer.warn("same images")
     assert capsys.readouterr().err == "warning: same images\n"
+
+
+def test_terminal_has_a_bar_and_the_same_lines():
+    stream = io.StringIO()
+    console = Console(file=stream, force_terminal=True, width=80, highlight=False)
+    with ConsoleObserver(console) as observer:
+        observer.stage("prune", "2:4")
+        observer.advance(1, 2, "conv1: loss 0.5 -> 0.1, 1.0 s")
+        observer.stage("validate")
+    text = stream.getvalue()
+    assert "prune: 2:4" in text
+    assert "[1/2] conv1: loss 0.5 -> 0.1, 1.0 s; about 0 s left" in text
+    assert "━" in text
+    assert text.endswith("\x1b[2K")  # the bar is gone at the end
