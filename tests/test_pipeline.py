@@ -29,7 +29,8 @@ from torch import nn
 class Block(nn.Module):
     def __init__(self):
         super().__init__()
-        self.conv1, self.conv2, self.norm = nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8)
+        self.conv1, self.conv2 = nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+        self.norm = nn.BatchNorm2d(8)
 
     def forward(self, x):
         return x + self.conv2(torch.relu(self.norm(self.conv1(x))))
@@ -130,7 +131,9 @@ def test_without_evaluation_data_the_verdict_is_inconclusive(folder: Path) -> No
 def test_shared_images_are_warned_about(folder: Path) -> None:
     report = prune_export(settings(folder, eval_data="calibration.npz[20:]"), OnnxExporter())
     assert any("12 images" in text for text in report.warnings)
-    apart = prune_export(settings(folder, data="test.npz[0::2]", eval_data="test.npz[1::2]", force=True), OnnxExporter())
+    apart = prune_export(
+        settings(folder, data="test.npz[0::2]", eval_data="test.npz[1::2]", force=True), OnnxExporter()
+    )
     assert not apart.warnings
 
 

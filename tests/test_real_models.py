@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from snowsdeploy_exporters import OnnxExporter
 
 from snowsdeploy.artifacts import Report
 from snowsdeploy.config import RunConfig, build_config
 from snowsdeploy.pipeline import prune_export
+from snowsdeploy_exporters import OnnxExporter
 
 RESNET = {
     "model": "resnet20_cifar10.th",

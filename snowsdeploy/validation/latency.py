@@ -59,7 +59,13 @@ def measure_latency(
 
 
 def _interleaved(
-    dense: OrtSession, sparse: OrtSession, images: NDArray[np.float32], *, runs: int, warmup: int, rng: np.random.Generator
+    dense: OrtSession,
+    sparse: OrtSession,
+    images: NDArray[np.float32],
+    *,
+    runs: int,
+    warmup: int,
+    rng: np.random.Generator,
 ) -> tuple[Samples, Samples]:
     times: tuple[list[float], list[float]] = ([], [])
     sessions = (dense, sparse)
