@@ -18,7 +18,7 @@ from snowsdeploy.errors import DataError, SnowsDeployError, UsageError
 from snowsdeploy.report.store import write_report
 from snowsdeploy_cli.outcome import exit_code
 from tests.cli.conftest import TINY, shell_environment
-from tests.cli.sample_report import make_report
+from tests.sample_report import make_report
 
 
 @pytest.mark.parametrize(("verdict", "code"), [("pass", 0), ("fail", 4), ("inconclusive", 5)])

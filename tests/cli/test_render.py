@@ -15,7 +15,7 @@ from snowsdeploy.validation.doctor import diagnose
 from snowsdeploy_cli.console import make_console, print_error, say
 from snowsdeploy_cli.progress import ConsoleObserver
 from snowsdeploy_cli.render import print_diagnosis, print_evidence, print_pruning, print_summary
-from tests.cli.sample_report import NAMES, make_report
+from tests.sample_report import NAMES, make_report
 
 
 @pytest.fixture(autouse=True)

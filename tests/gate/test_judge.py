@@ -1,0 +1,139 @@
+"""Every rule: pass, fail, inconclusive, missing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from snowsdeploy.artifacts import Report
+from snowsdeploy.errors import UsageError
+from snowsdeploy.gate.judge import judge
+from snowsdeploy.gate.policy import GatePolicy, load_policy
+from tests.sample_report import make_report
+
+OFF = {name: None for name, field in GatePolicy.model_fields.items() if field.default is not False}
+
+
+def verdicts(report: Report, **limits: object) -> dict[str, str]:
+    found = judge(report, GatePolicy.model_validate(OFF | limits))
+    return {r.rule: r.verdict for r in found.rules}
+
+
+def without(report: Report, *parts: str) -> Report:
+    return report.model_copy(update=dict.fromkeys(parts))
+
+
+CASES = [
+    # rule, limits, sparse images right of 1000 (917 dense), verdict
+    ("accuracy drop", {"max_accuracy_drop": 50.0}, 900, "pass"),
+    ("accuracy drop", {"max_accuracy_drop": 1.0}, 600, "fail"),
+    ("accuracy drop", {"max_accuracy_drop": 0.5, "strict_intervals": True}, 912, "inconclusive"),
+    ("accuracy drop", {"max_accuracy_drop": 0.5}, 912, "pass"),
+    ("top-1", {"min_top1": 0.5}, 900, "pass"),
+    ("top-1", {"min_top1": 0.95}, 900, "fail"),
+    ("top-1", {"min_top1": 0.9, "strict_intervals": True}, 905, "inconclusive"),
+]
+
+
+@pytest.mark.parametrize(("rule", "limits", "right", "verdict"), CASES)
+def test_accuracy_rules(rule: str, limits: dict[str, object], right: int, verdict: str) -> None:
+    assert verdicts(make_report(sparse_right=right), **limits)[rule] == verdict
+
+
+@pytest.mark.parametrize(
+    ("limits", "rule"),
+    [
+        ({"max_accuracy_drop": 1.0}, "accuracy drop"),
+        ({"min_top1": 0.5}, "top-1"),
+        ({"max_parity_error": 1e-4}, "parity"),
+        ({"min_coverage": 0.5}, "coverage"),
+        ({"min_speedup": 1.0}, "speed-up"),
+        ({"max_latency_ms": 1.0}, "latency"),
+        ({"required_provider": "cpu"}, "provider"),
+    ],
+)
+def test_what_was_not_measured_is_inconclusive(limits: dict[str, object], rule: str) -> None:
+    bare = without(make_report(), "accuracy", "parity", "sparsity", "latency")
+    assert verdicts(bare, **limits)[rule] == "inconclusive"
+    assert judge(bare, GatePolicy()).verdict == "inconclusive"
+
+
+def test_the_layout_rule_cannot_be_switched_off_and_names_broken_layers() -> None:
+    report = make_report()
+    assert verdicts(report)["layout"] == "pass"
+    assert report.sparsity is not None
+    broken = report.sparsity.layers[0].model_copy(update={"layout_valid": False, "violations": 3})
+    names = [d.name for d in report.prune.pruned]
+    assert broken.name in names
+    layers = (broken, *report.sparsity.layers[1:])
+    bad = report.model_copy(update={"sparsity": report.sparsity.model_copy(update={"layers": layers})})
+    verdict = judge(bad, GatePolicy.model_validate(OFF))
+    assert verdict.verdict == "fail"
+    assert broken.name in verdict.rules[0].reason
+
+
+@pytest.mark.parametrize(("speedup", "verdict"), [(2.0, "pass"), (0.5, "fail"), (1.2, "inconclusive")])
+def test_the_speedup_rule_is_judged_by_the_interval(speedup: float, verdict: str) -> None:
+    report = make_report(speedup=speedup)
+    assert report.latency is not None
+    ratios = tuple(
+        r.model_copy(update={"speedup": speedup, "low": 0.9 * speedup, "high": 1.1 * speedup})
+        for r in report.latency.ratios
+    )
+    changed = report.model_copy(update={"latency": report.latency.model_copy(update={"ratios": ratios})})
+    found = verdicts(changed, min_speedup=1.2)
+    assert {v for rule, v in found.items() if rule.startswith("speed-up")} == {verdict}
+
+
+def test_provider_latency_coverage_and_parity_limits() -> None:
+    report = make_report()
+    assert verdicts(report, required_provider="cpu")["provider"] == "pass"
+    assert verdicts(report, required_provider="tensorrt")["provider"] == "fail"
+    assert "fail" in verdicts(report, max_latency_ms=1e-6).values()
+    assert "fail" not in verdicts(report, max_latency_ms=1e6).values()
+    assert report.sparsity is not None
+    assert verdicts(report, min_coverage=report.sparsity.coverage)["coverage"] == "pass"
+    assert verdicts(report, max_parity_error=1e-30)["parity"] == "fail"
+
+
+def test_without_labels_agreement_is_judged() -> None:
+    report = make_report()
+    assert report.accuracy is not None
+    bare = report.accuracy.model_copy(update={"paired": None, "dense_top1": None, "sparse_top1": None})
+    unlabelled = report.model_copy(update={"accuracy": bare})
+    value = bare.agreement.top1.value
+    assert verdicts(unlabelled, min_top1_agreement=value)["top-1 agreement"] == "pass"
+    assert (
+        verdicts(unlabelled, min_top1_agreement=min(1.0, bare.agreement.top1.high + 0.001))["top-1 agreement"] == "fail"
+    )
+
+
+def test_any_fail_beats_inconclusive() -> None:
+    bare = without(make_report(sparse_right=100), "latency")
+    found = judge(bare, GatePolicy(min_speedup=1.0))
+    assert found.verdict == "fail"
+    assert not found
+
+
+@pytest.mark.parametrize(
+    ("text", "seen"),
+    [
+        ("[gate]\nmax_acuracy_drop = 1\n", "max_acuracy_drop"),
+        ("[gate]\nmin_coverage = 2\n", "min_coverage"),
+        ("[gates]\n", "gates"),
+        ("[gate", "policy.toml"),
+    ],
+)
+def test_a_bad_policy_is_named(tmp_path: Path, text: str, seen: str) -> None:
+    path = tmp_path / "policy.toml"
+    path.write_text(text)
+    with pytest.raises(UsageError) as caught:
+        load_policy(path)
+    assert seen in str(caught.value)
+
+
+def test_a_policy_keeps_the_defaults_it_does_not_name(tmp_path: Path) -> None:
+    path = tmp_path / "policy.toml"
+    path.write_text("[gate]\nmin_speedup = 1.1\n")
+    assert load_policy(path) == GatePolicy(min_speedup=1.1)

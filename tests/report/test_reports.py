@@ -1,0 +1,52 @@
+"""JSON round trip and the Markdown summary."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from snowsdeploy.errors import OutputError
+from snowsdeploy.gate.judge import judge
+from snowsdeploy.gate.policy import GatePolicy
+from snowsdeploy.report.markdown import render_markdown
+from snowsdeploy.report.store import read_report, write_report
+from tests.sample_report import make_report
+
+
+def test_a_report_comes_back_as_it_was(tmp_path: Path) -> None:
+    report = make_report()
+    report = report.model_copy(update={"verdict": judge(report, GatePolicy())})
+    path = tmp_path / "report.json"
+    write_report(report, path)
+    assert read_report(path) == report
+    assert [p.name for p in tmp_path.iterdir()] == ["report.json"]
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"schema_version": 99}', '{"schema_version": 1}'])
+def test_what_is_no_report_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "report.json"
+    path.write_text(text)
+    with pytest.raises(OutputError, match="not a report"):
+        read_report(path)
+
+
+def test_a_missing_report_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="cannot be read"):
+        read_report(tmp_path / "none.json")
+
+
+def test_the_summary_begins_with_the_verdict_and_holds_the_figures() -> None:
+    report = make_report()
+    report = report.model_copy(update={"verdict": judge(report, GatePolicy()), "warnings": ("look here",)})
+    text = render_markdown(report)
+    assert text.startswith("# Passed") or text.startswith("# Failed")
+    for part in ("| layout |", "Warning: look here", "91.20%", "McNemar", "snowsdeploy prune-export model.pth"):
+        assert part in text
+    for decision in report.prune.decisions:
+        assert decision.name in text
+
+
+def test_the_summary_of_a_report_with_nothing_measured() -> None:
+    bare = make_report().model_copy(update=dict.fromkeys(("accuracy", "latency", "parity", "sparsity", "verdict")))
+    assert render_markdown(bare).startswith("# Not judged")
