@@ -166,7 +166,7 @@ def test_control_c_is_130_and_says_how_to_go_on(workplace):
         stderr=subprocess.PIPE,
         text=True,
         # A shell's background job, which a test run may be, ignores interrupts and its children inherit that.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - one thread here
     )
     for _ in range(600):
         if (workplace / "loading").exists() or process.poll() is not None:
