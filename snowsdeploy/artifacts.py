@@ -96,10 +96,14 @@ class LayerReport(Artifact):
     Attributes:
         layers: Names solved together (one, unless layers are solved jointly).
         operations: Counted operations in the window (0: the layer's own output).
-        targets: Where the window's targets came from.
+        targets: Share of the true dense activations in the window's targets, or what `auto` chose and why.
+        kept: Weights that stay, of `total`.
+        vectors: Biases and normalisation parameters that varied too.
         loss_masked: Objective with the mask applied and nothing solved.
         loss_initial: Objective after the warm start.
         loss_final: Objective of the weights that were kept.
+        held_back_initial: Objective of the warm start on images that the solver did not see.
+        held_back_final: The same of the weights that were kept.
         newton_steps: Accepted Newton steps.
         products: Curvature products spent.
         seconds: Wall time of this solve.
@@ -108,12 +112,15 @@ class LayerReport(Artifact):
 
     layers: tuple[str, ...]
     operations: int
-    targets: Literal["dense", "input"]
+    targets: str
     kept: int
     total: int
+    vectors: int = 0
     loss_masked: float
     loss_initial: float
     loss_final: float
+    held_back_initial: float | None = None
+    held_back_final: float | None = None
     newton_steps: int
     products: int
     seconds: float
@@ -128,6 +135,8 @@ class PruneReport(Artifact):
     solver: dict[str, str | int | float | bool]
     decisions: tuple[LayerDecision, ...]
     solves: tuple[LayerReport, ...]
+    final: LayerReport | None = None
+    notes: tuple[str, ...] = ()
     calibration: DataInfo
     calibration_items: tuple[int, ...]
     seconds: float

@@ -6,9 +6,9 @@ import difflib
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from snowsdeploy.errors import UsageError
 from snowsdeploy.sparsity.pattern import Pattern
@@ -49,13 +49,22 @@ class PruneSettings(Settings):
     """Mask and solver.
 
     Attributes:
+        effort: A point on the curve of accuracy against time: what the settings below are where they are not given.
+        held_back: Share of the calibration images that no solve sees: a solve ends before it would raise its loss on
+            them, and `targets = auto` is decided on them.
         horizon: Where a window ends: K counted operations after its last layer (0: the layer's own output, solved
-            exactly), or `block`: the residual sum that the layers flow into.
+            exactly), `block`: the residual sum that the layers flow into, or `model`: that and the model's output.
         joint: Solve all layers of a residual block together.
-        targets: `dense`: activations of the dense model; `input`: the dense layers on the pruned prefix (the paper).
+        solve_layers: Join residual blocks until so many layers are solved together.
+        targets: `dense`: activations of the dense model; `input`: the dense layers on the pruned prefix (the paper);
+            a number from 0 to 1: that share of dense; `auto`: measured for each unit.
+        sensitivity: Share of the model's output curvature in the measure of an error at a block's end.
         newton_steps: Newton steps a unit; 0 leaves the exact masked least-squares solution of each layer.
         cg_steps: Curvature products a Newton step.
-        curvature_samples: Images in a curvature product; the gradient always sees all.
+        curvature_samples: Images in a curvature product, all when not given; the gradient always sees all.
+        tune_vectors: Biases, normalisation scales and shifts vary too.
+        reestimate_norms: Move batch normalisation statistics after the units are solved, where it helps.
+        final_steps: Newton steps of a final pass over all kept weights towards the dense outputs; 0 leaves it out.
     """
 
     data: str
@@ -65,19 +74,35 @@ class PruneSettings(Settings):
     selector: Literal["magnitude"] = "magnitude"
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
-    horizon: Annotated[int, Field(ge=0)] | Literal["block"] = "block"
+    effort: Literal["fast", "default", "max"] = "default"
+    held_back: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    horizon: Annotated[int, Field(ge=0)] | Literal["block", "model"] = "block"
     joint: bool = True
-    targets: Literal["dense", "input"] = "dense"
+    solve_layers: Annotated[int, Field(ge=1)] = 4
+    targets: Annotated[float, Field(ge=0, le=1)] | Literal["dense", "input", "auto"] = "dense"
+    sensitivity: Annotated[float, Field(ge=0, le=1)] = 0.9
     curvature: Literal["gauss-newton", "hessian"] = "gauss-newton"
+    preconditioner: Literal["none", "diagonal", "cholesky", "kronecker"] = "kronecker"
     newton_steps: Annotated[int, Field(ge=0)] = 1
     cg_steps: Annotated[int, Field(ge=1)] = 10
-    curvature_samples: Annotated[int, Field(ge=1)] = 256
+    curvature_samples: Annotated[int, Field(ge=1)] | None = None
+    tune_vectors: bool = False
+    reestimate_norms: bool = False
+    final_steps: Annotated[int, Field(ge=0)] = 0
     batch_size: Annotated[int, Field(ge=1)] = 64
 
     @field_validator("pattern")
     @classmethod
     def _pattern(cls, value: str) -> str:
         return str(Pattern.parse(value))
+
+    @model_validator(mode="after")
+    def _measured(self) -> Self:
+        if self.targets == "auto" and not self.held_back:
+            raise UsageError(
+                "--targets auto needs images to decide on", seen="--held-back 0", allowed="for example --held-back 0.1"
+            )
+        return self
 
 
 class ValidateSettings(Settings):
@@ -100,8 +125,15 @@ class RunConfig(ModelSettings, PruneSettings, ValidateSettings):
     resume: bool = False
 
 
+EFFORTS: dict[str, dict[str, Any]] = {
+    "fast": {"horizon": 0, "joint": False, "targets": "input", "newton_steps": 0},
+    "default": {},
+    "max": {"newton_steps": 2, "cg_steps": 20, "final_steps": 2, "tune_vectors": True},
+}
+
+
 def build_config(kind: type[T], options: Mapping[str, Any], toml: Path | None = None) -> T:
-    """Merge a TOML file and command-line options; options win.
+    """Merge an effort's settings, a TOML file and command-line options; later ones win.
 
     Args:
         kind: The settings class.
@@ -114,6 +146,8 @@ def build_config(kind: type[T], options: Mapping[str, Any], toml: Path | None = 
     values = _read_toml(toml, set(RunConfig.model_fields)) if toml else {}
     values = {k: v for k, v in values.items() if k in kind.model_fields}
     values |= {k: v for k, v in options.items() if v is not None}
+    if "effort" in kind.model_fields:
+        values = EFFORTS.get(str(values.get("effort")), {}) | values
     try:
         return kind.model_validate(values)
     except ValidationError as error:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from hashlib import file_digest, sha256
 from pathlib import Path
@@ -35,7 +36,7 @@ from snowsdeploy.models.program_graph import ProgramGraph
 from snowsdeploy.models.source import ModelRequest, load_model
 from snowsdeploy.models.trace import adopt, trace
 from snowsdeploy.progress import NullObserver, Observer
-from snowsdeploy.pruning.prune import Checkpoints, prune_program, run_key, select_masks
+from snowsdeploy.pruning.prune import Checkpoints, Plan, prune_program, run_key, select_masks
 from snowsdeploy.pruning.reconstruct import Reconstruction
 from snowsdeploy.report.markdown import render_markdown
 from snowsdeploy.report.store import write_report
@@ -202,22 +203,26 @@ def _prune(config: RunConfig, run: RunDirectory, observer: Observer) -> tuple[Pr
     observer.stage("prune", f"{config.pattern}, {len(calibration)} images")
     for decision in decisions:
         observer.message(_decision_text(decision.name, decision.shape, decision.reason))
-    weights, solves = prune_program(
+    batches = list(calibration.batches(config.batch_size))
+    pruned = prune_program(
         program,
-        list(calibration.batches(config.batch_size)),
+        batches,
         select_masks(program, decisions, pattern, config.selector),
         pattern,
-        reconstruction(config),
-        joint=config.joint,
+        make_plan(config, len(batches)),
         observer=observer,
         checkpoints=Checkpoints(run.layers, key),
     )
+    for note in pruned.notes:
+        observer.message(note)
     report = PruneReport(
         pattern=config.pattern,
         selector=config.selector,
         solver=solver_settings(config),
         decisions=decisions,
-        solves=solves,
+        solves=pruned.units,
+        final=pruned.final,
+        notes=pruned.notes,
         calibration=calibration.info,
         calibration_items=calibration.indices,
         seconds=time.perf_counter() - started,
@@ -225,29 +230,79 @@ def _prune(config: RunConfig, run: RunDirectory, observer: Observer) -> tuple[Pr
     )
     program.save(run.program)
     with atomic_path(run.weights) as path:
-        save_file({n: w.contiguous() for n, w in weights.items()}, path)
+        save_file({n: w.contiguous() for n, w in pruned.tensors.items()}, path)
     write_text_atomic(run.prune, report.model_dump_json(indent=2) + "\n")
     shutil.rmtree(run.layers, ignore_errors=True)
-    return program, program.with_weights(weights), report
+    return program, program.with_weights(pruned.tensors), report
 
 
-def reconstruction(settings: PruneSettings) -> Reconstruction:
-    """The solver that the settings describe."""
+def make_plan(settings: PruneSettings, batches: int) -> Plan:
+    """What the settings say to solve, for so many calibration batches.
+
+    Raises:
+        UsageError: `--held-back` leaves a side without a batch.
+    """
     exact = settings.newton_steps == 0 or settings.horizon == 0
-    cg = ConjugateGradient(max_iterations=settings.cg_steps)
-    return Reconstruction(
+    newton = NewtonCG(max_steps=settings.newton_steps, cg=ConjugateGradient(max_iterations=settings.cg_steps))
+    curvature = settings.curvature_samples
+    method = Reconstruction(
         horizon=settings.horizon,
-        targets=settings.targets,
-        newton=None if exact else NewtonCG(max_steps=settings.newton_steps, cg=cg),
+        targets=_target_share(settings.targets),
+        newton=None if exact else newton,
         curvature=settings.curvature,
-        curvature_batches=max(1, settings.curvature_samples // settings.batch_size),
+        curvature_batches=max(1, curvature // settings.batch_size) if curvature else None,
+        preconditioner=settings.preconditioner,
+        free=settings.tune_vectors,
     )
+    held_back = max(1, round(settings.held_back * batches)) if settings.held_back else 0
+    if held_back >= batches:
+        raise UsageError(
+            "--held-back leaves no images to solve on",
+            seen=f"{batches} batch of {settings.batch_size}",
+            fix="use more --samples or a smaller --batch-size",
+        )
+    final = replace(method, newton=replace(newton, max_steps=settings.final_steps)) if settings.final_steps else None
+    return Plan(
+        method,
+        joint=settings.joint,
+        layers=settings.solve_layers,
+        sensitivity=settings.sensitivity,
+        held_back=held_back,
+        reestimate=settings.reestimate_norms,
+        final=final,
+    )
+
+
+def _target_share(targets: float | Literal["dense", "input", "auto"]) -> float | Literal["auto"]:
+    if targets == "dense":
+        return 1.0
+    return 0.0 if targets == "input" else targets
+
+
+_SOLVER_SETTINGS = (
+    "effort",
+    "held_back",
+    "horizon",
+    "joint",
+    "solve_layers",
+    "targets",
+    "sensitivity",
+    "curvature",
+    "preconditioner",
+    "newton_steps",
+    "cg_steps",
+    "curvature_samples",
+    "tune_vectors",
+    "reestimate_norms",
+    "final_steps",
+    "batch_size",
+)
 
 
 def solver_settings(settings: PruneSettings) -> dict[str, str | int | float | bool]:
     """The settings that decide the solve, for reports and provenance."""
-    names = ("horizon", "joint", "targets", "curvature", "newton_steps", "cg_steps", "curvature_samples", "batch_size")
-    return {name: getattr(settings, name) for name in names}
+    values = {name: getattr(settings, name) for name in _SOLVER_SETTINGS}
+    return {name: "all" if value is None else value for name, value in values.items()}
 
 
 def _digest(program: Program) -> str:

@@ -48,22 +48,54 @@ PatternOption = Annotated[_Text, _option(_PRUNING, "N of M weights stay.", "--pa
 Selector = Annotated[_Text, _option(_PRUNING, "Which weights stay.", default="magnitude")]
 Include = Annotated[_Texts, _option(_PRUNING, "Prune only these layers; repeatable.", metavar="GLOB")]
 Exclude = Annotated[_Texts, _option(_PRUNING, "Keep these layers dense; repeatable.", metavar="GLOB")]
+Effort = Annotated[
+    _Text,
+    _option(_PRUNING, "Accuracy against time; sets what follows.", default="default", metavar="fast|default|max"),
+]
+HeldBack = Annotated[float | None, _option(_PRUNING, "Share of the images that no solve sees.", default="0.0")]
 Horizon = Annotated[
-    _Text, _option(_PRUNING, "Reconstruct up to here: K operations on, or block.", default="block", metavar="K|block")
+    _Text,
+    _option(
+        _PRUNING,
+        "Reconstruct K operations on, to the block's or the model's end.",
+        default="block",
+        metavar="K|block|model",
+    ),
 ]
 Joint = Annotated[
     _Flag, _option(_PRUNING, "Solve residual blocks, or layer by layer.", "--joint/--single", default="joint")
 ]
+SolveLayers = Annotated[_Count, _option(_PRUNING, "Join blocks up to so many layers a solve.", default="4")]
 Targets = Annotated[
     _Text,
-    _option(_PRUNING, "Targets from the dense model or the pruned input.", default="dense", metavar="dense|input"),
+    _option(
+        _PRUNING,
+        "Targets of the dense model or the pruned input, or a share of dense.",
+        default="dense",
+        metavar="dense|input|auto|SHARE",
+    ),
+]
+Sensitivity = Annotated[
+    float | None, _option(_PRUNING, "Share of the output's curvature in a block's error.", default="0.9")
 ]
 Curvature = Annotated[
     _Text, _option(_PRUNING, "Curvature matrix.", default="gauss-newton", metavar="gauss-newton|hessian")
 ]
+Preconditioner = Annotated[
+    _Text, _option(_PRUNING, "Of conjugate gradients.", default="kronecker", metavar="none|diagonal|cholesky|kronecker")
+]
 NewtonSteps = Annotated[_Count, _option(_PRUNING, "Newton steps a solve; 0: exact least squares only.", default="1")]
 CgSteps = Annotated[_Count, _option(_PRUNING, "Curvature products a Newton step.", default="10")]
-CurvatureSamples = Annotated[_Count, _option(_PRUNING, "Images in a curvature product.", default="256")]
+CurvatureSamples = Annotated[_Count, _option(_PRUNING, "Images in a curvature product; all when not given.")]
+TuneVectors = Annotated[
+    _Flag,
+    _option(_PRUNING, "Solve biases and normalisations too.", "--tune-vectors/--weights-only", default="weights-only"),
+]
+ReestimateNorms = Annotated[
+    _Flag,
+    _option(_PRUNING, "Re-estimate batch normalisation.", "--reestimate-norms/--keep-norms", default="keep-norms"),
+]
+FinalSteps = Annotated[_Count, _option(_PRUNING, "Newton steps over the whole model at the end.", default="0")]
 BatchSize = Annotated[_Count, _option(_PRUNING, "Images in memory at once.", default="64")]
 
 Opset = Annotated[_Count, _option(_CHECKS, "ONNX operator set.", default="20")]

@@ -38,9 +38,9 @@ class ImageSet:
             yield self.read(self.indices[start : start + batch_size])
 
     def sample(self, count: int, seed: int) -> ImageSet:
-        """A random subset without replacement, in index order; all items when there are fewer than `count`."""
+        """A random subset without replacement, in random order; all items when there are fewer than `count`."""
         size = min(count, len(self))
-        chosen = np.sort(np.random.default_rng(seed).permutation(len(self))[:size])
+        chosen = np.random.default_rng(seed).permutation(len(self))[:size]
         indices = tuple(self.indices[i] for i in chosen)
         digest = sha256(f"{self.info.fingerprint}{indices}".encode()).hexdigest()
         return replace(

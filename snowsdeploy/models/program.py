@@ -53,7 +53,9 @@ class Program:
                     fix="use weights that were solved for this program",
                 )
             # The state dict's alias would otherwise be shared with this program's parameter.
-            state[name] = torch.nn.Parameter(value.detach().clone(), requires_grad=False)
+            copy = value.detach().clone()
+            parameter = isinstance(state[name], torch.nn.Parameter)
+            state[name] = torch.nn.Parameter(copy, requires_grad=False) if parameter else copy
         old = self.exported
         exported = ExportedProgram(
             root=old.graph_module,

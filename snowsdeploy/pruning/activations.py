@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, final
 
 import torch
@@ -12,6 +12,7 @@ from torch.fx import Node
 from snowsdeploy.errors import NumericsError
 from snowsdeploy.models.graph import evaluate
 from snowsdeploy.models.program_graph import ProgramGraph
+from snowsdeploy.pruning.windows import as_tensor
 
 Values = dict[Node, Any]
 
@@ -78,6 +79,13 @@ class Activations:
             values = dict(values)
             self._run(self._needed(missing, values), values)
         return {n: values[n] if n in values else self._constants[n] for n in wanted}
+
+    def finish(self, batch: int, weights: Mapping[Node, Tensor]) -> tuple[Tensor, ...]:
+        """The program's outputs for a batch from here on, with some weights replaced; nothing is kept."""
+        scope = {**self._constants, **self._batches[batch], **weights}
+        with torch.no_grad():
+            evaluate([n for n in self._graph.nodes[self._position :] if n not in self._constants], scope)
+        return tuple(as_tensor(scope[n]) for n in self._graph.outputs)
 
     def _needed(self, missing: list[Node], values: Values) -> list[Node]:
         found: set[Node] = set()

@@ -1,13 +1,14 @@
 """The SNOWS objective of a window on the calibration images, with its gradient and curvature products.
 
-L(w) = sum_k || y_k(w) - t_k ||^2 / E_k / (K + 1), with `E_k` the energy of target k over all images, so that every term
-is a relative squared error and none dominates by its scale.
+L(w) = sum_k c_k || y_k(w) - t_k ||^2_{M_k} / || t_k ||^2_{M_k}, with shares c_k that sum to one: every term is a
+relative squared error and none dominates by its scale. M_k is a diagonal metric, the identity unless given: the
+model's output curvature there makes an error count by what it does to the logits.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -71,6 +72,8 @@ class WindowObjective:
         preconditioner: `r -> M^-1 r` on the kept coordinates; None is the identity.
         curvature_kind: Gauss-Newton (positive semi-definite) or the exact Hessian.
         curvature_samples: How many of `samples` a curvature product sums over; its scale is corrected.
+        metrics: Diagonal metric of each output, `[1, ...]` without the batch axis' size; None entries are the identity.
+        shares: Weight of each output's term; empty is equal shares.
     """
 
     window: Window
@@ -79,16 +82,21 @@ class WindowObjective:
     preconditioner: Product | None = None
     curvature_kind: Curvature = "gauss-newton"
     curvature_samples: int | None = None
-    scales: tuple[float, ...] = field(init=False)
+    metrics: Sequence[Tensor | None] = ()
+    shares: Sequence[float] = ()
+    scales: tuple[float | Tensor, ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        energies = [0.0] * len(self.window.outputs)
+        count = len(self.window.outputs)
+        metrics = [1.0 if m is None else m for m in self.metrics] or [1.0] * count
+        shares = self.shares or [1.0 / count] * count
+        energies = [0.0] * count
         for sample in self.samples:
             for k, target in enumerate(sample.targets):
-                energies[k] += float(target.double().square().sum())
+                energies[k] += float((target.double().square() * metrics[k]).sum())
         # A target without energy carries no information: its term is left out.
-        scales = tuple(1.0 / (energy * len(energies)) if energy > 0 else 0.0 for energy in energies)
-        object.__setattr__(self, "scales", scales)
+        factors = (c / energy if energy > 0 else 0.0 for c, energy in zip(shares, energies, strict=True))
+        object.__setattr__(self, "scales", tuple(m * f for m, f in zip(metrics, factors, strict=True)))
 
     def value(self, x: Tensor) -> float:
         """The objective at `x [kept]`, summed in float64."""
@@ -109,7 +117,7 @@ class WindowObjective:
 
     def curvature(self, x: Tensor) -> Product:
         """`v -> B v` at `x`: the Gauss-Newton matrix or the Hessian of the (sub-sampled) objective."""
-        used = self.samples[: self.curvature_samples] if self.curvature_samples else self.samples
+        used = self.curvature_part
         size = sum(len(sample.targets[0]) for sample in self.samples) / sum(len(s.targets[0]) for s in used)
         one = self._gauss_newton if self.curvature_kind == "gauss-newton" else self._hessian
 
@@ -120,6 +128,11 @@ class WindowObjective:
             return total.mul_(size)
 
         return product
+
+    @property
+    def curvature_part(self) -> Sequence[Sample]:
+        """The samples that curvature products sum over."""
+        return self.samples[: self.curvature_samples] if self.curvature_samples else self.samples
 
     def precondition(self, residual: Tensor) -> Tensor:
         """`M^-1 r`."""
@@ -144,20 +157,10 @@ class WindowObjective:
     def _loss(self, weights: Mapping[Node, Tensor], sample: Sample) -> Tensor:
         outputs = self.window(weights, sample.live_ins)
         pairs = zip(outputs, sample.targets, self.scales, strict=True)
-        return torch.stack([(y - t).square().sum() * s for y, t, s in pairs]).sum()
+        return torch.stack([((y - t).square() * s).sum() for y, t, s in pairs]).sum()
 
     def _weights(self, tensors: Sequence[Tensor]) -> dict[Node, Tensor]:
         return dict(zip(self.window.weights, tensors, strict=True))
 
     def _leaves(self, x: Tensor) -> list[Tensor]:
         return [w.detach().requires_grad_() for w in self.support.scatter(x)]
-
-
-def block_preconditioner(support: Support, solves: Sequence[Callable[[Tensor], Tensor]]) -> Product:
-    """Apply one solve a weight: `solves[i]` maps `[rows, d]` to `[rows, d]` on the weight's own support."""
-
-    def apply(residual: Tensor) -> Tensor:
-        parts = support.scatter(residual)
-        return support.gather([solve(p.flatten(1)).view(p.shape) for solve, p in zip(solves, parts, strict=True)])
-
-    return apply

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.fx import Node
 
 from snowsdeploy.artifacts import LayerDecision, LayerReport
 from snowsdeploy.errors import LayoutError
@@ -19,8 +21,10 @@ from snowsdeploy.models.program import Program
 from snowsdeploy.models.program_graph import ProgramGraph
 from snowsdeploy.progress import Observer
 from snowsdeploy.pruning.activations import Activations
-from snowsdeploy.pruning.reconstruct import Reconstruction
+from snowsdeploy.pruning.norms import reestimate_batch_norms
+from snowsdeploy.pruning.reconstruct import Reconstruction, Streams, final_pass, output_error
 from snowsdeploy.pruning.schedule import Unit, make_schedule
+from snowsdeploy.pruning.sensitivity import output_curvature
 from snowsdeploy.selectors import SELECTORS
 from snowsdeploy.sparsity.pattern import Pattern, count_violations, mask_by_score
 
@@ -30,16 +34,16 @@ class Checkpoints:
     """Solved units on disk, so that a run survives a kill.
 
     Attributes:
-        folder: One safetensors file a unit.
+        folder: One safetensors file a unit, and one for the final pass.
         key: Identifies the run: model, data, settings. A file with another key is not used.
     """
 
     folder: Path
     key: str
 
-    def load(self, unit: Unit) -> tuple[dict[str, Tensor], LayerReport] | None:
-        """A unit solved before under the same key, else None."""
-        path = self._path(unit)
+    def load(self, problem: str) -> tuple[dict[str, Tensor], LayerReport] | None:
+        """What was solved before under the same key, else None."""
+        path = self._path(problem)
         if not path.is_file():
             return None
         try:
@@ -47,20 +51,20 @@ class Checkpoints:
                 metadata = stored.metadata() or {}
                 if metadata.get("key") != self.key:
                     return None
-                weights = {name: stored.get_tensor(name) for name in unit.weights}
+                weights = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - not a dict
         except SafetensorError:
             return None  # written by another version or damaged: solved again
         return weights, LayerReport.model_validate_json(metadata["report"])
 
-    def save(self, unit: Unit, weights: dict[str, Tensor], report: LayerReport) -> None:
-        """Store a unit; atomic."""
+    def save(self, problem: str, weights: dict[str, Tensor], report: LayerReport) -> None:
+        """Store a solution; atomic."""
         self.folder.mkdir(parents=True, exist_ok=True)
         metadata = {"key": self.key, "report": report.model_dump_json()}
-        with atomic_path(self._path(unit)) as path:
+        with atomic_path(self._path(problem)) as path:
             save_file({n: w.contiguous() for n, w in weights.items()}, path, metadata=metadata)
 
-    def _path(self, unit: Unit) -> Path:
-        return self.folder / f"{sha256('|'.join(unit.weights).encode()).hexdigest()[:16]}.safetensors"
+    def _path(self, problem: str) -> Path:
+        return self.folder / f"{sha256(problem.encode()).hexdigest()[:16]}.safetensors"
 
 
 def run_key(**parts: object) -> str:
@@ -77,60 +81,150 @@ def select_masks(
     return {w: mask_by_score(SELECTORS[selector](state[w].detach()), pattern) for w in weights}
 
 
+@dataclass(frozen=True)
+class Plan:
+    """What is solved, in which order: units front to back, normalisation statistics, the final pass.
+
+    Attributes:
+        method: How a unit is solved.
+        joint: Solve the layers of a residual block together.
+        layers: Join residual blocks until a unit has so many layers.
+        sensitivity: Share of the model's output curvature in the metric of a unit's end; the rest is the identity.
+        held_back: How many of the last batches no solve sees.
+        reestimate: Move the batch normalisation statistics after the units are solved.
+        final: How the final pass over all weights is solved; None leaves it out.
+    """
+
+    method: Reconstruction
+    joint: bool = True
+    layers: int = 1
+    sensitivity: float = 0.0
+    held_back: int = 0
+    reestimate: bool = False
+    final: Reconstruction | None = None
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """What the whole-model loop gives.
+
+    Attributes:
+        tensors: New values by name: pruned weights, and vectors and statistics that changed with them.
+        units: A report a unit.
+        final: The final pass' report.
+        notes: What was decided on the way, a sentence each.
+    """
+
+    tensors: dict[str, Tensor]
+    units: tuple[LayerReport, ...]
+    final: LayerReport | None
+    notes: tuple[str, ...]
+
+
 def prune_program(
     program: Program,
     batches: Sequence[Tensor],
     masks: dict[str, Tensor],
     pattern: Pattern,
-    method: Reconstruction,
+    plan: Plan,
     *,
-    joint: bool,
     observer: Observer,
     checkpoints: Checkpoints | None = None,
-) -> tuple[dict[str, Tensor], tuple[LayerReport, ...]]:
-    """Solve every unit in graph order.
+) -> Pruned:
+    """Solve every unit in graph order, then what the plan has for the whole model.
 
     Args:
         program: The dense program.
-        batches: Calibration images, `[batch, C, H, W]` each.
+        batches: Calibration images, `[batch, C, H, W]` each; the last `plan.held_back` are not solved on.
         masks: From `select_masks`.
         pattern: Checked on every weight before and after its solve.
-        method: How a unit is solved.
-        joint: Solve the layers of a residual block together.
-        observer: Told about each unit.
-        checkpoints: Solved units are read from and written there.
-
-    Returns:
-        Solved weights by name, and a report a unit.
+        plan: What is solved and how.
+        observer: Told about each solve.
+        checkpoints: Solutions are read from and written there.
 
     Raises:
         LayoutError: A mask or a solved weight breaks the pattern.
         NumericsError: An activation is not finite.
     """
     graph = ProgramGraph(program)
-    state = graph.state_values()
-    dense, pruned = Activations(graph, batches, state), Activations(graph, batches, state)
-    solved: dict[str, Tensor] = {}
+    units = make_schedule(graph, list(masks), joint=plan.joint, layers=plan.layers)
+    for name, mask in masks.items():
+        require_pattern(name, mask, pattern, "mask")
+    metrics = _metrics(graph, batches, units, plan)
+    streams = _streams(graph, batches, metrics, plan, {})
+    tensors: dict[str, Tensor] = {}
     reports: list[LayerReport] = []
-    units = make_schedule(graph, list(masks), joint=joint)
-    for index, unit in enumerate(units):
-        for name in unit.weights:
-            require_pattern(name, masks[name], pattern, "mask")
-        found = checkpoints.load(unit) if checkpoints else None
-        if found is not None:
-            weights, report = found
-            for name, weight in weights.items():
-                pruned.set_weight(graph.placeholder(name), weight)
-        else:
-            weights, report = method.solve(graph, unit, dense, pruned, masks)
-            if checkpoints:
-                checkpoints.save(unit, weights, report)
-        for name, weight in weights.items():
-            require_pattern(name, weight, pattern, "solved weight")
-        solved |= weights
-        reports.append(report)
-        observer.advance(index + 1, len(units), describe(report, restored=found is not None))
-    return solved, tuple(reports)
+    total = len(units) + (plan.final is not None)
+
+    def solve(problem: str, run: Callable[[], tuple[dict[str, Tensor], LayerReport]]) -> LayerReport:
+        found = checkpoints.load(problem) if checkpoints else None
+        values, report = found or run()
+        if checkpoints and found is None:
+            checkpoints.save(problem, values, report)
+        for name, value in values.items():
+            if name in masks:
+                require_pattern(name, value, pattern, "solved weight")
+            streams.pruned.set_weight(graph.placeholder(name), value)
+        tensors.update(values)
+        observer.advance(len(reports) + 1, total, describe(report, restored=found is not None))
+        return report
+
+    for unit in units:
+        one = partial(plan.method.solve, graph, unit, streams, masks)
+        reports += [solve("|".join(unit.weights), one)]
+    notes = []
+    if plan.reestimate:
+        statistics, note = _reestimate(graph, batches, tensors, plan)
+        tensors |= statistics
+        notes.append(note)
+    final = None
+    if plan.final is not None:
+        method, fresh = plan.final, _streams(graph, batches, metrics, plan, tensors)
+        before = output_error(fresh, {}, held_back_only=False)
+        final = solve("final pass", lambda: final_pass(graph, units, fresh, masks, method))
+        after = output_error(_streams(graph, batches, metrics, plan, tensors), {}, held_back_only=False)
+        notes.append(f"final pass: relative output error {before:.3g} -> {after:.3g}")
+    return Pruned(tensors, tuple(reports), final, tuple(notes))
+
+
+def _metrics(graph: ProgramGraph, batches: Sequence[Tensor], units: Sequence[Unit], plan: Plan) -> dict[Node, Tensor]:
+    ends = list(dict.fromkeys(unit.until for unit in units if unit.until is not None))
+    if not plan.sensitivity or not ends or plan.method.newton is None:
+        return {}
+    seen = batches[: len(batches) - plan.held_back]
+    curvature = output_curvature(graph, graph.state_values(), seen, ends)
+    return {node: (1 - plan.sensitivity) + plan.sensitivity * value for node, value in curvature.items()}
+
+
+def _streams(
+    graph: ProgramGraph,
+    batches: Sequence[Tensor],
+    metrics: dict[Node, Tensor],
+    plan: Plan,
+    tensors: dict[str, Tensor],
+) -> Streams:
+    """Dense and pruned activations in front of the first node."""
+    state = graph.state_values()
+    changed = state | {graph.placeholder(name): value for name, value in tensors.items()}
+    return Streams(Activations(graph, batches, state), Activations(graph, batches, changed), metrics, plan.held_back)
+
+
+def _reestimate(
+    graph: ProgramGraph, batches: Sequence[Tensor], tensors: dict[str, Tensor], plan: Plan
+) -> tuple[dict[str, Tensor], str]:
+    """Batch normalisation statistics, kept only where they bring the output nearer to the dense one."""
+    streams = _streams(graph, batches, {}, plan, tensors)
+    statistics = reestimate_batch_norms(graph, streams.dense, streams.pruned)
+    if not statistics:
+        return {}, "no batch normalisation to re-estimate"
+    before, after = (
+        output_error(_streams(graph, batches, {}, plan, tensors | extra), {}, held_back_only=False)
+        for extra in ({}, statistics)
+    )
+    kept = after < before
+    verdict = "kept" if kept else "not kept"
+    note = f"batch normalisation re-estimated: relative output error {before:.3g} -> {after:.3g}, {verdict}"
+    return (statistics if kept else {}), note
 
 
 def require_pattern(name: str, tensor: Tensor, pattern: Pattern, what: str) -> None:
@@ -146,6 +240,6 @@ def require_pattern(name: str, tensor: Tensor, pattern: Pattern, what: str) -> N
 
 def describe(report: LayerReport, *, restored: bool = False) -> str:
     """One line about a solve, for people."""
-    names = ", ".join(report.layers)
+    names = ", ".join(report.layers) if len(report.layers) <= 8 else f"all {len(report.layers)} layers"
     note = ", restored" if restored else f", {report.seconds:.1f} s"
     return f"{names}: loss {report.loss_masked:.3g} -> {report.loss_final:.3g}{note}"

@@ -1,11 +1,14 @@
-"""One unit's reconstruction: gather its window's inputs and targets, warm-start, take Newton steps, keep the best."""
+"""One problem's reconstruction: a unit of layers, or in the final pass all of them.
+
+Gather the window's inputs and targets, find a start, take Newton steps, keep the best.
+"""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -13,19 +16,37 @@ from torch import Tensor
 from torch.fx import Node
 
 from snowsdeploy.artifacts import LayerReport
-from snowsdeploy.errors import GraphError, NumericsError
+from snowsdeploy.errors import NumericsError
 from snowsdeploy.models.program_graph import ProgramGraph
 from snowsdeploy.pruning.activations import Activations
-from snowsdeploy.pruning.gram import gram_matrix
-from snowsdeploy.pruning.objective import Curvature, Sample, Support, WindowObjective, block_preconditioner
+from snowsdeploy.pruning.objective import Curvature, Sample, Support, WindowObjective
+from snowsdeploy.pruning.preconditioner import PreconditionerKind, make_preconditioner
 from snowsdeploy.pruning.schedule import Unit
+from snowsdeploy.pruning.start import Weights, factor_inputs, least_squares_start
 from snowsdeploy.pruning.windows import Window, cut_window
-from snowsdeploy.solver.least_squares import masked_cholesky
+from snowsdeploy.solver.least_squares import MaskedCholesky
 from snowsdeploy.solver.newton import NewtonCG, NewtonSolution
 from snowsdeploy.solver.result import Outcome
 
-Weights = dict[Node, Tensor]
+Horizon = int | Literal["block", "model"]
 PLAIN_HORIZON = 5
+
+
+@dataclass(frozen=True)
+class Streams:
+    """Activations side by side, and what they say of the model's output.
+
+    Attributes:
+        dense: Through the dense model.
+        pruned: Through the model pruned so far.
+        metrics: Node -> diagonal metric of an error there; a node that is not in it has the identity.
+        held_back: How many of the last batches the solver does not see.
+    """
+
+    dense: Activations
+    pruned: Activations
+    metrics: Mapping[Node, Tensor]
+    held_back: int = 0
 
 
 @dataclass(frozen=True)
@@ -33,62 +54,85 @@ class Reconstruction:
     """How every unit is solved.
 
     Attributes:
-        horizon: K, counted operations after the unit's last layer; `block`: to the residual sum that it flows into.
-        targets: Where the targets come from: the dense model's own activations, or the dense layers on the pruned
-            prefix (SNOWS, algorithm 1).
+        horizon: K, counted operations after the unit's last layer, each a term (SNOWS, section 3); `block`: the
+            residual sum that it flows into; `model`: that sum and the model's output.
+        targets: Share of the true dense activations in the targets; the rest is the dense layers on the pruned
+            prefix (SNOWS, algorithm 1). `auto` solves with either and keeps what serves the output better.
         newton: The solver; None leaves the exact masked least squares of each layer.
         curvature: Gauss-Newton or the exact Hessian.
         curvature_batches: Batches in a curvature product; None for all.
+        preconditioner: Of conjugate gradients.
+        free: Vectors inside the window (biases, normalisation scales and shifts) vary too.
         ridge: Damping of the least squares, relative to the mean of the Gram matrix's diagonal.
     """
 
-    horizon: int | Literal["block"]
-    targets: Literal["dense", "input"]
+    horizon: Horizon
+    targets: float | Literal["auto"]
     newton: NewtonCG | None
     curvature: Curvature = "gauss-newton"
     curvature_batches: int | None = None
+    preconditioner: PreconditionerKind = "kronecker"
+    free: bool = False
     ridge: float = 1e-3
 
     def window(self, graph: ProgramGraph, unit: Unit) -> Window:
         """The unit's window; in a part of the model without residual sums, a block is `PLAIN_HORIZON` operations."""
-        if self.horizon != "block":
-            return cut_window(graph, unit.weights, self.horizon)
-        if unit.until is None:
-            return cut_window(graph, unit.weights, PLAIN_HORIZON)
-        return cut_window(graph, unit.weights, 0, until=unit.until)
+        output = graph.outputs if self.horizon == "model" else ()
+        until = unit.until if unit.until is not None and not isinstance(self.horizon, int) else None
+        reach = tuple(dict.fromkeys([*([until] if until is not None else []), *output]))
+        free = self.free and self.newton is not None
+        if reach:
+            return cut_window(graph, unit.weights, 0, until=reach, free=free)
+        horizon = self.horizon if isinstance(self.horizon, int) else PLAIN_HORIZON
+        return cut_window(graph, unit.weights, horizon, free=free)
 
     def solve(
-        self,
-        graph: ProgramGraph,
-        unit: Unit,
-        dense: Activations,
-        pruned: Activations,
-        masks: Mapping[str, Tensor],
+        self, graph: ProgramGraph, unit: Unit, streams: Streams, masks: Mapping[str, Tensor]
     ) -> tuple[dict[str, Tensor], LayerReport]:
-        """Reconstruct a unit's weights on their masks.
+        """Reconstruct a unit's weights on their masks; `streams.pruned` has them from then on.
 
         Args:
             graph: The program's graph.
             unit: The layers.
-            dense: Activations of the dense model; advanced to the unit.
-            pruned: Activations of the model pruned so far; advanced to the unit.
+            streams: Activations, advanced to the unit.
             masks: Boolean mask of each of the unit's weights.
 
         Returns:
-            Solved weights by name, zero outside the mask, and what happened.
+            Solved tensors by name, weights zero outside the mask, and what happened.
 
         Raises:
             NumericsError: An activation is not finite, or a least-squares system cannot be factored.
         """
         started = time.perf_counter()
         window = self.window(graph, unit)
-        for stream in (dense, pruned):
+        for stream in (streams.dense, streams.pruned):
             stream.advance(window.calls[0])
-        original = {p: pruned.value(p) for p in window.weights}
-        samples = _samples(window, original, dense, pruned, self.targets)
-        support = Support(tuple(masks[name] for name in unit.weights))
-        warm, preconditioner = self._warm_start(window, original, support, samples, unit)
-        objective = WindowObjective(window, support, samples, preconditioner, self.curvature, self.curvature_batches)
+        if self.targets != "auto":
+            problem = self._problem(window, unit, streams, masks, self.targets)
+            solution, choice = self._newton(problem), f"{self.targets:g} dense"
+        else:
+            solution, problem, choice = self._best_targets(window, unit, streams, masks)
+        values = problem.objective.support.scatter(solution.value)
+        for placeholder, value in zip(window.weights, values, strict=True):
+            streams.pruned.set_weight(placeholder, value)
+        report = problem.report(unit, window, solution, targets=choice, seconds=time.perf_counter() - started)
+        return {graph.state_names[p]: v for p, v in zip(window.weights, values, strict=True)}, report
+
+    def _problem(
+        self, window: Window, unit: Unit, streams: Streams, masks: Mapping[str, Tensor], share: float
+    ) -> Problem:
+        original = {p: streams.dense.value(p) for p in window.weights}
+        samples = gather_samples(window, original, streams, share)
+        seen = samples[: len(samples) - streams.held_back]
+        kept = [masks[name] for name in unit.weights]
+        vectors = [torch.ones_like(original[p], dtype=torch.bool) for p in window.weights[len(kept) :]]
+        support = Support((*kept, *vectors))
+        warm, factors = least_squares_start(window, original, support, seen, ridge=self.ridge, names=unit.weights)
+        metrics = [streams.metrics.get(n) for n in window.outputs]
+        objective = WindowObjective(
+            window, support, seen, None, self.curvature, self.curvature_batches, metrics=metrics
+        )
+        unseen = replace(objective, samples=samples[len(seen) :]) if streams.held_back else None
         masked = support.gather([original[p] for p in window.weights])
         start = support.gather([warm[p] for p in window.weights])
         loss_masked, loss_warm = objective.value(masked), objective.value(start)
@@ -96,77 +140,172 @@ class Reconstruction:
             raise NumericsError(
                 "the window objective is not finite", seen=", ".join(unit.weights), fix="lower --horizon"
             )
-        if not loss_warm <= loss_masked:
-            start = masked
-        solution = self._newton(objective, start, min(loss_warm, loss_masked))
-        values = support.scatter(solution.value)
-        for placeholder, value in zip(window.weights, values, strict=True):
-            pruned.set_weight(placeholder, value)
-        report = LayerReport(
+        start = start if loss_warm <= loss_masked else masked
+        return Problem(objective, unseen, start, tuple(factors), loss_masked, loss_warm)
+
+    def _newton(self, problem: Problem) -> NewtonSolution:
+        if self.newton is None:
+            loss = min(problem.loss_masked, problem.loss_start)
+            return NewtonSolution(problem.start, loss, loss, 0, 0, Outcome.EXACT)
+        apply = make_preconditioner(self.preconditioner, problem.objective, problem.start, problem.factors)
+        objective = replace(problem.objective, preconditioner=apply)
+        return self.newton.solve(objective, problem.start, problem.held_back.value if problem.held_back else None)
+
+    def _best_targets(
+        self, window: Window, unit: Unit, streams: Streams, masks: Mapping[str, Tensor]
+    ) -> tuple[NewtonSolution, Problem, str]:
+        """Solve with dense and with input targets; the rest of the model, still dense, judges on held-back images."""
+        trials = []
+        for share, name in ((1.0, "dense"), (0.0, "input")):
+            problem = self._problem(window, unit, streams, masks, share)
+            solution = self._newton(problem)
+            values = dict(zip(window.weights, problem.objective.support.scatter(solution.value), strict=True))
+            trials.append((output_error(streams, values), name, solution, problem))
+        (error, name, solution, problem), (other, *_) = sorted(trials, key=lambda t: t[0])
+        return solution, problem, f"{name} (output error {error:.3g} against {other:.3g})"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """An objective with its start.
+
+    Attributes:
+        objective: On the images that the solver sees.
+        held_back: The same on those that it does not see.
+        start: First point, `[kept]`.
+        factors: Masked Cholesky factors of each layer's inputs.
+        loss_masked: Objective with the masks applied and nothing solved.
+        loss_start: Objective of the warm start.
+    """
+
+    objective: WindowObjective
+    held_back: WindowObjective | None
+    start: Tensor
+    factors: tuple[MaskedCholesky, ...]
+    loss_masked: float
+    loss_start: float
+
+    def report(
+        self, unit: Unit, window: Window, solution: NewtonSolution, *, targets: str, seconds: float
+    ) -> LayerReport:
+        """What happened, with the objective on held-back images before and after where there are any."""
+        unseen = [self.held_back.value(x) for x in (self.start, solution.value)] if self.held_back else [None, None]
+        masks = self.objective.support.masks[: len(unit.weights)]
+        return LayerReport(
             layers=tuple(name.removesuffix(".weight") for name in unit.weights),
             operations=window.operations,
-            targets=self.targets,
-            kept=solution.value.numel(),
-            total=sum(m.numel() for m in support.masks),
-            loss_masked=loss_masked,
-            loss_initial=loss_warm,
+            targets=targets,
+            kept=sum(int(m.sum()) for m in masks),
+            total=sum(m.numel() for m in masks),
+            vectors=len(window.weights) - len(unit.weights),
+            loss_masked=self.loss_masked,
+            loss_initial=self.loss_start,
             loss_final=solution.loss,
+            held_back_initial=unseen[0],
+            held_back_final=unseen[1],
             newton_steps=solution.steps,
             products=solution.products,
-            seconds=time.perf_counter() - started,
+            seconds=seconds,
             outcome=solution.outcome.value,
         )
-        return dict(zip(unit.weights, values, strict=True)), report
-
-    def _newton(self, objective: WindowObjective, start: Tensor, loss: float) -> NewtonSolution:
-        if self.newton is None:
-            return NewtonSolution(start, loss, loss, 0, 0, Outcome.EXACT)
-        return self.newton.solve(objective, start)
-
-    def _warm_start(
-        self, window: Window, original: Weights, support: Support, samples: Sequence[Sample], unit: Unit
-    ) -> tuple[Weights, Callable[[Tensor], Tensor] | None]:
-        """Exact masked least squares of each layer in turn, on inputs that the layers before it already changed.
-
-        Its target is the dense layer on those inputs: `c = W_dense X^T X`, so that drift does not shrink the fit.
-        The factors stay as the preconditioner: for K = 0 the curvature is exactly `X^T X` in every row.
-        """
-        current, solves = dict(original), []
-        for placeholder, mask, name in zip(window.weights, support.masks, unit.weights, strict=True):
-            calls = [c for c in window.calls if placeholder in c.all_input_nodes]
-            gram = gram_matrix(_inputs(window, calls, current, samples))
-            rows = mask.flatten(1)
-            weight = original[placeholder]
-            try:
-                exact = masked_cholesky(gram, rows, self.ridge)
-            except torch.linalg.LinAlgError as error:
-                raise NumericsError(
-                    "the inputs of a layer give no positive definite system", seen=name, fix="use more --samples"
-                ) from error
-            solves.append(exact.to(weight.dtype))
-            current[placeholder] = exact(weight.flatten(1).double() @ gram).to(weight.dtype).view(weight.shape)
-        return current, block_preconditioner(support, solves) if self.newton else None
 
 
-def _samples(
-    window: Window, weights: Weights, dense: Activations, pruned: Activations, targets: Literal["dense", "input"]
-) -> list[Sample]:
+def final_pass(
+    graph: ProgramGraph,
+    units: Sequence[Unit],
+    streams: Streams,
+    masks: Mapping[str, Tensor],
+    method: Reconstruction,
+) -> tuple[dict[str, Tensor], LayerReport]:
+    """All kept weights of the model at once, towards the dense residual sums and the dense output.
+
+    The output's term has half of the objective, the units' ends share the other half: the output alone says too
+    little about millions of weights.
+
+    Args:
+        graph: The program's graph.
+        units: All units; their weights are at their solved values in `streams.pruned`.
+        streams: Fresh, in front of the first node.
+        masks: Boolean mask of each weight.
+        method: Its solver, curvature, preconditioner and `free`.
+
+    Raises:
+        NumericsError: As `Reconstruction.solve`.
+    """
+    started = time.perf_counter()
+    assert method.newton is not None
+    names = tuple(name for unit in units for name in unit.weights)
+    ends = dict.fromkeys(unit.until for unit in units if unit.until is not None)
+    outputs = graph.outputs
+    reach = tuple(dict.fromkeys([*ends, *outputs]))
+    window = cut_window(graph, names, 0, until=reach, free=method.free)
+    for stream in (streams.dense, streams.pruned):
+        stream.advance(window.calls[0])
+    original = {p: streams.dense.value(p) for p in window.weights}
+    samples = gather_samples(window, original, streams, 1.0)
+    seen = samples[: len(samples) - streams.held_back]
+    kept = [masks[name] for name in names]
+    vectors = [torch.ones_like(original[p], dtype=torch.bool) for p in window.weights[len(kept) :]]
+    support = Support((*kept, *vectors))
+    current = {p: streams.pruned.value(p) for p in window.weights}
+    inner = len(window.outputs) - len(outputs)
+    shares = [0.5 / len(outputs) if n in outputs else 0.5 / inner for n in window.outputs] if inner else ()
+    objective = WindowObjective(
+        window,
+        support,
+        seen,
+        None,
+        method.curvature,
+        method.curvature_batches,
+        metrics=[streams.metrics.get(n) for n in window.outputs],
+        shares=shares,
+    )
+    unseen = replace(objective, samples=samples[len(seen) :]) if streams.held_back else None
+    start = support.gather([current[p] for p in window.weights])
+    factors = factor_inputs(window, current, support, seen, ridge=method.ridge, names=names)
+    loss = objective.value(start)
+    problem = Problem(objective, unseen, start, tuple(factors), loss, loss)
+    solution = method._newton(problem)
+    unit = Unit(names, None)
+    values = support.scatter(solution.value)
+    report = problem.report(unit, window, solution, targets="1 dense", seconds=time.perf_counter() - started)
+    return {graph.state_names[p]: v for p, v in zip(window.weights, values, strict=True)}, report
+
+
+def gather_samples(window: Window, weights: Weights, streams: Streams, share: float) -> list[Sample]:
+    """What flows into the window on the pruned prefix, and what should come out.
+
+    Args:
+        window: The window.
+        weights: The dense model's tensors for it.
+        streams: Activations, advanced to the window.
+        share: Of the true dense activations in the targets.
+    """
     samples = []
-    for batch in range(len(pruned)):
-        live = pruned.live_ins(batch, window.live_ins)
-        source = dense.live_ins(batch, window.live_ins) if targets == "dense" else live
+    for batch in range(len(streams.pruned)):
+        live = streams.pruned.live_ins(batch, window.live_ins)
         with torch.no_grad():
-            samples.append(Sample(live, window(weights, source)))
+            dense = window(weights, streams.dense.live_ins(batch, window.live_ins)) if share > 0 else ()
+            own = window(weights, live) if share < 1 else ()
+        targets = dense or own
+        if dense and own:
+            targets = tuple(share * d + (1 - share) * o for d, o in zip(dense, own, strict=True))
+        samples.append(Sample(live, targets))
     return samples
 
 
-def _inputs(
-    window: Window, calls: Sequence[Node], weights: Weights, samples: Sequence[Sample]
-) -> Iterator[tuple[Node, Tensor]]:
-    for call in calls:
-        source = call.args[0]
-        if not isinstance(source, Node):
-            raise GraphError("a layer's input is not a value of the graph", seen=call.name)
-        for sample in samples:
-            with torch.no_grad():
-                yield call, window.intermediate(source, weights, sample.live_ins)
+def output_error(streams: Streams, weights: Weights, *, held_back_only: bool = True) -> float:
+    """Relative squared error of the model's output, layers not solved yet being dense.
+
+    Args:
+        streams: Activations at one position.
+        weights: Tensors that replace those of `streams.pruned`.
+        held_back_only: On the batches that no solve sees, or on all.
+    """
+    error = energy = 0.0
+    first = len(streams.pruned) - streams.held_back if held_back_only else 0
+    for batch in range(first, len(streams.pruned)):
+        for y, t in zip(streams.pruned.finish(batch, weights), streams.dense.finish(batch, {}), strict=True):
+            error += float((y - t).double().square().sum())
+            energy += float(t.double().square().sum())
+    return error / max(energy, torch.finfo(torch.float64).tiny)

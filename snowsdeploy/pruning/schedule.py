@@ -33,18 +33,22 @@ def block_end(graph: ProgramGraph, weight: str) -> Node | None:
     return next(ends, None)
 
 
-def make_schedule(graph: ProgramGraph, weights: Sequence[str], *, joint: bool, blocks: int = 1) -> tuple[Unit, ...]:
+def make_schedule(graph: ProgramGraph, weights: Sequence[str], *, joint: bool, layers: int = 1) -> tuple[Unit, ...]:
     """Front to back: one layer a unit, or all layers of a residual block.
 
     Args:
         graph: The program's graph.
         weights: Names of the pruned weights in graph order.
         joint: Solve the layers that flow into the same residual sum together.
-        blocks: How many consecutive residual blocks make one joint unit.
+        layers: Put consecutive residual blocks into one unit until it has at least so many layers.
     """
     ends = {w: block_end(graph, w) for w in weights}
     if not joint:
         return tuple(Unit((w,), ends[w]) for w in weights)
-    groups = [tuple(g) for _, g in groupby(weights, key=ends.__getitem__)]
-    merged = [sum(groups[i : i + blocks], ()) for i in range(0, len(groups), blocks)]
-    return tuple(Unit(g, ends[g[-1]]) for g in merged)
+    units: list[tuple[str, ...]] = []
+    for _, group in groupby(weights, key=ends.__getitem__):
+        if units and len(units[-1]) < layers:
+            units[-1] += tuple(group)
+        else:
+            units.append(tuple(group))
+    return tuple(Unit(unit, ends[unit[-1]]) for unit in units)

@@ -24,11 +24,12 @@ class Window:
     """A pure function `(weights, live_ins) -> (y_0 ... y_K)`.
 
     Attributes:
-        weights: Placeholders of the weights that vary.
-        calls: Layer nodes that use them, in graph order.
+        weights: Placeholders of the tensors that vary: the layers' weights, then vectors such as biases.
+        calls: Layer nodes that use the weights, in graph order.
         live_ins: Values computed outside the window, on which it depends.
         nodes: The window's nodes in topological order.
-        outputs: y_0 ... y_K: the layers' own outputs, then the counted operations.
+        outputs: y_0 ... y_K: the layers' own outputs, then the counted operations; or only the nodes it must reach.
+        operations: K, counted operations after the last layer.
     """
 
     weights: tuple[Node, ...]
@@ -36,6 +37,7 @@ class Window:
     live_ins: tuple[Node, ...]
     nodes: tuple[Node, ...]
     outputs: tuple[Node, ...]
+    operations: int
 
     def __call__(self, weights: Mapping[Node, Tensor], live_ins: Mapping[Node, Any]) -> tuple[Tensor, ...]:
         """Evaluate the window; differentiable in the weights, forward and reverse.
@@ -47,64 +49,98 @@ class Window:
         Returns:
             One tensor an output.
         """
+        return self.with_calls(weights, live_ins)[0]
+
+    def with_calls(
+        self, weights: Mapping[Node, Tensor], live_ins: Mapping[Node, Any]
+    ) -> tuple[tuple[Tensor, ...], dict[Node, Tensor]]:
+        """The outputs, and what each of `calls` gives on the way."""
         values = {**live_ins, **weights}
         with sdpa_kernel(SDPBackend.MATH):  # fused attention has neither forward-mode nor second derivatives
             evaluate(self.nodes, values)
-        return tuple(_tensor(values[node]) for node in self.outputs)
+        return tuple(as_tensor(values[n]) for n in self.outputs), {c: as_tensor(values[c]) for c in self.calls}
 
     def intermediate(self, node: Node, weights: Mapping[Node, Tensor], live_ins: Mapping[Node, Any]) -> Tensor:
-        """One value inside the window, or one that flows into it."""
+        """One value inside the window, or one that flows into it; no gradients."""
+        return self.intermediates([node], weights, live_ins)[node]
+
+    def intermediates(
+        self, wanted: Sequence[Node], weights: Mapping[Node, Tensor], live_ins: Mapping[Node, Any]
+    ) -> dict[Node, Tensor]:
+        """Several values of the window in one evaluation; no gradients."""
         values = {**live_ins, **weights}
-        if node not in values:
-            needed = _ancestors([node], set(self.nodes))
+        needed = _ancestors([n for n in wanted if n not in values], set(self.nodes))
+        with torch.no_grad():
             evaluate([n for n in self.nodes if n in needed], values)
-        return _tensor(values[node])
+        return {n: as_tensor(values[n]) for n in wanted}
 
-    @property
-    def operations(self) -> int:
-        """K: counted operations after the layers."""
-        return len(self.outputs) - len(self.calls)
+    def calls_of(self, weight: Node) -> tuple[Node, ...]:
+        """The layer nodes that use a weight."""
+        return tuple(c for c in self.calls if weight in c.all_input_nodes)
 
 
-def cut_window(graph: ProgramGraph, weights: Sequence[str], horizon: int, until: Node | None = None) -> Window:
+def cut_window(
+    graph: ProgramGraph, weights: Sequence[str], horizon: int, *, until: Sequence[Node] = (), free: bool = False
+) -> Window:
     """Slice the graph.
 
     Args:
         graph: The program's graph.
         weights: Names of the weights that vary together.
         horizon: K, counted operations after the last call of any of the weights; 0 is the layers' own output.
-        until: Stop at this node instead, whatever it counts; it must depend on the weights.
+        until: Reach these nodes instead, whatever they count, and have them as the only outputs; all must depend on
+            the weights.
+        free: The vectors inside the window (biases, scales and shifts of normalisations) vary too.
 
     Returns:
         The smallest window that holds those operations.
     """
     calls = sorted((n for w in weights for n in graph.calls[w]), key=graph.order.__getitem__)
     inside = _descendants(graph, calls)
-    last = graph.order[calls[-1]]
-    outputs, after = list(calls), 0
-    for node in graph.nodes:
-        if node not in inside or node in calls or operation_kind(node, graph.image_values) is None:
-            continue
-        if until is None and graph.order[node] > last:
-            if after == horizon:
-                break
-            after += 1
-        elif until is not None and graph.order[node] > graph.order[until]:
-            break
-        if horizon or until is not None:
-            outputs.append(node)
-    outputs.sort(key=graph.order.__getitem__)
+    after = [
+        n
+        for n in graph.nodes[graph.order[calls[-1]] + 1 :]
+        if n in inside and operation_kind(n, graph.image_values) is not None
+    ]
+    if until:
+        outputs = sorted(until, key=graph.order.__getitem__)
+    elif horizon:
+        last = after[:horizon][-1] if after else calls[-1]
+        outputs = [n for n in _counted(graph, inside, calls) if graph.order[n] <= graph.order[last]]
+    else:
+        outputs = list(calls)
     nodes = tuple(sorted(_ancestors(outputs, inside), key=graph.order.__getitem__))
     members = set(nodes)
-    placeholders = {graph.placeholder(w) for w in weights}
-    live = {p for n in nodes for p in n.all_input_nodes if p not in members and p not in placeholders}
+    varying = [graph.placeholder(w) for w in weights]
+    read = {p for n in nodes for p in n.all_input_nodes if p not in members}
+    if free:
+        varying += sorted(_vectors(graph, nodes, read), key=lambda n: n.name)
     return Window(
-        weights=tuple(graph.placeholder(w) for w in weights),
+        weights=tuple(varying),
         calls=tuple(calls),
-        live_ins=tuple(sorted(live, key=lambda n: graph.order.get(n, -1))),
+        live_ins=tuple(sorted(read - set(varying), key=lambda n: graph.order.get(n, -1))),
         nodes=nodes,
         outputs=tuple(outputs),
+        operations=sum(n in members for n in after),
     )
+
+
+def _counted(graph: ProgramGraph, inside: set[Node], calls: Sequence[Node]) -> list[Node]:
+    layers = set(calls)
+    return [
+        n for n in graph.nodes if n in layers or (n in inside and operation_kind(n, graph.image_values) is not None)
+    ]
+
+
+def _vectors(graph: ProgramGraph, nodes: Sequence[Node], read: set[Node]) -> set[Node]:
+    """Parameters of one axis that only these nodes use: changing them changes nothing outside."""
+    members = set(nodes)
+    parameters = graph.program.exported.graph_signature.inputs_to_parameters
+    return {
+        p
+        for p in read
+        if p.name in parameters and p.meta["val"].dim() == 1 and all(user in members for user in p.users)
+    }
 
 
 def _descendants(graph: ProgramGraph, calls: Sequence[Node]) -> set[Node]:
@@ -127,7 +163,8 @@ def _ancestors(nodes: Sequence[Node], inside: set[Node]) -> set[Node]:
     return found
 
 
-def _tensor(value: Any) -> Tensor:  # noqa: ANN401 - a normalisation returns a tuple whose first item is its output
+def as_tensor(value: Any) -> Tensor:  # noqa: ANN401 - a normalisation returns a tuple whose first item is its output
+    """A node's value; of a tuple its first item."""
     result = value if isinstance(value, Tensor) else value[0]
     assert isinstance(result, torch.Tensor)
     return result

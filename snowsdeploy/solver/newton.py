@@ -86,12 +86,21 @@ class NewtonCG:
     damping: float = 1e-3
     tolerance: float = 1e-3
 
-    def solve(self, objective: Objective, start: Tensor) -> NewtonSolution:
+    def solve(
+        self, objective: Objective, start: Tensor, held_back: Callable[[Tensor], float] | None = None
+    ) -> NewtonSolution:
         """Minimise from `start [n]`.
+
+        Args:
+            objective: What to minimise.
+            start: First point.
+            held_back: The objective on samples that the steps do not see; a step that raises it is undone and ends
+                the solve (early stopping).
 
         Returns:
             The best point seen; a non-finite start is returned unchanged with `Outcome.NOT_FINITE`.
         """
+        unseen = held_back(start) if held_back else math.inf
         x, steps, products, damping = start, 0, 0, self.damping
         loss, gradient = objective.value_and_gradient(x)
         initial, outcome = loss, Outcome.BUDGET
@@ -112,6 +121,11 @@ class NewtonCG:
                 break
             ratio = (loss - reached) / max(solution.model_decrease, 1e-300)
             damping *= 2 / 3 if ratio > 0.75 else 1.5 if ratio < 0.25 else 1.0
+            if held_back:
+                before, unseen = unseen, held_back(x + step * direction)
+                if not unseen < before:
+                    outcome = Outcome.HELD_BACK
+                    break
             x, steps, previous = x + step * direction, steps + 1, loss
             if previous - reached < self.tolerance * previous:
                 loss, outcome = reached, Outcome.CONVERGED

@@ -12,6 +12,7 @@ class Outcome(Enum):
     BUDGET = "stopped at the step budget"
     EXACT = "solved exactly"
     NO_DECREASE = "no step decreases the objective further"
+    HELD_BACK = "the next step would raise the loss on held-back images"
     FLAT = "the gradient is zero: the targets are already met"
     NOT_FINITE = "the objective or its gradient is not finite; warm-start weights kept (lower the horizon)"
 

@@ -13,27 +13,37 @@ from snowsdeploy.models.layers import decide_layers
 from snowsdeploy.models.program import Program
 from snowsdeploy.models.program_graph import ProgramGraph
 from snowsdeploy.progress import NullObserver
-from snowsdeploy.pruning.prune import Checkpoints, prune_program, require_pattern, select_masks
-from snowsdeploy.pruning.reconstruct import Reconstruction
+from snowsdeploy.pruning.prune import Checkpoints, Plan, prune_program, require_pattern, select_masks
+from snowsdeploy.pruning.reconstruct import Horizon, Reconstruction
 from snowsdeploy.pruning.schedule import make_schedule
 from snowsdeploy.solver.newton import NewtonCG
 from snowsdeploy.sparsity.pattern import Pattern, count_violations
 
 PATTERN = Pattern(2, 4)
-METHOD = Reconstruction(horizon="block", targets="dense", newton=NewtonCG())
+METHOD = Reconstruction(horizon="block", targets=1.0, newton=NewtonCG())
+PLAN = Plan(METHOD)
 
 
-def run(program: Program, method: Reconstruction = METHOD, *, joint: bool = True, **options: object):
+def run(program: Program, plan: Plan = PLAN, *, checkpoints: Checkpoints | None = None):
     batches = list(torch.randn(24, 3, 8, 8, generator=torch.Generator().manual_seed(2)).split(8))
     masks = select_masks(program, decide_layers(ProgramGraph(program), PATTERN), PATTERN, "magnitude")
     observer = NullObserver()
-    return prune_program(program, batches, masks, PATTERN, method, joint=joint, observer=observer, **options), masks
+    return prune_program(program, batches, masks, PATTERN, plan, observer=observer, checkpoints=checkpoints), masks
 
 
-@pytest.mark.parametrize("joint", [True, False])
-@pytest.mark.parametrize("targets", ["dense", "input"])
-def test_every_solve_lowers_its_objective_on_the_mask(tiny: Program, joint: bool, targets: str) -> None:
-    (weights, reports), masks = run(tiny, dataclasses.replace(METHOD, targets=targets), joint=joint)
+def having(**changes: object) -> Plan:
+    return dataclasses.replace(PLAN, method=dataclasses.replace(METHOD, **changes))
+
+
+@pytest.mark.parametrize(
+    ("joint", "horizon", "targets"),
+    [(True, 3, 0.0), (False, 3, 1.0), (True, "block", 0.5), (False, "block", 0.0), (True, "model", 1.0)],
+)
+def test_every_solve_lowers_its_objective_on_the_mask(
+    tiny: Program, joint: bool, horizon: Horizon, targets: float
+) -> None:
+    pruned, masks = run(tiny, dataclasses.replace(having(targets=targets, horizon=horizon), joint=joint))
+    weights, reports = pruned.tensors, pruned.units
     assert set(weights) == set(masks)
     for name, weight in weights.items():
         assert count_violations(weight, PATTERN)[1] == 0
@@ -45,7 +55,8 @@ def test_every_solve_lowers_its_objective_on_the_mask(tiny: Program, joint: bool
 
 
 def test_the_pruned_model_is_nearer_to_the_dense_one_than_masking_alone(tiny: Program) -> None:
-    (weights, _), masks = run(tiny)
+    pruned, masks = run(tiny)
+    weights = pruned.tensors
     images = torch.randn(64, 3, 8, 8, generator=torch.Generator().manual_seed(3))
     dense = tiny.run(images)[0]
     masked = tiny.with_weights({n: tiny.state_dict[n] * m for n, m in masks.items()}).run(images)[0]
@@ -54,20 +65,20 @@ def test_the_pruned_model_is_nearer_to_the_dense_one_than_masking_alone(tiny: Pr
 
 
 def test_horizon_zero_is_solved_exactly(tiny_cnn: Program) -> None:
-    method = dataclasses.replace(METHOD, horizon=0, newton=None, targets="input")
-    (_, reports), _ = run(tiny_cnn, method, joint=False)
+    plan = dataclasses.replace(having(horizon=0, newton=None, targets=0.0), joint=False)
+    reports = run(tiny_cnn, plan)[0].units
     assert {r.outcome for r in reports} == {"solved exactly"}
     assert all(r.operations == 0 and r.products == 0 for r in reports)
 
 
 def test_exact_hessian_also_lowers_the_objective(tiny: Program) -> None:
-    (_, reports), _ = run(tiny, dataclasses.replace(METHOD, curvature="hessian"))
+    reports = run(tiny, having(curvature="hessian"))[0].units
     assert all(r.loss_final <= r.loss_initial * (1 + 1e-6) for r in reports)
 
 
 def test_two_runs_are_identical(tiny: Program) -> None:
-    (first, _), _ = run(tiny)
-    (second, _), _ = run(tiny)
+    plan = dataclasses.replace(PLAN, sensitivity=0.9, final=METHOD)
+    first, second = run(tiny, plan)[0].tensors, run(tiny, plan)[0].tensors
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
@@ -93,28 +104,29 @@ def test_an_interrupted_run_resumes_to_identical_weights(tiny_cnn: Program, tmp_
     batches = list(torch.randn(24, 3, 8, 8, generator=torch.Generator().manual_seed(2)).split(8))
     masks = select_masks(tiny_cnn, decide_layers(ProgramGraph(tiny_cnn), PATTERN), PATTERN, "magnitude")
     store = Checkpoints(tmp_path / "layers", "key")
-    arguments = (tiny_cnn, batches, masks, PATTERN, METHOD)
+    plan = dataclasses.replace(having(free=True), final=METHOD)
+    arguments = (tiny_cnn, batches, masks, PATTERN, plan)
     with pytest.raises(Interrupted):
-        prune_program(*arguments, joint=True, observer=StopAfterFirst(), checkpoints=store)
+        prune_program(*arguments, observer=StopAfterFirst(), checkpoints=store)
     saved = {p: p.stat().st_mtime_ns for p in store.folder.iterdir()}
     assert len(saved) == 1
-    resumed, reports = prune_program(*arguments, joint=True, observer=NullObserver(), checkpoints=store)
-    (straight, _), _ = run(tiny_cnn)
-    assert all(torch.equal(resumed[name], straight[name]) for name in straight)
+    resumed = prune_program(*arguments, observer=NullObserver(), checkpoints=store)
+    straight = run(tiny_cnn, plan)[0].tensors
+    assert set(resumed.tensors) == set(straight)
+    assert all(torch.equal(resumed.tensors[name], straight[name]) for name in straight)
     assert {p: p.stat().st_mtime_ns for p in saved} == saved
-    assert len(reports) == 2
+    assert len(resumed.units) == 2
 
 
 def test_a_stored_unit_of_another_run_or_a_damaged_one_is_not_used(tiny_cnn: Program, tmp_path: Path) -> None:
     store = Checkpoints(tmp_path / "layers", "key")
-    (weights, reports), _ = run(tiny_cnn, checkpoints=store)
-    unit = make_schedule(ProgramGraph(tiny_cnn), list(weights), joint=True)[0]
+    pruned = run(tiny_cnn, checkpoints=store)[0]
+    unit = "|".join(make_schedule(ProgramGraph(tiny_cnn), list(pruned.tensors), joint=True)[0].weights)
     assert store.load(unit) is not None
     assert Checkpoints(store.folder, "other").load(unit) is None
     for path in store.folder.iterdir():
         path.write_bytes(path.read_bytes()[:40])
     assert store.load(unit) is None
-    assert reports
 
 
 def test_a_broken_pattern_is_an_error() -> None:
@@ -126,4 +138,63 @@ def test_activations_that_are_not_finite_are_an_error(tiny_cnn: Program) -> None
     batches = [torch.full((4, 3, 8, 8), torch.inf)]
     masks = select_masks(tiny_cnn, decide_layers(ProgramGraph(tiny_cnn), PATTERN), PATTERN, "magnitude")
     with pytest.raises(NumericsError, match="NaN or Inf"):
-        prune_program(tiny_cnn, batches, masks, PATTERN, METHOD, joint=True, observer=NullObserver())
+        prune_program(tiny_cnn, batches, masks, PATTERN, PLAN, observer=NullObserver())
+
+
+def output_error(program: Program, tensors: dict[str, torch.Tensor]) -> float:
+    images = torch.randn(24, 3, 8, 8, generator=torch.Generator().manual_seed(2))
+    dense = program.run(images)[0]
+    return float((program.with_weights(tensors).run(images)[0] - dense).square().sum() / dense.square().sum())
+
+
+def test_joined_blocks_make_one_unit(tiny_cnn: Program) -> None:
+    names = ["twice.weight", "strided.weight", "dilated.weight"]
+    units = make_schedule(ProgramGraph(tiny_cnn), names, joint=True, layers=2)
+    assert [u.weights for u in units] == [tuple(names)]
+
+
+def test_the_final_pass_brings_the_output_nearer(tiny: Program) -> None:
+    before = output_error(tiny, run(tiny)[0].tensors)
+    pruned, masks = run(tiny, dataclasses.replace(PLAN, final=METHOD))
+    assert output_error(tiny, pruned.tensors) < before
+    assert pruned.final is not None
+    assert len(pruned.final.layers) == len(masks)
+    assert pruned.final.loss_final < pruned.final.loss_initial
+    assert "final pass" in pruned.notes[0]
+    assert all(count_violations(pruned.tensors[name], PATTERN)[1] == 0 for name in masks)
+
+
+def test_vectors_vary_when_asked(tiny: Program) -> None:
+    weights, both = run(tiny)[0], run(tiny, having(free=True))[0]
+    vectors = set(both.tensors) - set(weights.tensors)
+    assert vectors
+    assert all(both.tensors[name].dim() == 1 for name in vectors)
+    assert any(not torch.equal(both.tensors[name], tiny.state_dict[name]) for name in vectors)
+    assert sum(u.vectors for u in both.units) == len(vectors)
+
+
+def test_held_back_images_are_reported_and_never_get_worse(tiny: Program) -> None:
+    reports = run(tiny, dataclasses.replace(PLAN, held_back=1))[0].units
+    for report in reports:
+        assert report.held_back_initial is not None
+        assert report.held_back_final is not None
+        assert report.held_back_final <= report.held_back_initial
+
+
+def test_auto_targets_say_what_they_chose(tiny: Program) -> None:
+    reports = run(tiny, dataclasses.replace(having(targets="auto"), held_back=1))[0].units
+    for report in reports:
+        assert report.targets.startswith(("dense (", "input ("))
+        assert "against" in report.targets
+
+
+def test_a_metric_changes_the_solution_and_lowers_the_output_error_it_stands_for(tiny: Program) -> None:
+    plain, weighted = run(tiny)[0].tensors, run(tiny, dataclasses.replace(PLAN, sensitivity=1.0))[0].tensors
+    assert any(not torch.equal(plain[name], weighted[name]) for name in plain)
+
+
+def test_batch_norms_are_kept_or_moved_by_what_the_output_says(tiny: Program) -> None:
+    pruned = run(tiny, dataclasses.replace(PLAN, reestimate=True))[0]
+    moved = {n for n in pruned.tensors if "running" in n}
+    assert len(pruned.notes) == 1
+    assert bool(moved) == pruned.notes[0].endswith(", kept")

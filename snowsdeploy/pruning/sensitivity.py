@@ -1,0 +1,60 @@
+"""How much an error at a value of the graph costs at the model's output: the diagonal of J^T J.
+
+J is the Jacobian of the dense model's output with respect to that value, for one image. An error `e` there moves the
+output by `J e`, so the reconstruction error that matters is `e^T J^T J e`. Its diagonal, averaged over images, weighs
+the terms of a window's objective: the output side of a Kronecker-factored curvature (Martens & Grosse 2015, section 3),
+kept per element because a token or a channel that the output never reads must not compete with one that decides it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from snowsdeploy.models.graph import evaluate
+from snowsdeploy.models.program_graph import ProgramGraph
+from snowsdeploy.pruning.windows import as_tensor
+
+_IMAGES = 16  # a whole model's graph is held for so many images at once
+
+
+def output_curvature(
+    graph: ProgramGraph, state: Mapping[Node, Tensor], batches: Sequence[Tensor], nodes: Sequence[Node], seed: int = 0
+) -> dict[Node, Tensor]:
+    """Estimate the diagonal at each node by Hutchinson's probes: `E_u (J^T u)^2` with random signs u.
+
+    Args:
+        graph: The program's graph.
+        state: Placeholder -> tensor of the dense model.
+        batches: Images `[batch, C, H, W]`.
+        nodes: Values that carry image data, with the batch as their first axis.
+        seed: Of the signs.
+
+    Returns:
+        Node -> `[1, ...]`, mean one: only the proportions matter to a relative error. A node that the output does not
+        read has the identity.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    totals: dict[Node, Tensor] = {}
+    for images in (part for batch in batches for part in batch.split(_IMAGES)):
+        values = _evaluate(graph, state, images)
+        outputs = [as_tensor(values[n]) for n in graph.outputs]
+        signs = [torch.randint(0, 2, y.shape, generator=generator).to(y) * 2 - 1 for y in outputs]
+        gradients = torch.autograd.grad(outputs, [as_tensor(values[n]) for n in nodes], signs, allow_unused=True)
+        for node, gradient in zip(nodes, gradients, strict=True):
+            if gradient is not None:
+                square = gradient.square().sum(0, keepdim=True)
+                totals[node] = totals[node] + square if node in totals else square
+    means = {node: float(total.mean()) for node, total in totals.items()}
+    return {n: totals[n] / means[n] if means.get(n, 0.0) > 0 else torch.ones(1) for n in nodes}
+
+
+def _evaluate(graph: ProgramGraph, state: Mapping[Node, Tensor], images: Tensor) -> dict[Node, object]:
+    values: dict[Node, object] = {**state, graph.image: images.detach().requires_grad_()}
+    with sdpa_kernel(SDPBackend.MATH):
+        evaluate(graph.nodes, values)
+    return values

@@ -1,0 +1,87 @@
+"""Where Newton's method starts: exact masked least squares of each layer, whose factors precondition what follows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+
+from snowsdeploy.errors import NumericsError
+from snowsdeploy.pruning.gram import gram_matrix
+from snowsdeploy.pruning.objective import Sample, Support
+from snowsdeploy.pruning.windows import Window
+from snowsdeploy.solver.least_squares import MaskedCholesky, masked_cholesky
+
+Weights = dict[Node, Tensor]
+
+
+def least_squares_start(
+    window: Window,
+    original: Weights,
+    support: Support,
+    samples: Sequence[Sample],
+    *,
+    ridge: float,
+    names: Sequence[str],
+) -> tuple[Weights, list[MaskedCholesky]]:
+    """Solve each layer in turn, on inputs that the layers before it already changed.
+
+    Its target is the dense layer on those inputs: `c = W_dense X^T X`, so that drift does not shrink the fit.
+
+    Args:
+        window: Its first `len(names)` weights are layers'.
+        original: The dense tensors.
+        support: Masks.
+        samples: What flows into the window.
+        ridge: As in `masked_cholesky`.
+        names: Of the layers' weights.
+
+    Returns:
+        The tensors to start from, and the factors of each layer's inputs in the weights' precision: for K = 0 the
+        curvature is exactly `X^T X` in every row.
+
+    Raises:
+        NumericsError: A system cannot be factored.
+    """
+    current, factors = dict(original), []
+    for placeholder, mask, name in zip(window.weights, support.masks, names, strict=False):
+        calls = window.calls_of(placeholder)
+        gram = gram_matrix(
+            (call, window.intermediate(_source(call), current, sample.live_ins)) for call in calls for sample in samples
+        )
+        weight = original[placeholder]
+        exact = _factor(gram, mask, ridge, name)
+        factors.append(exact.to(weight.dtype))
+        current[placeholder] = exact(weight.flatten(1).double() @ gram).to(weight.dtype).view(weight.shape)
+    return current, factors
+
+
+def factor_inputs(
+    window: Window, weights: Weights, support: Support, samples: Sequence[Sample], *, ridge: float, names: Sequence[str]
+) -> list[MaskedCholesky]:
+    """The factors of each layer's inputs at given weights; arguments and errors as `least_squares_start`."""
+    grams: dict[Node, Tensor] = {}
+    for sample in samples:
+        inputs = window.intermediates([_source(c) for c in window.calls], weights, sample.live_ins)
+        for placeholder in window.weights[: len(names)]:
+            gram = gram_matrix((c, inputs[_source(c)]) for c in window.calls_of(placeholder))
+            grams[placeholder] = grams[placeholder] + gram if placeholder in grams else gram
+    rows = zip(window.weights, support.masks, names, strict=False)
+    return [_factor(grams[p], mask, ridge, name).to(weights[p].dtype) for p, mask, name in rows]
+
+
+def _factor(gram: Tensor, mask: Tensor, ridge: float, name: str) -> MaskedCholesky:
+    try:
+        return masked_cholesky(gram, mask.flatten(1), ridge)
+    except torch.linalg.LinAlgError as error:
+        raise NumericsError(
+            "the inputs of a layer give no positive definite system", seen=name, fix="use more --samples"
+        ) from error
+
+
+def _source(call: Node) -> Node:
+    source = call.args[0]
+    assert isinstance(source, Node)
+    return source
