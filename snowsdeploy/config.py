@@ -71,7 +71,7 @@ class PruneSettings(Settings):
     samples: Annotated[int, Field(ge=1)] = 256
     seed: Annotated[int, Field(ge=0)] = 0
     pattern: str = "2:4"
-    selector: Literal["magnitude"] = "magnitude"
+    selector: Literal["magnitude", "sparsegpt"] = "sparsegpt"
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     effort: Literal["fast", "default", "max"] = "default"

@@ -36,7 +36,7 @@ from snowsdeploy.models.program_graph import ProgramGraph
 from snowsdeploy.models.source import ModelRequest, load_model
 from snowsdeploy.models.trace import adopt, trace
 from snowsdeploy.progress import NullObserver, Observer
-from snowsdeploy.pruning.prune import Checkpoints, Plan, prune_program, run_key, select_masks
+from snowsdeploy.pruning.prune import Checkpoints, Plan, prune_program, run_key
 from snowsdeploy.pruning.reconstruct import Reconstruction
 from snowsdeploy.report.markdown import render_markdown
 from snowsdeploy.report.store import write_report
@@ -207,7 +207,7 @@ def _prune(config: RunConfig, run: RunDirectory, observer: Observer) -> tuple[Pr
     pruned = prune_program(
         program,
         batches,
-        select_masks(program, decisions, pattern, config.selector),
+        [d.weight for d in decisions if d.prunable and d.weight],
         pattern,
         make_plan(config, len(batches)),
         observer=observer,
@@ -264,6 +264,7 @@ def make_plan(settings: PruneSettings, batches: int) -> Plan:
     final = replace(method, newton=replace(newton, max_steps=settings.final_steps)) if settings.final_steps else None
     return Plan(
         method,
+        selector=settings.selector,
         joint=settings.joint,
         layers=settings.solve_layers,
         sensitivity=settings.sensitivity,

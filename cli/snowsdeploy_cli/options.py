@@ -45,7 +45,9 @@ Interpolation = Annotated[_Text, _option(_DATA, "Resize filter of image files.",
 CropPct = Annotated[float | None, _option(_DATA, "Centre-crop fraction of image files.")]
 
 PatternOption = Annotated[_Text, _option(_PRUNING, "N of M weights stay.", "--pattern", default="2:4", metavar="N:M")]
-Selector = Annotated[_Text, _option(_PRUNING, "Which weights stay.", default="magnitude")]
+Selector = Annotated[
+    _Text, _option(_PRUNING, "Which weights stay.", default="sparsegpt", metavar="magnitude|sparsegpt")
+]
 Include = Annotated[_Texts, _option(_PRUNING, "Prune only these layers; repeatable.", metavar="GLOB")]
 Exclude = Annotated[_Texts, _option(_PRUNING, "Keep these layers dense; repeatable.", metavar="GLOB")]
 Effort = Annotated[

@@ -74,6 +74,7 @@ class WindowObjective:
         curvature_samples: How many of `samples` a curvature product sums over; its scale is corrected.
         metrics: Diagonal metric of each output, `[1, ...]` without the batch axis' size; None entries are the identity.
         shares: Weight of each output's term; empty is equal shares.
+        product_dtype: Precision of the window inside Gauss-Newton products; None is that of the weights.
     """
 
     window: Window
@@ -84,6 +85,7 @@ class WindowObjective:
     curvature_samples: int | None = None
     metrics: Sequence[Tensor | None] = ()
     shares: Sequence[float] = ()
+    product_dtype: torch.dtype | None = None
     scales: tuple[float | Tensor, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -140,13 +142,21 @@ class WindowObjective:
 
     def _gauss_newton(self, x: Tensor, v: Tensor, sample: Sample) -> Tensor:
         # v -> J v (forward mode) -> 2 s_k J v -> J^T (reverse mode), on one evaluation of the window
-        leaves, tangents = self._leaves(x), self.support.scatter(v)
+        dtype = self.product_dtype or x.dtype
+        leaves = [w.detach().to(dtype).requires_grad_() for w in self.support.scatter(x)]
+        tangents = [t.to(dtype) for t in self.support.scatter(v)]
+        live_ins = {n: _cast(value, x.dtype, dtype) for n, value in sample.live_ins.items()}
         with forward_ad.dual_level():
             duals = [forward_ad.make_dual(w, t) for w, t in zip(leaves, tangents, strict=True)]
-            pairs = [forward_ad.unpack_dual(y) for y in self.window(self._weights(duals), sample.live_ins)]
-            live = [(y, t.detach() * (2 * s)) for (y, t), s in zip(pairs, self.scales, strict=True) if t is not None]
-            gradients = torch.autograd.grad([y for y, _ in live], leaves, [u for _, u in live])
-        return self.support.gather(gradients).detach()
+            pairs = [forward_ad.unpack_dual(y) for y in self.window(self._weights(duals), live_ins)]
+            live = [
+                (y, (t.detach() * (2 * s)).to(dtype))
+                for (y, t), s in zip(pairs, self.scales, strict=True)
+                if t is not None
+            ]
+        # After the level ends: inside it the reverse pass would carry tangents too, which is the Hessian's price.
+        gradients = torch.autograd.grad([y for y, _ in live], leaves, [u for _, u in live])
+        return self.support.gather(gradients).detach().to(x.dtype)
 
     def _hessian(self, x: Tensor, v: Tensor, sample: Sample) -> Tensor:
         leaves = self._leaves(x)
@@ -164,3 +174,7 @@ class WindowObjective:
 
     def _leaves(self, x: Tensor) -> list[Tensor]:
         return [w.detach().requires_grad_() for w in self.support.scatter(x)]
+
+
+def _cast(value: Any, source: torch.dtype, target: torch.dtype) -> Any:  # noqa: ANN401 - sizes are live-ins too
+    return value.to(target) if isinstance(value, Tensor) and value.dtype == source != target else value

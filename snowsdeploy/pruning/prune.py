@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.fx import Node
 
-from snowsdeploy.artifacts import LayerDecision, LayerReport
+from snowsdeploy.artifacts import LayerReport
 from snowsdeploy.errors import LayoutError
 from snowsdeploy.files import atomic_path
 from snowsdeploy.models.program import Program
@@ -25,8 +25,8 @@ from snowsdeploy.pruning.norms import reestimate_batch_norms
 from snowsdeploy.pruning.reconstruct import Reconstruction, Streams, final_pass, output_error
 from snowsdeploy.pruning.schedule import Unit, make_schedule
 from snowsdeploy.pruning.sensitivity import output_curvature
-from snowsdeploy.selectors import SELECTORS
-from snowsdeploy.sparsity.pattern import Pattern, count_violations, mask_by_score
+from snowsdeploy.selectors import SELECTORS, select_mask
+from snowsdeploy.sparsity.pattern import Pattern, count_violations
 
 
 @dataclass(frozen=True)
@@ -72,21 +72,13 @@ def run_key(**parts: object) -> str:
     return sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def select_masks(
-    program: Program, decisions: Sequence[LayerDecision], pattern: Pattern, selector: str
-) -> dict[str, Tensor]:
-    """Weight name -> boolean mask, for each pruned layer."""
-    state = program.state_dict
-    weights = [d.weight for d in decisions if d.prunable and d.weight]
-    return {w: mask_by_score(SELECTORS[selector](state[w].detach()), pattern) for w in weights}
-
-
 @dataclass(frozen=True)
 class Plan:
     """What is solved, in which order: units front to back, normalisation statistics, the final pass.
 
     Attributes:
         method: How a unit is solved.
+        selector: Which weights stay, a name in `SELECTORS`.
         joint: Solve the layers of a residual block together.
         layers: Join residual blocks until a unit has so many layers.
         sensitivity: Share of the model's output curvature in the metric of a unit's end; the rest is the identity.
@@ -96,6 +88,7 @@ class Plan:
     """
 
     method: Reconstruction
+    selector: str = "magnitude"
     joint: bool = True
     layers: int = 1
     sensitivity: float = 0.0
@@ -124,7 +117,7 @@ class Pruned:
 def prune_program(
     program: Program,
     batches: Sequence[Tensor],
-    masks: dict[str, Tensor],
+    weights: Sequence[str],
     pattern: Pattern,
     plan: Plan,
     *,
@@ -136,20 +129,19 @@ def prune_program(
     Args:
         program: The dense program.
         batches: Calibration images, `[batch, C, H, W]` each; the last `plan.held_back` are not solved on.
-        masks: From `select_masks`.
-        pattern: Checked on every weight before and after its solve.
+        weights: Names of the weights to prune, in graph order.
+        pattern: Of the masks; checked on every weight after its solve.
         plan: What is solved and how.
         observer: Told about each solve.
         checkpoints: Solutions are read from and written there.
 
     Raises:
-        LayoutError: A mask or a solved weight breaks the pattern.
+        LayoutError: A solved weight breaks the pattern.
         NumericsError: An activation is not finite.
     """
     graph = ProgramGraph(program)
-    units = make_schedule(graph, list(masks), joint=plan.joint, layers=plan.layers)
-    for name, mask in masks.items():
-        require_pattern(name, mask, pattern, "mask")
+    units = make_schedule(graph, weights, joint=plan.joint, layers=plan.layers)
+    select = partial(select_mask, SELECTORS[plan.selector], pattern=pattern)
     metrics = _metrics(graph, batches, units, plan)
     streams = _streams(graph, batches, metrics, plan, {})
     tensors: dict[str, Tensor] = {}
@@ -162,7 +154,7 @@ def prune_program(
         if checkpoints and found is None:
             checkpoints.save(problem, values, report)
         for name, value in values.items():
-            if name in masks:
+            if name in set(weights):
                 require_pattern(name, value, pattern, "solved weight")
             streams.pruned.set_weight(graph.placeholder(name), value)
         tensors.update(values)
@@ -170,7 +162,7 @@ def prune_program(
         return report
 
     for unit in units:
-        one = partial(plan.method.solve, graph, unit, streams, masks)
+        one = partial(plan.method.solve, graph, unit, streams, select)
         reports += [solve("|".join(unit.weights), one)]
     notes = []
     if plan.reestimate:
@@ -179,6 +171,7 @@ def prune_program(
         notes.append(note)
     final = None
     if plan.final is not None:
+        masks = {name: tensors[name] != 0 for name in weights}
         method, fresh = plan.final, _streams(graph, batches, metrics, plan, tensors)
         before = output_error(fresh, {}, held_back_only=False)
         final = solve("final pass", lambda: final_pass(graph, units, fresh, masks, method))

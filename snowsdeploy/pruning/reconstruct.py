@@ -22,7 +22,7 @@ from snowsdeploy.pruning.activations import Activations
 from snowsdeploy.pruning.objective import Curvature, Sample, Support, WindowObjective
 from snowsdeploy.pruning.preconditioner import PreconditionerKind, make_preconditioner
 from snowsdeploy.pruning.schedule import Unit
-from snowsdeploy.pruning.start import Weights, factor_inputs, least_squares_start
+from snowsdeploy.pruning.start import Select, Weights, factor_inputs, least_squares_start
 from snowsdeploy.pruning.windows import Window, cut_window
 from snowsdeploy.solver.least_squares import MaskedCholesky
 from snowsdeploy.solver.newton import NewtonCG, NewtonSolution
@@ -87,18 +87,18 @@ class Reconstruction:
         return cut_window(graph, unit.weights, horizon, free=free)
 
     def solve(
-        self, graph: ProgramGraph, unit: Unit, streams: Streams, masks: Mapping[str, Tensor]
+        self, graph: ProgramGraph, unit: Unit, streams: Streams, select: Select
     ) -> tuple[dict[str, Tensor], LayerReport]:
-        """Reconstruct a unit's weights on their masks; `streams.pruned` has them from then on.
+        """Choose a unit's masks and reconstruct its weights on them; `streams.pruned` has them from then on.
 
         Args:
             graph: The program's graph.
             unit: The layers.
             streams: Activations, advanced to the unit.
-            masks: Boolean mask of each of the unit's weights.
+            select: A layer's weight and `X^T X` of its inputs -> boolean mask.
 
         Returns:
-            Solved tensors by name, weights zero outside the mask, and what happened.
+            Solved tensors by name, weights zero outside their mask, and what happened.
 
         Raises:
             NumericsError: An activation is not finite, or a least-squares system cannot be factored.
@@ -108,40 +108,36 @@ class Reconstruction:
         for stream in (streams.dense, streams.pruned):
             stream.advance(window.calls[0])
         if self.targets != "auto":
-            problem = self._problem(window, unit, streams, masks, self.targets)
+            problem = self._problem(window, unit, streams, select, self.targets)
             solution, choice = self._newton(problem), f"{self.targets:g} dense"
         else:
-            solution, problem, choice = self._best_targets(window, unit, streams, masks)
+            solution, problem, choice = self._best_targets(window, unit, streams, select)
         values = problem.objective.support.scatter(solution.value)
         for placeholder, value in zip(window.weights, values, strict=True):
             streams.pruned.set_weight(placeholder, value)
         report = problem.report(unit, window, solution, targets=choice, seconds=time.perf_counter() - started)
         return {graph.state_names[p]: v for p, v in zip(window.weights, values, strict=True)}, report
 
-    def _problem(
-        self, window: Window, unit: Unit, streams: Streams, masks: Mapping[str, Tensor], share: float
-    ) -> Problem:
+    def _problem(self, window: Window, unit: Unit, streams: Streams, select: Select, share: float) -> Problem:
         original = {p: streams.dense.value(p) for p in window.weights}
         samples = gather_samples(window, original, streams, share)
         seen = samples[: len(samples) - streams.held_back]
-        kept = [masks[name] for name in unit.weights]
-        vectors = [torch.ones_like(original[p], dtype=torch.bool) for p in window.weights[len(kept) :]]
-        support = Support((*kept, *vectors))
-        warm, factors = least_squares_start(window, original, support, seen, ridge=self.ridge, names=unit.weights)
+        begin = least_squares_start(window, original, seen, select, ridge=self.ridge, names=unit.weights)
+        support = Support((*begin.masks, *_whole(original, window, len(begin.masks))))
         metrics = [streams.metrics.get(n) for n in window.outputs]
         objective = WindowObjective(
             window, support, seen, None, self.curvature, self.curvature_batches, metrics=metrics
         )
         unseen = replace(objective, samples=samples[len(seen) :]) if streams.held_back else None
         masked = support.gather([original[p] for p in window.weights])
-        start = support.gather([warm[p] for p in window.weights])
+        start = support.gather([begin.tensors[p] for p in window.weights])
         loss_masked, loss_warm = objective.value(masked), objective.value(start)
         if not math.isfinite(loss_masked):
             raise NumericsError(
                 "the window objective is not finite", seen=", ".join(unit.weights), fix="lower --horizon"
             )
         start = start if loss_warm <= loss_masked else masked
-        return Problem(objective, unseen, start, tuple(factors), loss_masked, loss_warm)
+        return Problem(objective, unseen, start, begin.factors, loss_masked, loss_warm)
 
     def _newton(self, problem: Problem) -> NewtonSolution:
         if self.newton is None:
@@ -152,12 +148,12 @@ class Reconstruction:
         return self.newton.solve(objective, problem.start, problem.held_back.value if problem.held_back else None)
 
     def _best_targets(
-        self, window: Window, unit: Unit, streams: Streams, masks: Mapping[str, Tensor]
+        self, window: Window, unit: Unit, streams: Streams, select: Select
     ) -> tuple[NewtonSolution, Problem, str]:
         """Solve with dense and with input targets; the rest of the model, still dense, judges on held-back images."""
         trials = []
         for share, name in ((1.0, "dense"), (0.0, "input")):
-            problem = self._problem(window, unit, streams, masks, share)
+            problem = self._problem(window, unit, streams, select, share)
             solution = self._newton(problem)
             values = dict(zip(window.weights, problem.objective.support.scatter(solution.value), strict=True))
             trials.append((output_error(streams, values), name, solution, problem))
@@ -244,9 +240,7 @@ def final_pass(
     original = {p: streams.dense.value(p) for p in window.weights}
     samples = gather_samples(window, original, streams, 1.0)
     seen = samples[: len(samples) - streams.held_back]
-    kept = [masks[name] for name in names]
-    vectors = [torch.ones_like(original[p], dtype=torch.bool) for p in window.weights[len(kept) :]]
-    support = Support((*kept, *vectors))
+    support = Support((*(masks[name] for name in names), *_whole(original, window, len(names))))
     current = {p: streams.pruned.value(p) for p in window.weights}
     inner = len(window.outputs) - len(outputs)
     shares = [0.5 / len(outputs) if n in outputs else 0.5 / inner for n in window.outputs] if inner else ()
@@ -270,6 +264,11 @@ def final_pass(
     values = support.scatter(solution.value)
     report = problem.report(unit, window, solution, targets="1 dense", seconds=time.perf_counter() - started)
     return {graph.state_names[p]: v for p, v in zip(window.weights, values, strict=True)}, report
+
+
+def _whole(tensors: Weights, window: Window, layers: int) -> list[Tensor]:
+    """Masks that keep every element of the window's vectors."""
+    return [torch.ones_like(tensors[p], dtype=torch.bool) for p in window.weights[layers:]]
 
 
 def gather_samples(window: Window, weights: Weights, streams: Streams, share: float) -> list[Sample]:

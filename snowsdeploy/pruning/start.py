@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -17,51 +18,62 @@ from snowsdeploy.solver.least_squares import MaskedCholesky, masked_cholesky
 Weights = dict[Node, Tensor]
 
 
-def least_squares_start(
-    window: Window,
-    original: Weights,
-    support: Support,
-    samples: Sequence[Sample],
-    *,
-    ridge: float,
-    names: Sequence[str],
-) -> tuple[Weights, list[MaskedCholesky]]:
-    """Solve each layer in turn, on inputs that the layers before it already changed.
+Select = Callable[[Tensor, Tensor], Tensor]
 
-    Its target is the dense layer on those inputs: `c = W_dense X^T X`, so that drift does not shrink the fit.
+
+@dataclass(frozen=True)
+class Start:
+    """Where Newton's method starts.
+
+    Attributes:
+        masks: Boolean mask of each layer's weight.
+        tensors: All of the window's tensors, weights on their masks.
+        factors: Masked Cholesky factors of each layer's inputs, in the weights' precision: for K = 0 the curvature is
+            exactly `X^T X` in every row.
+    """
+
+    masks: tuple[Tensor, ...]
+    tensors: Weights
+    factors: tuple[MaskedCholesky, ...]
+
+
+def least_squares_start(
+    window: Window, original: Weights, samples: Sequence[Sample], select: Select, *, ridge: float, names: Sequence[str]
+) -> Start:
+    """Select and solve each layer in turn, on inputs that the layers before it already changed.
+
+    The target is the dense layer on those inputs: `c = W_dense X^T X`, so that drift does not shrink the fit.
 
     Args:
         window: Its first `len(names)` weights are layers'.
         original: The dense tensors.
-        support: Masks.
         samples: What flows into the window.
+        select: Weight `[K, C, ...]` and `X^T X` -> mask.
         ridge: As in `masked_cholesky`.
         names: Of the layers' weights.
-
-    Returns:
-        The tensors to start from, and the factors of each layer's inputs in the weights' precision: for K = 0 the
-        curvature is exactly `X^T X` in every row.
 
     Raises:
         NumericsError: A system cannot be factored.
     """
-    current, factors = dict(original), []
-    for placeholder, mask, name in zip(window.weights, support.masks, names, strict=False):
+    current, masks, factors = dict(original), [], []
+    for placeholder, name in zip(window.weights, names, strict=False):
         calls = window.calls_of(placeholder)
         gram = gram_matrix(
             (call, window.intermediate(_source(call), current, sample.live_ins)) for call in calls for sample in samples
         )
         weight = original[placeholder]
+        mask = select(weight, gram)
         exact = _factor(gram, mask, ridge, name)
+        masks.append(mask)
         factors.append(exact.to(weight.dtype))
         current[placeholder] = exact(weight.flatten(1).double() @ gram).to(weight.dtype).view(weight.shape)
-    return current, factors
+    return Start(tuple(masks), current, tuple(factors))
 
 
 def factor_inputs(
     window: Window, weights: Weights, support: Support, samples: Sequence[Sample], *, ridge: float, names: Sequence[str]
 ) -> list[MaskedCholesky]:
-    """The factors of each layer's inputs at given weights; arguments and errors as `least_squares_start`."""
+    """The factors of each layer's inputs at given weights and masks; errors as `least_squares_start`."""
     grams: dict[Node, Tensor] = {}
     for sample in samples:
         inputs = window.intermediates([_source(c) for c in window.calls], weights, sample.live_ins)

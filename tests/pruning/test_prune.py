@@ -13,11 +13,11 @@ from snowsdeploy.models.layers import decide_layers
 from snowsdeploy.models.program import Program
 from snowsdeploy.models.program_graph import ProgramGraph
 from snowsdeploy.progress import NullObserver
-from snowsdeploy.pruning.prune import Checkpoints, Plan, prune_program, require_pattern, select_masks
+from snowsdeploy.pruning.prune import Checkpoints, Plan, prune_program, require_pattern
 from snowsdeploy.pruning.reconstruct import Horizon, Reconstruction
 from snowsdeploy.pruning.schedule import make_schedule
 from snowsdeploy.solver.newton import NewtonCG
-from snowsdeploy.sparsity.pattern import Pattern, count_violations
+from snowsdeploy.sparsity.pattern import Pattern, count_violations, mask_by_score
 
 PATTERN = Pattern(2, 4)
 METHOD = Reconstruction(horizon="block", targets=1.0, newton=NewtonCG())
@@ -26,9 +26,15 @@ PLAN = Plan(METHOD)
 
 def run(program: Program, plan: Plan = PLAN, *, checkpoints: Checkpoints | None = None):
     batches = list(torch.randn(24, 3, 8, 8, generator=torch.Generator().manual_seed(2)).split(8))
-    masks = select_masks(program, decide_layers(ProgramGraph(program), PATTERN), PATTERN, "magnitude")
-    observer = NullObserver()
-    return prune_program(program, batches, masks, PATTERN, plan, observer=observer, checkpoints=checkpoints), masks
+    masks = magnitude_masks(program)
+    names, observer = list(masks), NullObserver()
+    return prune_program(program, batches, names, PATTERN, plan, observer=observer, checkpoints=checkpoints), masks
+
+
+def magnitude_masks(program: Program) -> dict[str, torch.Tensor]:
+    decisions = decide_layers(ProgramGraph(program), PATTERN)
+    state = program.state_dict
+    return {d.weight: mask_by_score(state[d.weight].abs(), PATTERN) for d in decisions if d.prunable and d.weight}
 
 
 def having(**changes: object) -> Plan:
@@ -102,7 +108,7 @@ class StopAfterFirst(NullObserver):
 
 def test_an_interrupted_run_resumes_to_identical_weights(tiny_cnn: Program, tmp_path: Path) -> None:
     batches = list(torch.randn(24, 3, 8, 8, generator=torch.Generator().manual_seed(2)).split(8))
-    masks = select_masks(tiny_cnn, decide_layers(ProgramGraph(tiny_cnn), PATTERN), PATTERN, "magnitude")
+    masks = list(magnitude_masks(tiny_cnn))
     store = Checkpoints(tmp_path / "layers", "key")
     plan = dataclasses.replace(having(free=True), final=METHOD)
     arguments = (tiny_cnn, batches, masks, PATTERN, plan)
@@ -136,7 +142,7 @@ def test_a_broken_pattern_is_an_error() -> None:
 
 def test_activations_that_are_not_finite_are_an_error(tiny_cnn: Program) -> None:
     batches = [torch.full((4, 3, 8, 8), torch.inf)]
-    masks = select_masks(tiny_cnn, decide_layers(ProgramGraph(tiny_cnn), PATTERN), PATTERN, "magnitude")
+    masks = list(magnitude_masks(tiny_cnn))
     with pytest.raises(NumericsError, match="NaN or Inf"):
         prune_program(tiny_cnn, batches, masks, PATTERN, PLAN, observer=NullObserver())
 
@@ -198,3 +204,10 @@ def test_batch_norms_are_kept_or_moved_by_what_the_output_says(tiny: Program) ->
     moved = {n for n in pruned.tensors if "running" in n}
     assert len(pruned.notes) == 1
     assert bool(moved) == pruned.notes[0].endswith(", kept")
+
+
+def test_a_selector_sees_the_layers_inputs(tiny: Program) -> None:
+    pruned, masks = run(tiny, dataclasses.replace(PLAN, selector="sparsegpt"))
+    kept = {name: pruned.tensors[name] != 0 for name in masks}
+    assert all(count_violations(pruned.tensors[name], PATTERN)[1] == 0 for name in masks)
+    assert any(not torch.equal(kept[name], mask) for name, mask in masks.items())
