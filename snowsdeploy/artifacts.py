@@ -106,6 +106,9 @@ class LayerReport(Artifact):
         held_back_final: The same of the weights that were kept.
         newton_steps: Accepted Newton steps.
         products: Curvature products spent.
+        product_flops: Floating-point operations of one of them: matrix products and convolutions.
+        product_precision: Their precision; with its error when reduced, or why it was not reduced.
+        newton_seconds: Wall time of the Newton steps alone.
         seconds: Wall time of this solve.
         outcome: The solver's result as a sentence.
     """
@@ -123,6 +126,9 @@ class LayerReport(Artifact):
     held_back_final: float | None = None
     newton_steps: int
     products: int
+    product_flops: float = 0.0
+    product_precision: str = ""
+    newton_seconds: float = 0.0
     seconds: float
     outcome: str
 

@@ -62,6 +62,7 @@ class PruneSettings(Settings):
         newton_steps: Newton steps a unit; 0 leaves the exact masked least-squares solution of each layer.
         cg_steps: Curvature products a Newton step.
         curvature_samples: Images in a curvature product, all when not given; the gradient always sees all.
+        products: Precision of curvature products; bfloat16 only where its measured error is small.
         tune_vectors: Biases, normalisation scales and shifts vary too.
         reestimate_norms: Move batch normalisation statistics after the units are solved, where it helps.
         final_steps: Newton steps of a final pass over all kept weights towards the dense outputs; 0 leaves it out.
@@ -86,6 +87,7 @@ class PruneSettings(Settings):
     newton_steps: Annotated[int, Field(ge=0)] = 1
     cg_steps: Annotated[int, Field(ge=1)] = 10
     curvature_samples: Annotated[int, Field(ge=1)] | None = None
+    products: Literal["float32", "bfloat16"] = "float32"
     tune_vectors: bool = False
     reestimate_norms: bool = False
     final_steps: Annotated[int, Field(ge=0)] = 0

@@ -253,6 +253,7 @@ def make_plan(settings: PruneSettings, batches: int) -> Plan:
         curvature_batches=max(1, curvature // settings.batch_size) if curvature else None,
         preconditioner=settings.preconditioner,
         free=settings.tune_vectors,
+        reduced=torch.bfloat16 if settings.products == "bfloat16" else None,
     )
     held_back = max(1, round(settings.held_back * batches)) if settings.held_back else 0
     if held_back >= batches:
@@ -293,6 +294,7 @@ _SOLVER_SETTINGS = (
     "newton_steps",
     "cg_steps",
     "curvature_samples",
+    "products",
     "tune_vectors",
     "reestimate_norms",
     "final_steps",

@@ -89,6 +89,9 @@ Preconditioner = Annotated[
 NewtonSteps = Annotated[_Count, _option(_PRUNING, "Newton steps a solve; 0: exact least squares only.", default="1")]
 CgSteps = Annotated[_Count, _option(_PRUNING, "Curvature products a Newton step.", default="10")]
 CurvatureSamples = Annotated[_Count, _option(_PRUNING, "Images in a curvature product; all when not given.")]
+Products = Annotated[
+    _Text, _option(_PRUNING, "Precision of the products, if near.", default="float32", metavar="float32|bfloat16")
+]
 TuneVectors = Annotated[
     _Flag,
     _option(_PRUNING, "Solve biases and normalisations too.", "--tune-vectors/--weights-only", default="weights-only"),

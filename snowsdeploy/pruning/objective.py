@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 from torch.fx import Node
+from torch.utils.flop_counter import FlopCounterMode
 
 from snowsdeploy.pruning.windows import Window
 from snowsdeploy.solver.cg import Product
@@ -130,6 +131,14 @@ class WindowObjective:
             return total.mul_(size)
 
         return product
+
+    def product_flops(self, x: Tensor) -> float:
+        """Floating-point operations of one curvature product: matrix products and convolutions, counted on a batch."""
+        used = self.curvature_part
+        with FlopCounterMode(display=False) as counter:
+            (self._gauss_newton if self.curvature_kind == "gauss-newton" else self._hessian)(x, x, used[0])
+        images = sum(len(sample.targets[0]) for sample in used)
+        return float(counter.get_total_flops()) * images / len(used[0].targets[0])
 
     @property
     def curvature_part(self) -> Sequence[Sample]:

@@ -30,6 +30,7 @@ from snowsdeploy.solver.result import Outcome
 
 Horizon = int | Literal["block", "model"]
 PLAIN_HORIZON = 5
+REDUCED_ERROR = 0.02  # relative, of a product in reduced precision: far below what ten iterations leave unsolved
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ class Reconstruction:
         curvature_batches: Batches in a curvature product; None for all.
         preconditioner: Of conjugate gradients.
         free: Vectors inside the window (biases, normalisation scales and shifts) vary too.
+        reduced: Precision of Gauss-Newton products, where its error stays below `REDUCED_ERROR`; None for the weights'.
         ridge: Damping of the least squares, relative to the mean of the Gram matrix's diagonal.
     """
 
@@ -73,6 +75,7 @@ class Reconstruction:
     curvature_batches: int | None = None
     preconditioner: PreconditionerKind = "kronecker"
     free: bool = False
+    reduced: torch.dtype | None = None
     ridge: float = 1e-3
 
     def window(self, graph: ProgramGraph, unit: Unit) -> Window:
@@ -109,10 +112,10 @@ class Reconstruction:
             stream.advance(window.calls[0])
         if self.targets != "auto":
             problem = self._problem(window, unit, streams, select, self.targets)
-            solution, choice = self._newton(problem), f"{self.targets:g} dense"
+            solution, choice = self.newton_steps(problem), f"{self.targets:g} dense"
         else:
             solution, problem, choice = self._best_targets(window, unit, streams, select)
-        values = problem.objective.support.scatter(solution.value)
+        values = problem.objective.support.scatter(solution.newton.value)
         for placeholder, value in zip(window.weights, values, strict=True):
             streams.pruned.set_weight(placeholder, value)
         report = problem.report(unit, window, solution, targets=choice, seconds=time.perf_counter() - started)
@@ -139,26 +142,60 @@ class Reconstruction:
         start = start if loss_warm <= loss_masked else masked
         return Problem(objective, unseen, start, begin.factors, loss_masked, loss_warm)
 
-    def _newton(self, problem: Problem) -> NewtonSolution:
+    def newton_steps(self, problem: Problem) -> Solution:
+        """Precondition and solve; the start itself where there is no solver."""
         if self.newton is None:
             loss = min(problem.loss_masked, problem.loss_start)
-            return NewtonSolution(problem.start, loss, loss, 0, 0, Outcome.EXACT)
+            return Solution(NewtonSolution(problem.start, loss, loss, 0, 0, Outcome.EXACT), 0.0, 0.0, "")
+        started = time.perf_counter()
         apply = make_preconditioner(self.preconditioner, problem.objective, problem.start, problem.factors)
-        objective = replace(problem.objective, preconditioner=apply)
-        return self.newton.solve(objective, problem.start, problem.held_back.value if problem.held_back else None)
+        objective, precision = self._reduced(replace(problem.objective, preconditioner=apply), problem.start)
+        flops = objective.product_flops(problem.start)
+        newton = self.newton.solve(objective, problem.start, problem.held_back.value if problem.held_back else None)
+        return Solution(newton, time.perf_counter() - started, flops, precision)
+
+    def _reduced(self, objective: WindowObjective, x: Tensor) -> tuple[WindowObjective, str]:
+        """The objective with products in reduced precision, if one product there is near enough to the exact one."""
+        full = str(x.dtype).removeprefix("torch.")
+        if self.reduced is None or self.curvature == "hessian":
+            return objective, full
+        name = str(self.reduced).removeprefix("torch.")
+        one = replace(objective, samples=objective.samples[:1], curvature_samples=None)
+        exact = one.curvature(x)(x)
+        error = float((replace(one, product_dtype=self.reduced).curvature(x)(x) - exact).norm() / exact.norm())
+        if not error <= REDUCED_ERROR:
+            return objective, f"{full} ({name} errs by {error:.2g})"
+        return replace(objective, product_dtype=self.reduced), f"{name} (error {error:.2g})"
 
     def _best_targets(
         self, window: Window, unit: Unit, streams: Streams, select: Select
-    ) -> tuple[NewtonSolution, Problem, str]:
+    ) -> tuple[Solution, Problem, str]:
         """Solve with dense and with input targets; the rest of the model, still dense, judges on held-back images."""
         trials = []
         for share, name in ((1.0, "dense"), (0.0, "input")):
             problem = self._problem(window, unit, streams, select, share)
-            solution = self._newton(problem)
-            values = dict(zip(window.weights, problem.objective.support.scatter(solution.value), strict=True))
+            solution = self.newton_steps(problem)
+            values = dict(zip(window.weights, problem.objective.support.scatter(solution.newton.value), strict=True))
             trials.append((output_error(streams, values), name, solution, problem))
         (error, name, solution, problem), (other, *_) = sorted(trials, key=lambda t: t[0])
         return solution, problem, f"{name} (output error {error:.3g} against {other:.3g})"
+
+
+@dataclass(frozen=True)
+class Solution:
+    """Newton's result and its cost.
+
+    Attributes:
+        newton: Where it ended.
+        seconds: Wall time of preconditioner, gradients, products and line searches.
+        product_flops: Floating-point operations of one curvature product over all its images.
+        precision: Of the products, in words.
+    """
+
+    newton: NewtonSolution
+    seconds: float
+    product_flops: float
+    precision: str
 
 
 @dataclass(frozen=True)
@@ -181,11 +218,10 @@ class Problem:
     loss_masked: float
     loss_start: float
 
-    def report(
-        self, unit: Unit, window: Window, solution: NewtonSolution, *, targets: str, seconds: float
-    ) -> LayerReport:
+    def report(self, unit: Unit, window: Window, solution: Solution, *, targets: str, seconds: float) -> LayerReport:
         """What happened, with the objective on held-back images before and after where there are any."""
-        unseen = [self.held_back.value(x) for x in (self.start, solution.value)] if self.held_back else [None, None]
+        newton = solution.newton
+        unseen = [self.held_back.value(x) for x in (self.start, newton.value)] if self.held_back else [None, None]
         masks = self.objective.support.masks[: len(unit.weights)]
         return LayerReport(
             layers=tuple(name.removesuffix(".weight") for name in unit.weights),
@@ -196,13 +232,16 @@ class Problem:
             vectors=len(window.weights) - len(unit.weights),
             loss_masked=self.loss_masked,
             loss_initial=self.loss_start,
-            loss_final=solution.loss,
+            loss_final=newton.loss,
             held_back_initial=unseen[0],
             held_back_final=unseen[1],
-            newton_steps=solution.steps,
-            products=solution.products,
+            newton_steps=newton.steps,
+            products=newton.products,
+            product_flops=solution.product_flops,
+            product_precision=solution.precision,
+            newton_seconds=solution.seconds,
             seconds=seconds,
-            outcome=solution.outcome.value,
+            outcome=newton.outcome.value,
         )
 
 
@@ -259,9 +298,9 @@ def final_pass(
     factors = factor_inputs(window, current, support, seen, ridge=method.ridge, names=names)
     loss = objective.value(start)
     problem = Problem(objective, unseen, start, tuple(factors), loss, loss)
-    solution = method._newton(problem)
+    solution = method.newton_steps(problem)
     unit = Unit(names, None)
-    values = support.scatter(solution.value)
+    values = support.scatter(solution.newton.value)
     report = problem.report(unit, window, solution, targets="1 dense", seconds=time.perf_counter() - started)
     return {graph.state_names[p]: v for p, v in zip(window.weights, values, strict=True)}, report
 

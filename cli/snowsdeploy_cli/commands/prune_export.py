@@ -41,6 +41,7 @@ def command(
     newton_steps: o.NewtonSteps = None,
     cg_steps: o.CgSteps = None,
     curvature_samples: o.CurvatureSamples = None,
+    products: o.Products = None,
     tune_vectors: o.TuneVectors = None,
     reestimate_norms: o.ReestimateNorms = None,
     final_steps: o.FinalSteps = None,

@@ -1,0 +1,203 @@
+"""Accuracy against time: what each choice of the solver is worth, measured in the ONNX file.
+
+    SNOWSDEPLOY_DATA=... python -m benchmarks.ablation --model resnet20
+    SNOWSDEPLOY_DATA=... python -m benchmarks.ablation --model deit-tiny --only fast,default --seeds 0,1,2 --samples 500
+
+Writes `results/ablation-MODEL-PATTERN-MACHINE.json`, `.md` and `.svg`; a row that the JSON file has already is not run
+again, so that a stopped benchmark continues.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib import pyplot as plt
+
+from benchmarks.models import MODELS, RESULTS, enter_data, machine, machine_name
+from snowsdeploy.artifacts import LayerReport
+from snowsdeploy.config import RunConfig, build_config
+from snowsdeploy.data.open import open_images
+from snowsdeploy.files import write_text_atomic
+from snowsdeploy.models.layers import decide_layers
+from snowsdeploy.models.program import Program
+from snowsdeploy.models.program_graph import ProgramGraph
+from snowsdeploy.pipeline import load_program, make_plan
+from snowsdeploy.progress import NullObserver
+from snowsdeploy.pruning.prune import Pruned, prune_program
+from snowsdeploy.sparsity.pattern import Pattern
+from snowsdeploy.validation.accuracy import measure_accuracy
+from snowsdeploy.validation.ort import OrtSession
+from snowsdeploy_exporters import OnnxExporter
+
+Row = dict[str, Any]
+PAPER = {"joint": False, "targets": "input", "selector": "magnitude", "sensitivity": 0.0}
+# Name -> settings; what is not named is the default effort's.
+CONFIGURATIONS: dict[str, Row] = {
+    "mask only": {"masks_only": True},
+    "magnitude mask only": {"masks_only": True, "selector": "magnitude"},
+    "fast": {"effort": "fast"},
+    "default": {},
+    "max": {"effort": "max"},
+    "K=0, magnitude": {"effort": "fast", "selector": "magnitude"},
+    **{f"K={k}, single, paper's targets": {**PAPER, "horizon": k} for k in (1, 3, 8, 16)},
+    **{f"K={k}, single, dense targets": {**PAPER, "horizon": k, "targets": "dense"} for k in (3, 8)},
+    "block, single": {"joint": False},
+    "block, joint, one block a solve": {"solve_layers": 1},
+    "model": {"horizon": "model"},
+    "magnitude": {"selector": "magnitude"},
+    "targets input": {"targets": "input"},
+    "targets half": {"targets": 0.5},
+    "targets auto": {"targets": "auto", "held_back": 0.125},
+    "no output curvature": {"sensitivity": 0.0},
+    "plain Cholesky preconditioner": {"preconditioner": "cholesky"},
+    "diagonal preconditioner": {"preconditioner": "diagonal"},
+    "no preconditioner": {"preconditioner": "none"},
+    "30 CG": {"cg_steps": 30},
+    "vectors too": {"tune_vectors": True},
+    "norms re-estimated": {"reestimate_norms": True},
+    "final pass": {"final_steps": 1},
+    "bfloat16 products": {"products": "bfloat16"},
+    **{f"{n} images": {"samples": n} for n in (64, 128, 512, 1024, 2048)},
+}
+
+
+def main() -> None:
+    """Run the configurations that are asked for and are not in the results yet."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", choices=MODELS, default="resnet20")
+    parser.add_argument("--pattern", default="2:4")
+    parser.add_argument("--only", help="names of configurations, with commas between")
+    parser.add_argument("--seeds", default="0")
+    parser.add_argument("--samples", type=int, help="calibration images where the configuration does not say")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    out = options.out.resolve() / f"ablation-{options.model}-{options.pattern.replace(':', 'of')}-{machine_name()}"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    enter_data()
+    names = options.only.split(",") if options.only else list(CONFIGURATIONS)
+    if unknown := [n for n in names if n not in CONFIGURATIONS]:
+        sys.exit(f"no configuration {unknown[0]}; there are: {', '.join(CONFIGURATIONS)}")
+    store = Path(f"{out}.json")
+    rows: list[Row] = json.loads(store.read_text())["rows"] if store.exists() else []
+    for seed in map(int, options.seeds.split(",")):
+        for name in names:
+            settings = {"samples": options.samples} if options.samples else {}
+            settings |= CONFIGURATIONS[name] | {"seed": seed, "pattern": options.pattern}
+            if any(r["name"] == name and r["settings"] == settings for r in rows):
+                continue
+            rows.append(run(name, options.model, settings))
+            print(json.dumps({k: v for k, v in rows[-1].items() if k != "settings"}), flush=True)
+            command = f"python -m benchmarks.ablation --model {options.model} --pattern {options.pattern}"
+            document = {"command": command, "machine": machine(), "rows": rows}
+            write_text_atomic(store, json.dumps(document, indent=1) + "\n")
+    write_text_atomic(Path(f"{out}.md"), table(rows))
+    plot(rows, Path(f"{out}.svg"), f"{options.model}, {options.pattern}")
+    print(table(rows))
+
+
+def run(name: str, model: str, settings: Row) -> Row:
+    """Prune, export, and measure the sparse file against the dense one."""
+    given = {k: v for k, v in settings.items() if k != "masks_only"}
+    config = build_config(RunConfig, MODELS[model] | given | {"out": "unused"})
+    program = load_program(config, config.data)
+    images = open_images(config.data, program.preprocessing).sample(config.samples, config.seed)
+    pattern = Pattern.parse(config.pattern)
+    names = [d.weight for d in decide_layers(ProgramGraph(program), pattern) if d.prunable and d.weight]
+    batches = list(images.batches(config.batch_size))
+    plan = make_plan(config, len(batches))
+    started = time.perf_counter()
+    pruned = prune_program(program, batches, names, pattern, plan, observer=NullObserver())
+    seconds = time.perf_counter() - started
+    tensors = pruned.tensors
+    if settings.get("masks_only"):
+        tensors = {n: program.state_dict[n] * (tensors[n] != 0) for n in names}
+    top1 = accuracy(program, program.with_weights(tensors), config)
+    return (
+        {"name": name, "settings": settings, "images": len(images), "seconds": round(seconds, 1)} | top1 | cost(pruned)
+    )
+
+
+def accuracy(dense: Program, sparse: Program, config: RunConfig) -> Row:
+    """Top-1 in percent with its 95 % interval, from the ONNX files."""
+    assert config.eval_data is not None
+    images = open_images(config.eval_data, dense.preprocessing)
+    with tempfile.TemporaryDirectory() as folder:
+        sessions = []
+        for role, program in (("dense", dense), ("sparse", sparse)):
+            path = Path(folder) / f"{role}.onnx"
+            OnnxExporter().export(program, path, "dense" if role == "dense" else "sparse", {})
+            sessions.append(OrtSession.open(path))
+        found = measure_accuracy(sessions[0], sessions[1], images, config.eval_batch)
+    assert found.dense_top1 is not None
+    assert found.sparse_top1 is not None
+    top1 = found.sparse_top1
+    return {
+        "dense_top1": round(100 * found.dense_top1.value, 2),
+        "top1": round(100 * top1.value, 2),
+        "low": round(100 * top1.low, 2),
+        "high": round(100 * top1.high, 2),
+        "kl": round(found.agreement.kl, 4),
+    }
+
+
+def cost(pruned: Pruned) -> Row:
+    """Products, and the rate of the Newton steps in GFLOP/s."""
+    solves: list[LayerReport] = [*pruned.units, *([pruned.final] if pruned.final else [])]
+    flops = sum(s.products * s.product_flops for s in solves)
+    newton = sum(s.newton_seconds for s in solves)
+    return {
+        "products": sum(s.products for s in solves),
+        "newton_seconds": round(newton, 1),
+        "gflops": round(flops / newton / 1e9, 1) if newton else 0.0,
+        "notes": list(pruned.notes),
+    }
+
+
+def table(rows: list[Row]) -> str:
+    """Markdown."""
+    lines = [
+        f"Dense top-1 {rows[0]['dense_top1']:.2f} %. From the ONNX file; KL of its logits from the dense model's, in nats.",
+        "",
+        "| configuration | seed | images | solve, s | top-1, % | 95 % interval | KL |",
+        "|---|---:|---:|---:|---:|---|---:|",
+    ]
+    for r in rows:
+        interval = f"{r['low']:.2f} to {r['high']:.2f}"
+        seed = r["settings"]["seed"]
+        lines.append(
+            f"| {r['name']} | {seed} | {r['images']} | {r['seconds']} | {r['top1']:.2f} | {interval} | {r['kl']:.4f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def plot(rows: list[Row], path: Path, title: str) -> None:
+    """Top-1 against seconds; the effort levels are marked."""
+    mpl.use("svg")
+    figure, axes = plt.subplots(figsize=(9, 6), layout="constrained")
+    for r in rows:
+        effort = r["name"] in ("fast", "default", "max")
+        axes.plot(r["seconds"], r["top1"], "o", color="tab:red" if effort else "tab:blue", ms=9 if effort else 5)
+        axes.annotate(r["name"], (r["seconds"], r["top1"]), xytext=(5, 3), textcoords="offset points", fontsize=7)
+    axes.axhline(rows[0]["dense_top1"], color="grey", ls="--", label="dense")
+    best = max(r["top1"] for r in rows)
+    axes.set(
+        xscale="log",
+        xlabel="solve, seconds",
+        ylabel="top-1, %",
+        title=title,
+        ylim=(best - 4, rows[0]["dense_top1"] + 0.5),
+    )
+    axes.legend()
+    figure.savefig(path)
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,50 @@
+"""The models and images of the benchmarks, from the folder that SNOWSDEPLOY_DATA names; the machine that ran them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from snowsdeploy.validation.environment import describe_environment
+
+RESULTS = Path(__file__).parent / "results"
+
+RESNET20: dict[str, Any] = {
+    "model": "resnet20_cifar10.th",
+    "arch": "cifar_resnet:resnet20",
+    "data": "cifar10_train8k.npz",
+    "eval_data": "cifar10_test.npz",
+    "mean": (0.485, 0.456, 0.406),
+    "std": (0.229, 0.224, 0.225),
+}
+DEIT_TINY: dict[str, Any] = {
+    "model": "deit_tiny_patch16_224.pth",
+    "arch": "deit_tiny_patch16_224",
+    "data": "imagenet_sample[0::2]",
+    "eval_data": "imagenet_sample[1::2]",
+}
+MODELS = {"resnet20": RESNET20, "deit-tiny": DEIT_TINY}
+
+
+def enter_data() -> Path:
+    """Make the data folder the current one: file names and `module:factory` are relative to it."""
+    folder = os.environ.get("SNOWSDEPLOY_DATA")
+    if not folder or not Path(folder).is_dir():
+        sys.exit("SNOWSDEPLOY_DATA must name the folder with the benchmark models and images")
+    os.chdir(folder)
+    return Path(folder)
+
+
+def machine() -> dict[str, Any]:
+    """Processor, memory, versions: what a figure needs beside it."""
+    found: dict[str, Any] = describe_environment().model_dump(mode="json")
+    return found
+
+
+def machine_name() -> str:
+    """A file name's part."""
+    environment = machine()
+    text = f"{environment['cpu']}-{environment['cores']}-cores"
+    return "".join(c if c.isalnum() else "-" for c in text).strip("-").lower()
