@@ -1,4 +1,4 @@
-"""What a Gauss-Newton product costs: against one forward pass, against the machine's matrix-product rate, and as it grows.
+"""What a Gauss-Newton product costs: against one forward pass, against the machine's matrix products, and as it grows.
 
     python -m benchmarks.cost
 

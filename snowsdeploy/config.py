@@ -63,7 +63,7 @@ class PruneSettings(Settings):
         cg_steps: Curvature products a Newton step.
         curvature_samples: Images in a curvature product, all when not given; the gradient always sees all.
         products: Precision of curvature products; bfloat16 only where its measured error is small.
-        tune_vectors: Biases, normalisation scales and shifts vary too.
+        variables: `all`: biases, normalisation scales and shifts vary too.
         reestimate_norms: Move batch normalisation statistics after the units are solved, where it helps.
         final_steps: Newton steps of a final pass over all kept weights towards the dense outputs; 0 leaves it out.
     """
@@ -88,7 +88,7 @@ class PruneSettings(Settings):
     cg_steps: Annotated[int, Field(ge=1)] = 10
     curvature_samples: Annotated[int, Field(ge=1)] | None = None
     products: Literal["float32", "bfloat16"] = "float32"
-    tune_vectors: bool = False
+    variables: Literal["weights", "all"] = "weights"
     reestimate_norms: bool = False
     final_steps: Annotated[int, Field(ge=0)] = 0
     batch_size: Annotated[int, Field(ge=1)] = 64
@@ -130,7 +130,7 @@ class RunConfig(ModelSettings, PruneSettings, ValidateSettings):
 EFFORTS: dict[str, dict[str, Any]] = {
     "fast": {"horizon": 0, "joint": False, "targets": "input", "newton_steps": 0},
     "default": {},
-    "max": {"newton_steps": 2, "cg_steps": 20, "final_steps": 2, "tune_vectors": True},
+    "max": {"newton_steps": 2, "cg_steps": 20, "final_steps": 2, "variables": "all"},
 }
 
 

@@ -252,7 +252,7 @@ def make_plan(settings: PruneSettings, batches: int) -> Plan:
         curvature=settings.curvature,
         curvature_batches=max(1, curvature // settings.batch_size) if curvature else None,
         preconditioner=settings.preconditioner,
-        free=settings.tune_vectors,
+        free=settings.variables == "all",
         reduced=torch.bfloat16 if settings.products == "bfloat16" else None,
     )
     held_back = max(1, round(settings.held_back * batches)) if settings.held_back else 0
@@ -295,7 +295,7 @@ _SOLVER_SETTINGS = (
     "cg_steps",
     "curvature_samples",
     "products",
-    "tune_vectors",
+    "variables",
     "reestimate_norms",
     "final_steps",
     "batch_size",

@@ -59,7 +59,7 @@ Horizon = Annotated[
     _Text,
     _option(
         _PRUNING,
-        "Reconstruct K operations on, to the block's or the model's end.",
+        "Reconstruct K operations on, or to an end.",
         default="block",
         metavar="K|block|model",
     ),
@@ -92,13 +92,11 @@ CurvatureSamples = Annotated[_Count, _option(_PRUNING, "Images in a curvature pr
 Products = Annotated[
     _Text, _option(_PRUNING, "Precision of the products, if near.", default="float32", metavar="float32|bfloat16")
 ]
-TuneVectors = Annotated[
-    _Flag,
-    _option(_PRUNING, "Solve biases and normalisations too.", "--tune-vectors/--weights-only", default="weights-only"),
+Variables = Annotated[
+    _Text, _option(_PRUNING, "all: biases and normalisations too.", default="weights", metavar="weights|all")
 ]
 ReestimateNorms = Annotated[
-    _Flag,
-    _option(_PRUNING, "Re-estimate batch normalisation.", "--reestimate-norms/--keep-norms", default="keep-norms"),
+    _Flag, _option(_PRUNING, "Re-estimate batch normalisation, if it helps.", "--reestimate-norms")
 ]
 FinalSteps = Annotated[_Count, _option(_PRUNING, "Newton steps over the whole model at the end.", default="0")]
 BatchSize = Annotated[_Count, _option(_PRUNING, "Images in memory at once.", default="64")]

@@ -95,7 +95,7 @@ def test_all_wrong_values_are_named_at_once():
     with pytest.raises(UsageError) as caught:
         build_config(RunConfig, {**NEEDED, "seed": -1, "targets": "sparse", "std": (0.0, 1.0, 1.0)})
     text = str(caught.value)
-    for part in ("--seed", "--targets", "--std", "sparse", "'dense' or 'input'", "above 0"):
+    for part in ("--seed", "--targets", "--std", "sparse", "'dense', 'input' or 'auto'", "above 0"):
         assert part in text
 
 
@@ -108,7 +108,7 @@ def test_command_is_recorded_so_that_a_shell_can_repeat_it():
     assert command_line(["prune-export", "a b.pt", "x[0::2]"]) == "snowsdeploy prune-export 'a b.pt' 'x[0::2]'"
 
 
-@pytest.mark.parametrize(("text", "value"), [("block", "block"), ("0", 0), ("12", 12)])
+@pytest.mark.parametrize(("text", "value"), [("block", "block"), ("model", "model"), ("0", 0), ("12", 12)])
 def test_horizon_is_a_number_or_block(text, value):
     assert build_config(RunConfig, {**NEEDED, "horizon": text}).horizon == value
 
@@ -119,3 +119,24 @@ def test_horizon_is_nothing_else(text):
         build_config(RunConfig, {**NEEDED, "horizon": text})
     assert caught.value.seen == text
     assert "'block'" in str(caught.value.allowed)
+
+
+@pytest.mark.parametrize(("text", "value"), [("auto", "auto"), ("0.25", 0.25), ("1", 1.0)])
+def test_targets_are_a_name_or_a_share(text, value):
+    assert build_config(RunConfig, {**NEEDED, "targets": text, "held_back": 0.1}).targets == value
+
+
+def test_auto_targets_need_held_back_images():
+    with pytest.raises(UsageError, match="--targets auto needs images") as caught:
+        build_config(RunConfig, {**NEEDED, "targets": "auto"})
+    assert "--held-back" in str(caught.value)
+
+
+def test_effort_sets_what_is_not_given(tmp_path):
+    assert build_config(RunConfig, {**NEEDED, "effort": "fast"}).horizon == 0
+    assert build_config(RunConfig, {**NEEDED, "effort": "fast", "horizon": "block"}).horizon == "block"
+    assert build_config(RunConfig, {**NEEDED, "effort": "max"}).final_steps > 0
+    file = tmp_path / "snowsdeploy.toml"
+    file.write_text('effort = "max"\nfinal_steps = 7\n')
+    config = build_config(RunConfig, NEEDED, file)
+    assert (config.final_steps, config.variables) == (7, "all")

@@ -42,7 +42,7 @@ def command(
     cg_steps: o.CgSteps = None,
     curvature_samples: o.CurvatureSamples = None,
     products: o.Products = None,
-    tune_vectors: o.TuneVectors = None,
+    variables: o.Variables = None,
     reestimate_norms: o.ReestimateNorms = None,
     final_steps: o.FinalSteps = None,
     batch_size: o.BatchSize = None,
