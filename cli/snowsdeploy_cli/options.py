@@ -44,7 +44,9 @@ InputSize = Annotated[_Text, _option(_DATA, "Model input; 224x224 means 3,224,22
 Interpolation = Annotated[_Text, _option(_DATA, "Resize filter of image files.", metavar="bicubic|bilinear|nearest")]
 CropPct = Annotated[float | None, _option(_DATA, "Centre-crop fraction of image files.")]
 
-PatternOption = Annotated[_Text, _option(_PRUNING, "N of M weights stay.", "--pattern", default="2:4", metavar="N:M")]
+PatternOption = Annotated[
+    _Text, _option(_PRUNING, "N of M weights stay; or a share of zeros.", "--pattern", default="2:4", metavar="N:M|P%")
+]
 Selector = Annotated[
     _Text, _option(_PRUNING, "Which weights stay.", default="sparsegpt", metavar="magnitude|sparsegpt")
 ]

@@ -11,8 +11,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from snowsdeploy.sparsity.pattern import Pattern
+from snowsdeploy.sparsity.pattern import Pattern, mask_by_score
 
+BLOCK = 128
 DAMPING = 1e-2  # of the mean of the diagonal, as in the paper's code
 
 
@@ -22,7 +23,8 @@ def sparsegpt(weight: Tensor, gram: Tensor, pattern: Pattern) -> Tensor:
     Args:
         weight: `[rows, d]`, groups of `m` consecutive columns.
         gram: `X^T X` in the same order of columns, `[d, d]`.
-        pattern: N:M; the choice of a group is made when the sweep reaches its first column (section 3.4).
+        pattern: N:M, where the choice of a group is made when the sweep reaches its first column (section 3.4); or
+            unstructured, chosen for all rows of `BLOCK` columns at once (section 3.3).
 
     Returns:
         Boolean `[rows, d]`, true where a weight is kept.
@@ -34,19 +36,29 @@ def sparsegpt(weight: Tensor, gram: Tensor, pattern: Pattern) -> Tensor:
     work = weight.double().clone()
     work[:, gram.diagonal() == 0] = 0  # weights of inputs that are always zero cost nothing
     mask = torch.ones_like(work, dtype=torch.bool)
-    for start in range(0, work.shape[1], pattern.m):
-        group = slice(start, start + pattern.m)
+    step = pattern.m if pattern.sparsity is None else BLOCK
+    for start in range(0, work.shape[1], step):
+        group = slice(start, min(start + step, work.shape[1]))
         cost = work[:, group].square() / upper.diagonal()[group].square()
-        pruned = torch.sort(cost, dim=1, stable=True).indices[:, : pattern.m - pattern.n]
-        mask[:, group] = mask[:, group].scatter(1, pruned, False)
+        mask[:, group] = _choose(cost, start, pattern)
         errors = torch.zeros_like(cost)
-        for j in range(pattern.m):
+        for j in range(cost.shape[1]):
             column = start + j
             lost = torch.where(mask[:, column], 0.0, work[:, column])
             errors[:, j] = lost / upper[column, column]
             work[:, column + 1 : group.stop] -= errors[:, j : j + 1] * upper[column, column + 1 : group.stop]
         work[:, group.stop :] -= errors @ upper[group, group.stop :]
     return mask
+
+
+def _choose(cost: Tensor, start: int, pattern: Pattern) -> Tensor:
+    if pattern.sparsity is None:
+        return mask_by_score(cost, pattern)
+    # what may stay up to here, less what stays before: roundings of blocks add up to the layer's
+    rows, columns = cost.shape
+    kept = pattern.kept(rows * (start + columns)) - pattern.kept(rows * start)
+    chosen = torch.sort(cost.flatten(), descending=True, stable=True).indices[:kept]
+    return torch.zeros_like(cost, dtype=torch.bool).flatten().index_fill_(0, chosen, True).view(cost.shape)
 
 
 def _inverse_factor(gram: Tensor) -> Tensor:

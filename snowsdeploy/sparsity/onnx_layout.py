@@ -67,10 +67,16 @@ def check_onnx(path: Path, pattern: Pattern, expected: Sequence[str]) -> Sparsit
         raise LayoutError(
             f"the ONNX file does not hold {pattern} where it must",
             seen=f"{path}: {'; '.join(parts)}",
-            allowed=f"at most {pattern.n} non-zeros in {pattern.m} along the reduction axis, in {len(expected)} layers",
+            allowed=f"{_rule(pattern)}, in {len(expected)} layers",
             fix="export again from the pruned weights, without another tool rewriting the file in between",
         )
     return evidence.model_copy(update={"expected": tuple(expected)})
+
+
+def _rule(pattern: Pattern) -> str:
+    if pattern.sparsity is not None:
+        return f"at least {pattern} zeros"
+    return f"at most {pattern.n} non-zeros in {pattern.m} along the reduction axis"
 
 
 def _defect(row: LayerSparsity) -> str:

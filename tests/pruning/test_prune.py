@@ -211,3 +211,15 @@ def test_a_selector_sees_the_layers_inputs(tiny: Program) -> None:
     kept = {name: pruned.tensors[name] != 0 for name in masks}
     assert all(count_violations(pruned.tensors[name], PATTERN)[1] == 0 for name in masks)
     assert any(not torch.equal(kept[name], mask) for name, mask in masks.items())
+
+
+@pytest.mark.parametrize("selector", ["magnitude", "sparsegpt"])
+def test_unstructured_sparsity_is_solved_too(tiny: Program, selector: str) -> None:
+    pattern = Pattern.parse("70%")
+    batches = list(torch.randn(24, 3, 8, 8, generator=torch.Generator().manual_seed(2)).split(8))
+    names = list(magnitude_masks(tiny))
+    plan = dataclasses.replace(PLAN, selector=selector)
+    pruned = prune_program(tiny, batches, names, pattern, plan, observer=NullObserver())
+    for name in names:
+        weight = pruned.tensors[name]
+        assert int((weight != 0).sum()) <= pattern.kept(weight.numel())

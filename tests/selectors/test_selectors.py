@@ -75,3 +75,12 @@ def test_inputs_that_are_always_zero_do_no_harm() -> None:
     gram[3], gram[:, 3] = 0, 0
     mask = sparsegpt(weight, gram, Pattern(2, 4))
     assert not mask[:, 3].any()
+
+
+@pytest.mark.parametrize("name", list(SELECTORS))
+@pytest.mark.parametrize("columns", [8, 192])
+def test_unstructured_masks_have_the_share_exactly(name: str, columns: int) -> None:
+    pattern = Pattern.parse("83%")
+    weight, gram = problem(3, 5, columns)
+    mask = select_mask(SELECTORS[name], weight, gram, pattern)
+    assert int(mask.sum()) == pattern.kept(mask.numel())

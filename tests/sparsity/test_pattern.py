@@ -81,3 +81,22 @@ def test_groups_of_a_kernel_do_not_run_along_its_flattened_positions() -> None:
 def test_negative_zero_is_zero_and_nan_is_not() -> None:
     assert count_violations(torch.tensor([[1.0, -0.0, -0.0, 2.0]]), Pattern(2, 4)) == (1, 0)
     assert count_violations(torch.tensor([[1.0, float("nan"), 0.0, 2.0]]), Pattern(2, 4)) == (1, 1)
+
+
+@given(st.integers(1, 99), st.integers(2, 6), st.integers(2, 9))
+def test_unstructured_keeps_the_highest_scores_of_the_layer(percent: int, rows: int, columns: int) -> None:
+    pattern = Pattern.parse(f"{percent}%")
+    assert Pattern.parse(str(pattern)) == pattern
+    score = torch.rand(rows, columns, generator=torch.Generator().manual_seed(percent))
+    mask = mask_by_score(score, pattern)
+    assert int(mask.sum()) == rows * columns - round(percent / 100 * rows * columns)
+    if mask.any() and not mask.all():
+        assert score[mask].min() >= score[~mask].max()
+    assert count_violations(mask.float(), pattern) == (1, 0)
+    assert count_violations(torch.ones(rows, columns), pattern)[1] == int(round(percent / 100 * rows * columns) > 0)
+
+
+@pytest.mark.parametrize("text", ["0%", "100%", "-5%", "%", "50"])
+def test_unstructured_shares_lie_between_the_ends(text: str) -> None:
+    with pytest.raises(UsageError, match="--pattern"):
+        Pattern.parse(text)
