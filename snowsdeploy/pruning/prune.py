@@ -21,10 +21,12 @@ from snowsdeploy.models.program import Program
 from snowsdeploy.models.program_graph import ProgramGraph
 from snowsdeploy.progress import Observer
 from snowsdeploy.pruning.activations import Activations
+from snowsdeploy.pruning.final import final_pass
 from snowsdeploy.pruning.norms import reestimate_batch_norms
-from snowsdeploy.pruning.reconstruct import Reconstruction, Streams, final_pass, output_error
+from snowsdeploy.pruning.reconstruct import Reconstruction
 from snowsdeploy.pruning.schedule import Unit, make_schedule
 from snowsdeploy.pruning.sensitivity import output_curvature
+from snowsdeploy.pruning.streams import Streams, output_error
 from snowsdeploy.selectors import SELECTORS, select_mask
 from snowsdeploy.sparsity.pattern import Pattern, count_violations
 

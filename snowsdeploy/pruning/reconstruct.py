@@ -1,53 +1,31 @@
-"""One problem's reconstruction: a unit of layers, or in the final pass all of them.
-
-Gather the window's inputs and targets, find a start, take Newton steps, keep the best.
-"""
+"""One unit's reconstruction: gather its window's inputs and targets, find a start, take Newton steps, keep the best."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.fx import Node
 
 from snowsdeploy.artifacts import LayerReport
 from snowsdeploy.errors import NumericsError
 from snowsdeploy.models.program_graph import ProgramGraph
-from snowsdeploy.pruning.activations import Activations
-from snowsdeploy.pruning.objective import Curvature, Sample, Support, WindowObjective
+from snowsdeploy.pruning.objective import Curvature, Support, WindowObjective
 from snowsdeploy.pruning.preconditioner import PreconditionerKind, make_preconditioner
+from snowsdeploy.pruning.problem import Problem, Solution
 from snowsdeploy.pruning.schedule import Unit
-from snowsdeploy.pruning.start import Select, Weights, factor_inputs, least_squares_start
+from snowsdeploy.pruning.start import Select, least_squares_start
+from snowsdeploy.pruning.streams import Streams, gather_samples, output_error
 from snowsdeploy.pruning.windows import Window, cut_window
-from snowsdeploy.solver.least_squares import MaskedCholesky
 from snowsdeploy.solver.newton import NewtonCG, NewtonSolution
 from snowsdeploy.solver.result import Outcome
 
 Horizon = int | Literal["block", "model"]
 PLAIN_HORIZON = 5
 REDUCED_ERROR = 0.02  # relative, of a product in reduced precision: far below what ten iterations leave unsolved
-
-
-@dataclass(frozen=True)
-class Streams:
-    """Activations side by side, and what they say of the model's output.
-
-    Attributes:
-        dense: Through the dense model.
-        pruned: Through the model pruned so far.
-        metrics: Node -> diagonal metric of an error there; a node that is not in it has the identity.
-        held_back: How many of the last batches the solver does not see.
-    """
-
-    dense: Activations
-    pruned: Activations
-    metrics: Mapping[Node, Tensor]
-    held_back: int = 0
 
 
 @dataclass(frozen=True)
@@ -126,7 +104,7 @@ class Reconstruction:
         samples = gather_samples(window, original, streams, share)
         seen = samples[: len(samples) - streams.held_back]
         begin = least_squares_start(window, original, seen, select, ridge=self.ridge, names=unit.weights)
-        support = Support((*begin.masks, *_whole(original, window, len(begin.masks))))
+        support = Support((*begin.masks, *window.whole_vectors(original)))
         metrics = [streams.metrics.get(n) for n in window.outputs]
         objective = WindowObjective(
             window, support, seen, None, self.curvature, self.curvature_batches, metrics=metrics
@@ -179,171 +157,3 @@ class Reconstruction:
             trials.append((output_error(streams, values), name, solution, problem))
         (error, name, solution, problem), (other, *_) = sorted(trials, key=lambda t: t[0])
         return solution, problem, f"{name} (output error {error:.3g} against {other:.3g})"
-
-
-@dataclass(frozen=True)
-class Solution:
-    """Newton's result and its cost.
-
-    Attributes:
-        newton: Where it ended.
-        seconds: Wall time of preconditioner, gradients, products and line searches.
-        product_flops: Floating-point operations of one curvature product over all its images.
-        precision: Of the products, in words.
-    """
-
-    newton: NewtonSolution
-    seconds: float
-    product_flops: float
-    precision: str
-
-
-@dataclass(frozen=True)
-class Problem:
-    """An objective with its start.
-
-    Attributes:
-        objective: On the images that the solver sees.
-        held_back: The same on those that it does not see.
-        start: First point, `[kept]`.
-        factors: Masked Cholesky factors of each layer's inputs.
-        loss_masked: Objective with the masks applied and nothing solved.
-        loss_start: Objective of the warm start.
-    """
-
-    objective: WindowObjective
-    held_back: WindowObjective | None
-    start: Tensor
-    factors: tuple[MaskedCholesky, ...]
-    loss_masked: float
-    loss_start: float
-
-    def report(self, unit: Unit, window: Window, solution: Solution, *, targets: str, seconds: float) -> LayerReport:
-        """What happened, with the objective on held-back images before and after where there are any."""
-        newton = solution.newton
-        unseen = [self.held_back.value(x) for x in (self.start, newton.value)] if self.held_back else [None, None]
-        masks = self.objective.support.masks[: len(unit.weights)]
-        return LayerReport(
-            layers=tuple(name.removesuffix(".weight") for name in unit.weights),
-            operations=window.operations,
-            targets=targets,
-            kept=sum(int(m.sum()) for m in masks),
-            total=sum(m.numel() for m in masks),
-            vectors=len(window.weights) - len(unit.weights),
-            loss_masked=self.loss_masked,
-            loss_initial=self.loss_start,
-            loss_final=newton.loss,
-            held_back_initial=unseen[0],
-            held_back_final=unseen[1],
-            newton_steps=newton.steps,
-            products=newton.products,
-            product_flops=solution.product_flops,
-            product_precision=solution.precision,
-            newton_seconds=solution.seconds,
-            seconds=seconds,
-            outcome=newton.outcome.value,
-        )
-
-
-def final_pass(
-    graph: ProgramGraph,
-    units: Sequence[Unit],
-    streams: Streams,
-    masks: Mapping[str, Tensor],
-    method: Reconstruction,
-) -> tuple[dict[str, Tensor], LayerReport]:
-    """All kept weights of the model at once, towards the dense residual sums and the dense output.
-
-    The output's term has half of the objective, the units' ends share the other half: the output alone says too
-    little about millions of weights.
-
-    Args:
-        graph: The program's graph.
-        units: All units; their weights are at their solved values in `streams.pruned`.
-        streams: Fresh, in front of the first node.
-        masks: Boolean mask of each weight.
-        method: Its solver, curvature, preconditioner and `free`.
-
-    Raises:
-        NumericsError: As `Reconstruction.solve`.
-    """
-    started = time.perf_counter()
-    assert method.newton is not None
-    names = tuple(name for unit in units for name in unit.weights)
-    ends = dict.fromkeys(unit.until for unit in units if unit.until is not None)
-    outputs = graph.outputs
-    reach = tuple(dict.fromkeys([*ends, *outputs]))
-    window = cut_window(graph, names, 0, until=reach, free=method.free)
-    for stream in (streams.dense, streams.pruned):
-        stream.advance(window.calls[0])
-    original = {p: streams.dense.value(p) for p in window.weights}
-    samples = gather_samples(window, original, streams, 1.0)
-    seen = samples[: len(samples) - streams.held_back]
-    support = Support((*(masks[name] for name in names), *_whole(original, window, len(names))))
-    current = {p: streams.pruned.value(p) for p in window.weights}
-    inner = len(window.outputs) - len(outputs)
-    shares = [0.5 / len(outputs) if n in outputs else 0.5 / inner for n in window.outputs] if inner else ()
-    objective = WindowObjective(
-        window,
-        support,
-        seen,
-        None,
-        method.curvature,
-        method.curvature_batches,
-        metrics=[streams.metrics.get(n) for n in window.outputs],
-        shares=shares,
-    )
-    unseen = replace(objective, samples=samples[len(seen) :]) if streams.held_back else None
-    start = support.gather([current[p] for p in window.weights])
-    factors = factor_inputs(window, current, support, seen, ridge=method.ridge, names=names)
-    loss = objective.value(start)
-    problem = Problem(objective, unseen, start, tuple(factors), loss, loss)
-    solution = method.newton_steps(problem)
-    unit = Unit(names, None)
-    values = support.scatter(solution.newton.value)
-    report = problem.report(unit, window, solution, targets="1 dense", seconds=time.perf_counter() - started)
-    return {graph.state_names[p]: v for p, v in zip(window.weights, values, strict=True)}, report
-
-
-def _whole(tensors: Weights, window: Window, layers: int) -> list[Tensor]:
-    """Masks that keep every element of the window's vectors."""
-    return [torch.ones_like(tensors[p], dtype=torch.bool) for p in window.weights[layers:]]
-
-
-def gather_samples(window: Window, weights: Weights, streams: Streams, share: float) -> list[Sample]:
-    """What flows into the window on the pruned prefix, and what should come out.
-
-    Args:
-        window: The window.
-        weights: The dense model's tensors for it.
-        streams: Activations, advanced to the window.
-        share: Of the true dense activations in the targets.
-    """
-    samples = []
-    for batch in range(len(streams.pruned)):
-        live = streams.pruned.live_ins(batch, window.live_ins)
-        with torch.no_grad():
-            dense = window(weights, streams.dense.live_ins(batch, window.live_ins)) if share > 0 else ()
-            own = window(weights, live) if share < 1 else ()
-        targets = dense or own
-        if dense and own:
-            targets = tuple(share * d + (1 - share) * o for d, o in zip(dense, own, strict=True))
-        samples.append(Sample(live, targets))
-    return samples
-
-
-def output_error(streams: Streams, weights: Weights, *, held_back_only: bool = True) -> float:
-    """Relative squared error of the model's output, layers not solved yet being dense.
-
-    Args:
-        streams: Activations at one position.
-        weights: Tensors that replace those of `streams.pruned`.
-        held_back_only: On the batches that no solve sees, or on all.
-    """
-    error = energy = 0.0
-    first = len(streams.pruned) - streams.held_back if held_back_only else 0
-    for batch in range(first, len(streams.pruned)):
-        for y, t in zip(streams.pruned.finish(batch, weights), streams.dense.finish(batch, {}), strict=True):
-            error += float((y - t).double().square().sum())
-            energy += float(t.double().square().sum())
-    return error / max(energy, torch.finfo(torch.float64).tiny)

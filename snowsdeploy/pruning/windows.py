@@ -74,6 +74,11 @@ class Window:
             evaluate([n for n in self.nodes if n in needed], values)
         return {n: as_tensor(values[n]) for n in wanted}
 
+    def whole_vectors(self, tensors: Mapping[Node, Tensor]) -> list[Tensor]:
+        """Masks that keep every element of those of `weights` that are no layer's weight."""
+        layers = {node for call in self.calls for node in call.all_input_nodes if node.meta["val"].dim() > 1}
+        return [torch.ones_like(tensors[p], dtype=torch.bool) for p in self.weights if p not in layers]
+
     def calls_of(self, weight: Node) -> tuple[Node, ...]:
         """The layer nodes that use a weight."""
         return tuple(c for c in self.calls if weight in c.all_input_nodes)

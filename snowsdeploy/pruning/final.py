@@ -1,0 +1,79 @@
+"""The final pass: all kept weights of the model at once, towards the dense model's output."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from torch import Tensor
+
+from snowsdeploy.artifacts import LayerReport
+from snowsdeploy.models.program_graph import ProgramGraph
+from snowsdeploy.pruning.objective import Support, WindowObjective
+from snowsdeploy.pruning.problem import Problem
+from snowsdeploy.pruning.reconstruct import Reconstruction
+from snowsdeploy.pruning.schedule import Unit
+from snowsdeploy.pruning.start import factor_inputs
+from snowsdeploy.pruning.streams import Streams, gather_samples
+from snowsdeploy.pruning.windows import cut_window
+
+
+def final_pass(
+    graph: ProgramGraph,
+    units: Sequence[Unit],
+    streams: Streams,
+    masks: Mapping[str, Tensor],
+    method: Reconstruction,
+) -> tuple[dict[str, Tensor], LayerReport]:
+    """All kept weights of the model at once, towards the dense residual sums and the dense output.
+
+    The output's term has half of the objective, the units' ends share the other half: the output alone says too
+    little about millions of weights.
+
+    Args:
+        graph: The program's graph.
+        units: All units; their weights are at their solved values in `streams.pruned`.
+        streams: Fresh, in front of the first node.
+        masks: Boolean mask of each weight.
+        method: Its solver, curvature, preconditioner and `free`.
+
+    Raises:
+        NumericsError: As `Reconstruction.solve`.
+    """
+    started = time.perf_counter()
+    assert method.newton is not None
+    names = tuple(name for unit in units for name in unit.weights)
+    ends = dict.fromkeys(unit.until for unit in units if unit.until is not None)
+    outputs = graph.outputs
+    reach = tuple(dict.fromkeys([*ends, *outputs]))
+    window = cut_window(graph, names, 0, until=reach, free=method.free)
+    for stream in (streams.dense, streams.pruned):
+        stream.advance(window.calls[0])
+    original = {p: streams.dense.value(p) for p in window.weights}
+    samples = gather_samples(window, original, streams, 1.0)
+    seen = samples[: len(samples) - streams.held_back]
+    support = Support((*(masks[name] for name in names), *window.whole_vectors(original)))
+    current = {p: streams.pruned.value(p) for p in window.weights}
+    inner = len(window.outputs) - len(outputs)
+    shares = [0.5 / len(outputs) if n in outputs else 0.5 / inner for n in window.outputs] if inner else ()
+    objective = WindowObjective(
+        window,
+        support,
+        seen,
+        None,
+        method.curvature,
+        method.curvature_batches,
+        metrics=[streams.metrics.get(n) for n in window.outputs],
+        shares=shares,
+    )
+    unseen = replace(objective, samples=samples[len(seen) :]) if streams.held_back else None
+    start = support.gather([current[p] for p in window.weights])
+    factors = factor_inputs(window, current, support, seen, ridge=method.ridge, names=names)
+    loss = objective.value(start)
+    problem = Problem(objective, unseen, start, tuple(factors), loss, loss)
+    solution = method.newton_steps(problem)
+    unit = Unit(names, None)
+    values = support.scatter(solution.newton.value)
+    report = problem.report(unit, window, solution, targets="1 dense", seconds=time.perf_counter() - started)
+    return {graph.state_names[p]: v for p, v in zip(window.weights, values, strict=True)}, report
