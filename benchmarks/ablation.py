@@ -1,7 +1,7 @@
 """Accuracy against time: what each choice of the solver is worth, measured in the ONNX file.
 
     SNOWSDEPLOY_DATA=... python -m benchmarks.ablation --model resnet20
-    SNOWSDEPLOY_DATA=... python -m benchmarks.ablation --model deit-tiny --only fast,default --seeds 0,1,2 --samples 500
+    SNOWSDEPLOY_DATA=... python -m benchmarks.ablation --model deit-tiny --only fast --only default --seeds 0,1,2 --samples 500
 
 Writes `results/ablation-MODEL-PATTERN-MACHINE.json`, `.md` and `.svg`; a row that the JSON file has already is not run
 again, so that a stopped benchmark continues.
@@ -73,7 +73,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", choices=MODELS, default="resnet20")
     parser.add_argument("--pattern", default="2:4")
-    parser.add_argument("--only", help="names of configurations, with commas between")
+    parser.add_argument("--only", action="append", help="name of a configuration; repeatable")
     parser.add_argument("--seeds", default="0")
     parser.add_argument("--samples", type=int, help="calibration images where the configuration does not say")
     parser.add_argument("--out", type=Path, default=RESULTS)
@@ -81,7 +81,7 @@ def main() -> None:
     out = options.out.resolve() / f"ablation-{options.model}-{options.pattern.replace(':', 'of')}-{machine_name()}"
     out.parent.mkdir(parents=True, exist_ok=True)
     enter_data()
-    names = options.only.split(",") if options.only else list(CONFIGURATIONS)
+    names = options.only or list(CONFIGURATIONS)
     if unknown := [n for n in names if n not in CONFIGURATIONS]:
         sys.exit(f"no configuration {unknown[0]}; there are: {', '.join(CONFIGURATIONS)}")
     store = Path(f"{out}.json")

@@ -69,7 +69,7 @@ class PruneSettings(Settings):
     """
 
     data: str
-    samples: Annotated[int, Field(ge=1)] = 256
+    samples: Annotated[int, Field(ge=1)] = 1024
     seed: Annotated[int, Field(ge=0)] = 0
     pattern: str = "2:4"
     selector: Literal["magnitude", "sparsegpt"] = "sparsegpt"

@@ -55,7 +55,7 @@ def test_resnet20_at_default_effort(monkeypatch: pytest.MonkeyPatch, real_data: 
     report = run(monkeypatch, real_data, tmp_path / "run", RESNET)
     dense, sparse = top1(report)
     assert dense == pytest.approx(91.69, abs=0.01)
-    assert sparse >= 91.0
+    assert sparse >= 91.3
 
 
 @pytest.mark.slow

@@ -37,7 +37,7 @@ AllowPickle = Annotated[_Flag, _option(_MODEL, "Load pickles, which run code: tr
 
 Data = Annotated[_Text, _option(_DATA, "Calibrates: an image folder, .npz or timm data set; 'x.npz\\[0::2]' slices.")]
 EvalData = Annotated[_Text, _option(_DATA, "Judges; written as --data.")]
-Samples = Annotated[_Count, _option(_DATA, "Calibration images to use.", default="256")]
+Samples = Annotated[_Count, _option(_DATA, "Calibration images to use.", default="1024")]
 Mean = Annotated[_Text, _option(_DATA, "Mean of pixels from 0 to 1, like 0.485,0.456,0.406.", metavar="R,G,B")]
 Std = Annotated[_Text, _option(_DATA, "Their standard deviation.", metavar="R,G,B")]
 InputSize = Annotated[_Text, _option(_DATA, "Model input; 224x224 means 3,224,224.", metavar="C,H,W")]
