@@ -5,13 +5,14 @@
 
 Both solve one layer of ResNet-20 at a time: same images, 2:4 magnitude mask, dense input of the layer, and the same
 window, whose outputs are the first K + 1 convolutions and activations (the reference's count of K). The reference runs
-as it is, to its end or the time limit; its objective after each of its steps is taken afterwards by our objective, and
-its lowest value is the goal. Ours runs until it is at or below that goal. The ratio is the reference's seconds to its
+as it is, to its end or the time limit; its weights after each of its steps are judged afterwards on all images, and
+the lowest value is the goal. Ours runs until it is at or below that goal. The ratio is the reference's seconds to its
 lowest value by ours to the goal: what it spends after its best step is not held against it.
 
-The reference minimises a sum of mean squares, ours a sum of relative errors; by default both are judged by ours, with
-`--loss mean-square` ours minimises the reference's loss and both are judged by that. For each layer the reference's
-loss of the masked weights is compared with ours on the same window, so that a difference of windows cannot pass.
+The reference minimises a sum of mean squares, ours a sum of relative errors. Each layer has a row for either: both are
+judged by that loss, and ours minimises it, so that the rows `mean-square` are on the reference's ground. For each layer
+the reference's loss of the masked weights is compared with ours on the same window, so that a difference of windows
+cannot pass.
 
 Writes `results/reference-MACHINE.json` after each layer and prints a table.
 """
@@ -39,6 +40,7 @@ Row = dict[str, Any]
 Run = TypeVar("Run", reference_code.ReferenceRun, reference_problem.OurRun)
 PATTERN = Pattern(2, 4)
 LAYERS = "layer1.1.conv1,layer2.1.conv1,layer3.1.conv1"
+LOSSES = ("relative", "mean-square")
 SHORT = 20.0  # seconds: a run below is repeated
 WINDOW_TOLERANCE = 1e-3
 
@@ -59,21 +61,22 @@ def main() -> None:
     layers = names if options.layers == "all" else options.layers.split(",")
     if unknown := [n for n in layers if n not in names]:
         sys.exit(f"--layers: no layer {unknown[0]}; there are: {', '.join(names)}")
+    if unknown := [n for n in options.losses.split(",") if n not in LOSSES]:
+        sys.exit(f"--losses: no loss {unknown[0]}; there are: {', '.join(LOSSES)}")
     out.parent.mkdir(parents=True, exist_ok=True)
     document: Row = {
         "command": command(),
         "machine": machine(),
         "threads": torch.get_num_threads(),
-        "loss": options.loss,
         "reference": {"commit": "750497f", "settings": reference_code.SETTINGS},
         "product_errors": reference_code.product_errors(reference),
         "rows": [],
     }
     for horizon in map(int, options.horizons.split(",")):
         for layer in layers:
-            row = compare(reference, theirs, graph, images, layer=layer, horizon=horizon, options=options)
-            document["rows"].append(row)
-            print(json.dumps({k: v for k, v in row.items() if "trace" not in k}), flush=True)
+            rows = compare(reference, theirs, graph, images, layer=layer, horizon=horizon, options=options)
+            document["rows"] += rows
+            print(f"{layer}, K={horizon}: ratio {', '.join(ratio_text(row) for row in rows)}", flush=True)
             write_text_atomic(out, json.dumps(document, indent=1) + "\n")
     print(table(document))
 
@@ -87,7 +90,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--images", type=int, default=512)
     parser.add_argument("--repeats", type=int, default=3, help=f"of runs below {SHORT:.0f} s; the median counts")
     parser.add_argument("--time-limit", type=float, default=900.0, help="seconds for each solve of either")
-    parser.add_argument("--loss", choices=("relative", "mean-square"), default="relative")
+    parser.add_argument("--losses", default=",".join(LOSSES), help="with commas between (default: %(default)s)")
     parser.add_argument("--cg-steps", type=int, default=10, help="ours, for each Newton step")
     parser.add_argument("--threads", type=int, help="of PyTorch, for both")
     parser.add_argument("--out", type=Path, default=RESULTS)
@@ -114,57 +117,60 @@ def compare(
     layer: str,
     horizon: int,
     options: argparse.Namespace,
-) -> Row:
-    """One layer by both; ours until it is at or below what the reference reached."""
-    name, loss, limit = f"{layer}.weight", options.loss, options.time_limit
+) -> list[Row]:
+    """One layer by both, a row for each loss; the reference runs once for all of them."""
+    name = f"{layer}.weight"
     weight = graph.program.state_dict[name]
     mask = mask_by_score(weight.abs(), PATTERN)
-    stream = reference_problem.prefix(graph, name, images)
-    judge = reference_problem.make_objective(graph, stream, name, mask, horizon=horizon, loss=loss)
-    mean_square = reference_problem.as_mean_square(judge)
     problem: Row = {"layer": layer, "mask": mask, "horizon": horizon}
-    errors = check_window(reference, model, images, mean_square.value(judge.support.gather([weight])), problem)
-
+    layer_problem = reference_problem.LayerProblem(graph, name, mask, images, horizon)
+    expected = layer_problem.objective("mean-square").value(weight[mask])
+    errors = check_window(reference, model, images, expected, problem)
+    limit = options.time_limit
     runs = repeated(lambda: reference_code.solve(reference, model, images, **problem, limit=limit), options.repeats)
-    traces = [[(t, judge.value(judge.support.gather([w]))) for t, w in run.steps] for run in runs]
-    goal = min(value for _, value in traces[0])
-    best = judge.support.gather([min(zip(traces[0], runs[0].steps, strict=True), key=lambda p: p[0][1])[1][1]])
+    shared = {"layer": layer, "horizon": horizon, "images": len(images), "kept": int(mask.sum())}
+    return [
+        shared | judge(layer_problem, runs, loss, options) | {"product_errors": errors}
+        for loss in options.losses.split(",")
+    ]
+
+
+def judge(
+    problem: reference_problem.LayerProblem,
+    runs: Sequence[reference_code.ReferenceRun],
+    loss: reference_problem.Loss,
+    options: argparse.Namespace,
+) -> Row:
+    """The reference's steps by one loss, and ours until it is at or below the lowest of them."""
+    objective = problem.objective(loss)
+    traces = [[(t, objective.value(w[problem.mask])) for t, w in run.steps] for run in runs]
+    masked, goal = traces[0][0][1], min(value for _, value in traces[0])
     to_goal = [next(t for t, v in trace if v <= goal) for trace in traces if min(v for _, v in trace) <= goal]
-
-    def solve() -> reference_problem.OurRun:
-        return reference_problem.solve(
-            graph, stream, name, mask, horizon=horizon, loss=loss, goal=goal, limit=limit, cg_steps=options.cg_steps
-        )
-
-    mine = repeated(solve, options.repeats)
+    mine = repeated(lambda: problem.solve(loss, goal, options.time_limit, options.cg_steps), options.repeats)
     theirs_seconds, our_seconds = statistics.median(to_goal), statistics.median(run.seconds for run in mine)
+    reached = all(run.reached for run in mine)
     return {
-        "layer": layer,
-        "horizon": horizon,
-        "outputs": len(judge.window.outputs),
-        "images": len(images),
-        "kept": int(mask.sum()),
-        "masked": traces[0][0][1],
+        "loss": loss,
+        "outputs": len(objective.window.outputs),
+        "masked": masked,
         "reference": {
             "objective": goal,
             "objective_at_end": traces[0][-1][1],
-            "mean_square": mean_square.value(best),
             "seconds_to_best": theirs_seconds,
             "seconds": statistics.median(run.seconds for run in runs),
             "finished": runs[0].finished,
+            "trace": traces[0],
         }
         | spent(runs),
         "ours": {
             "objective": mine[0].objective,
-            "mean_square": mean_square.value(mine[0].best),
+            "start": mine[0].trace[0][1],
             "seconds": our_seconds,
-            "reached": all(run.reached for run in mine),
+            "reached": reached,
+            "trace": mine[0].trace,
         }
         | spent(mine),
-        "ratio": theirs_seconds / our_seconds if goal < traces[0][0][1] and all(run.reached for run in mine) else None,
-        "product_errors": errors,
-        "reference_trace": traces[0],
-        "our_trace": mine[0].trace,
+        "ratio": theirs_seconds / our_seconds if goal < masked and reached else None,
     }
 
 
@@ -207,26 +213,34 @@ def spent(runs: Sequence[reference_code.ReferenceRun] | Sequence[reference_probl
     return {"runs": len(runs), "products": runs[0].products}
 
 
+def ratio_text(row: Row) -> str:
+    """A number, or why there is none."""
+    if row["ratio"]:
+        return f"{row['ratio']:.1f}"
+    return "the reference made no step" if row["ours"]["reached"] else "not reached"
+
+
 def table(document: Row) -> str:
     """Markdown."""
     lines = ["| its Hessian-vector product | kept weights | precision | relative error |", "|---|---:|---|---:|"]
     for e in document["product_errors"]:
         lines += [f"| its own chunk limit, 1e5 | {e['kept']} | {e['dtype']} | {e['relative_error']:.2g} |"]
-    for r in document["rows"]:
+    for r in {(r["layer"], r["horizon"]): r for r in document["rows"]}.values():
         for name, error in r["product_errors"].items():
             lines.append(f"| {r['layer']}, K={r['horizon']}, {name} | {r['kept']} | float32 | {error:.2g} |")
     lines += [
         "",
-        "| layer | K | images | masked | reference, best | ours | to its best, s | to its end, s | ours, s | ratio |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
+        "| layer | K | outputs | images | loss | masked | reference, best | ours | to its best, s | to its end, s "
+        "| ours, s | ratio |",
+        "|---|---:|---:|---:|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for r in document["rows"]:
         theirs, ours = r["reference"], r["ours"]
         end = f"{theirs['seconds']:.1f}" + ("" if theirs["finished"] else ", stopped")
-        ratio = f"{r['ratio']:.1f}" if r["ratio"] else "not reached" if not ours["reached"] else "it made no step"
         lines.append(
-            f"| {r['layer']} | {r['horizon']} | {r['images']} | {r['masked']:.4g} | {theirs['objective']:.4g} | "
-            f"{ours['objective']:.4g} | {theirs['seconds_to_best']:.1f} | {end} | {ours['seconds']:.2f} | {ratio} |"
+            f"| {r['layer']} | {r['horizon']} | {r['outputs']} | {r['images']} | {r['loss']} | {r['masked']:.4g} | "
+            f"{theirs['objective']:.4g} | {ours['objective']:.4g} | {theirs['seconds_to_best']:.1f} | {end} | "
+            f"{ours['seconds']:.2f} | {ratio_text(r)} |"
         )
     return "\n".join(lines) + "\n"
 

@@ -46,13 +46,11 @@ class OurRun:
         trace: `(seconds, objective)` at each evaluation: masked weights' least squares, then line searches.
         reached: Whether an evaluation is at or below the goal.
         products: Curvature products spent.
-        best: The point with the lowest objective, `[kept]`.
     """
 
     trace: list[tuple[float, float]] = field(default_factory=list)
     reached: bool = False
     products: int = 0
-    best: Tensor = field(default_factory=lambda: torch.empty(0))
 
     @property
     def seconds(self) -> float:
@@ -90,28 +88,6 @@ def reference_window(graph: ProgramGraph, name: str, horizon: int) -> Window:
     return cut_window(graph, [name], 0, until=counted[: horizon + 1])
 
 
-def prefix(graph: ProgramGraph, name: str, images: Tensor) -> Activations:
-    """The images' activations in front of a layer, of the dense model."""
-    stream = Activations(graph, list(images.split(BATCH)), graph.state_values())
-    stream.advance(graph.calls[name][0])
-    return stream
-
-
-def make_objective(
-    graph: ProgramGraph, stream: Activations, name: str, mask: Tensor, *, horizon: int, loss: Loss
-) -> WindowObjective:
-    """Our objective, or the reference's sum of mean squares, with the dense layers' outputs as targets."""
-    window = reference_window(graph, name, horizon)
-    tensors = {p: stream.value(p) for p in window.weights}
-    samples = []
-    for batch in range(len(stream)):
-        live = stream.live_ins(batch, window.live_ins)
-        with torch.no_grad():
-            samples.append(Sample(live, window(tensors, live)))
-    objective = WindowObjective(window, Support((mask,)), samples)
-    return objective if loss == "relative" else as_mean_square(objective)
-
-
 def as_mean_square(objective: WindowObjective) -> WindowObjective:
     """The reference's loss on the same window: a mean square a term, terms summed."""
     outputs = range(len(objective.window.outputs))
@@ -130,14 +106,12 @@ class Watched:
         self._inner, self._run, self._started, self._goal, self._limit = inner, run, started, goal, limit
 
     def value(self, x: Tensor) -> float:
-        """As the inner objective; a new best point is kept.
+        """As the inner objective; the value is recorded.
 
         Raises:
             StoppedError: The goal is reached, or the time has passed.
         """
         value, run = self._inner.value(x), self._run
-        if not run.trace or value < run.objective:
-            run.best = x
         run.trace.append((time.perf_counter() - self._started, value))
         run.reached = value <= self._goal
         if run.reached or run.seconds > self._limit:
@@ -163,36 +137,46 @@ class Watched:
         return self._inner.precondition(residual)
 
 
-def solve(
-    graph: ProgramGraph,
-    stream: Activations,
-    name: str,
-    mask: Tensor,
-    *,
-    horizon: int,
-    loss: Loss,
-    goal: float,
-    limit: float,
-    cg_steps: int,
-) -> OurRun:
-    """Ours on one layer until the objective is at or below the goal.
+class LayerProblem:
+    """One layer on its images: masked, with the dense layer's outputs as targets on the dense input.
 
-    The window, its targets, least-squares start and preconditioner are in the time; the forward pass of the images
-    to the layer is not. `RIDGE` and the preconditioner are the defaults of `snowsdeploy.pruning.reconstruct`.
+    The forward pass of the images to the layer happens here and is in no run's time.
     """
-    run, started = OurRun(), time.perf_counter()
-    objective = make_objective(graph, stream, name, mask, horizon=horizon, loss=loss)
-    window = objective.window
-    original = {p: stream.value(p) for p in window.weights}
-    begin = least_squares_start(
-        window, original, objective.samples, lambda weight, gram: mask, ridge=RIDGE, names=[name]
-    )
-    x = objective.support.gather([begin.tensors[p] for p in window.weights])
-    newton = NewtonCG(max_steps=100, cg=ConjugateGradient(max_iterations=cg_steps), tolerance=0.0)
-    try:
-        Watched(objective, run, started, goal, limit).value(x)
-        apply = make_preconditioner("kronecker", objective, x, begin.factors)
-        newton.solve(Watched(replace(objective, preconditioner=apply), run, started, goal, limit), x)
-    except StoppedError:
-        pass
-    return run
+
+    def __init__(self, graph: ProgramGraph, name: str, mask: Tensor, images: Tensor, horizon: int) -> None:
+        self._graph, self._name, self._horizon, self.mask = graph, name, horizon, mask
+        self._stream = Activations(graph, list(images.split(BATCH)), graph.state_values())
+        self._stream.advance(graph.calls[name][0])
+
+    def objective(self, loss: Loss) -> WindowObjective:
+        """Our sum of relative errors, or the reference's sum of mean squares; cuts the window, computes the targets."""
+        window, stream = reference_window(self._graph, self._name, self._horizon), self._stream
+        tensors = {p: stream.value(p) for p in window.weights}
+        samples = []
+        for batch in range(len(stream)):
+            live = stream.live_ins(batch, window.live_ins)
+            with torch.no_grad():
+                samples.append(Sample(live, window(tensors, live)))
+        objective = WindowObjective(window, Support((self.mask,)), samples)
+        return objective if loss == "relative" else as_mean_square(objective)
+
+    def solve(self, loss: Loss, goal: float, limit: float, cg_steps: int) -> OurRun:
+        """Ours until the objective is at or below the goal.
+
+        The window, its targets, least-squares start and preconditioner are in the time. `RIDGE` and the
+        preconditioner are the defaults of `snowsdeploy.pruning.reconstruct`.
+        """
+        run, started = OurRun(), time.perf_counter()
+        objective = self.objective(loss)
+        window, names = objective.window, [self._name]
+        original = {p: self._stream.value(p) for p in window.weights}
+        begin = least_squares_start(window, original, objective.samples, lambda *_: self.mask, ridge=RIDGE, names=names)
+        x = objective.support.gather([begin.tensors[p] for p in window.weights])
+        newton = NewtonCG(max_steps=100, cg=ConjugateGradient(max_iterations=cg_steps), tolerance=0.0)
+        try:
+            Watched(objective, run, started, goal, limit).value(x)
+            apply = make_preconditioner("kronecker", objective, x, begin.factors)
+            newton.solve(Watched(replace(objective, preconditioner=apply), run, started, goal, limit), x)
+        except StoppedError:
+            pass
+        return run
