@@ -89,7 +89,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--horizons", default="5,20", help="K, with commas between (default: %(default)s)")
     parser.add_argument("--images", type=int, default=512)
     parser.add_argument("--repeats", type=int, default=3, help=f"of runs below {SHORT:.0f} s; the median counts")
-    parser.add_argument("--time-limit", type=float, default=900.0, help="seconds for each solve of either")
+    parser.add_argument("--time-limit", type=float, default=1800.0, help="seconds for each solve of either")
     parser.add_argument("--losses", default=",".join(LOSSES), help="with commas between (default: %(default)s)")
     parser.add_argument("--cg-steps", type=int, default=10, help="ours, for each Newton step")
     parser.add_argument("--threads", type=int, help="of PyTorch, for both")
