@@ -1,7 +1,7 @@
 """Accuracy against time: what each choice of the solver is worth, measured in the ONNX file.
 
     SNOWSDEPLOY_DATA=... python -m benchmarks.ablation --model resnet20
-    SNOWSDEPLOY_DATA=... python -m benchmarks.ablation --model deit-tiny --only fast --only default --seeds 0,1,2 --samples 500
+    SNOWSDEPLOY_DATA=... python -m benchmarks.ablation --model deit-tiny --only default --seeds 0,1,2
 
 Writes `results/ablation-MODEL-PATTERN-MACHINE.json`, `.md` and `.svg`; a row that the JSON file has already is not run
 again, so that a stopped benchmark continues.

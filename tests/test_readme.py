@@ -21,7 +21,13 @@ from snowsdeploy_cli.app import COMMANDS
 REPOSITORY = Path(__file__).resolve().parent.parent
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 DOCUMENTS = {path.name: path.read_text(encoding="utf-8") for path in REPOSITORY.glob("*.md")}
-OTHER_OPTIONS = {"--strict", "--help", "--version"}  # of mypy and of the whole program
+OTHER_OPTIONS = {
+    "--strict",
+    "--help",
+    "--version",
+    "--reference",
+    "--model",
+}  # of mypy, of the whole program, of benchmarks
 
 
 def block(marker: str) -> str:

@@ -115,7 +115,7 @@ def test_sample_is_seeded_and_keeps_labels(folder):
     assert first.info.items == 4
     assert first.labels.tolist() == [images.labels[i] for i in first.indices]
     assert first.info.fingerprint != images.info.fingerprint
-    assert images.sample(100, 0).indices == images.indices
+    assert sorted(images.sample(100, 0).indices) == sorted(images.indices)
     assert images.sample(100, 0).info.items == 6
 
 
