@@ -72,7 +72,7 @@ class PruneSettings(Settings):
     samples: Annotated[int, Field(ge=1)] = 1024
     seed: Annotated[int, Field(ge=0)] = 0
     pattern: str = "2:4"
-    selector: Literal["magnitude", "sparsegpt"] = "sparsegpt"
+    selector: Literal["magnitude", "sparsegpt", "exchange"] = "exchange"
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     effort: Literal["fast", "default", "max"] = "default"

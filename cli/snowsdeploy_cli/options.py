@@ -48,7 +48,7 @@ PatternOption = Annotated[
     _Text, _option(_PRUNING, "N of M weights stay; or a share of zeros.", "--pattern", default="2:4", metavar="N:M|P%")
 ]
 Selector = Annotated[
-    _Text, _option(_PRUNING, "Which weights stay.", default="sparsegpt", metavar="magnitude|sparsegpt")
+    _Text, _option(_PRUNING, "Which weights stay.", default="exchange", metavar="magnitude|sparsegpt|exchange")
 ]
 Include = Annotated[_Texts, _option(_PRUNING, "Prune only these layers; repeatable.", metavar="GLOB")]
 Exclude = Annotated[_Texts, _option(_PRUNING, "Keep these layers dense; repeatable.", metavar="GLOB")]

@@ -69,7 +69,7 @@ def final_pass(
     )
     unseen = replace(objective, samples=samples[len(seen) :]) if streams.held_back else None
     start = support.gather([current[p] for p in window.weights])
-    factors = factor_inputs(window, current, support, seen, ridge=method.ridge, names=names)
+    factors = factor_inputs(window, current, support, seen, ridge=method.ridge, names=names, metrics=streams.metrics)
     loss = objective.value(start)
     problem = Problem(objective, unseen, start, tuple(factors), loss, loss)
     solution = method.newton_steps(problem)

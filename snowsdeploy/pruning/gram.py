@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from torch import Tensor
 from torch.fx import Node
@@ -53,11 +53,18 @@ def _explicit_padding(x: Tensor, mode: str, kernel: tuple[int, ...], dilation: t
     return F.pad(x, [side for total in reversed(totals) for side in (total // 2, total - total // 2)])
 
 
-def gram_matrix(pairs: Iterable[tuple[Node, Tensor]]) -> Tensor:
-    """`X^T X` over all batches and calls of one weight, products in the input's dtype, summed in float64.
+def _weigh(rows: Tensor, call: Node, metric: Tensor) -> Tensor:
+    positions = metric.mean(-1 if base_name(call) == "linear" else 1).flatten()
+    return (rows.view(-1, len(positions), rows.shape[1]) * positions.unsqueeze(1)).flatten(0, 1)
+
+
+def gram_matrix(pairs: Iterable[tuple[Node, Tensor]], metrics: Mapping[Node, Tensor] | None = None) -> Tensor:
+    """`X^T S X` over all batches and calls of one weight, products in the input's dtype, summed in float64.
 
     Args:
         pairs: `(call, input)` for each batch and call.
+        metrics: Call -> diagonal metric of its output, `[1, ...]`; S is its mean over channels at each position, the
+            identity for a call that is not in it.
 
     Returns:
         `[d, d]`, float64.
@@ -68,7 +75,8 @@ def gram_matrix(pairs: Iterable[tuple[Node, Tensor]]) -> Tensor:
     total: Tensor | None = None
     for call, x in pairs:
         rows = input_rows(call, x)
-        product = (rows.T @ rows).double()
+        weighted = _weigh(rows, call, metrics[call]) if metrics and call in metrics else rows
+        product = (weighted.T @ rows).double()
         total = product if total is None else total + product
     if total is None:
         raise GraphError("a layer received no calibration input", fix="pass at least one image by --data")

@@ -184,10 +184,11 @@ def prune_program(
 
 def _metrics(graph: ProgramGraph, batches: Sequence[Tensor], units: Sequence[Unit], plan: Plan) -> dict[Node, Tensor]:
     ends = list(dict.fromkeys(unit.until for unit in units if unit.until is not None))
-    if not plan.sensitivity or not ends or plan.method.newton is None:
+    calls = [call for unit in units for name in unit.weights for call in graph.calls[name]]
+    if not plan.sensitivity:
         return {}
     seen = batches[: len(batches) - plan.held_back]
-    curvature = output_curvature(graph, graph.state_values(), seen, ends)
+    curvature = output_curvature(graph, graph.state_values(), seen, [*ends, *calls])
     return {node: (1 - plan.sensitivity) + plan.sensitivity * value for node, value in curvature.items()}
 
 

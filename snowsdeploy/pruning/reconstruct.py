@@ -103,7 +103,9 @@ class Reconstruction:
         original = {p: streams.dense.value(p) for p in window.weights}
         samples = gather_samples(window, original, streams, share)
         seen = samples[: len(samples) - streams.held_back]
-        begin = least_squares_start(window, original, seen, select, ridge=self.ridge, names=unit.weights)
+        begin = least_squares_start(
+            window, original, seen, select, ridge=self.ridge, names=unit.weights, metrics=streams.metrics
+        )
         support = Support((*begin.masks, *window.whole_vectors(original)))
         metrics = [streams.metrics.get(n) for n in window.outputs]
         objective = WindowObjective(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -38,7 +38,14 @@ class Start:
 
 
 def least_squares_start(
-    window: Window, original: Weights, samples: Sequence[Sample], select: Select, *, ridge: float, names: Sequence[str]
+    window: Window,
+    original: Weights,
+    samples: Sequence[Sample],
+    select: Select,
+    *,
+    ridge: float,
+    names: Sequence[str],
+    metrics: Mapping[Node, Tensor] | None = None,
 ) -> Start:
     """Select and solve each layer in turn, on inputs that the layers before it already changed.
 
@@ -51,6 +58,7 @@ def least_squares_start(
         select: Weight `[K, C, ...]` and `X^T X` -> mask.
         ridge: As in `masked_cholesky`.
         names: Of the layers' weights.
+        metrics: As in `gram_matrix`.
 
     Raises:
         NumericsError: A system cannot be factored.
@@ -58,9 +66,8 @@ def least_squares_start(
     current, masks, factors = dict(original), [], []
     for placeholder, name in zip(window.weights, names, strict=False):
         calls = window.calls_of(placeholder)
-        gram = gram_matrix(
-            (call, window.intermediate(_source(call), current, sample.live_ins)) for call in calls for sample in samples
-        )
+        pairs = ((c, window.intermediate(_source(c), current, s.live_ins)) for c in calls for s in samples)
+        gram = gram_matrix(pairs, metrics)
         weight = original[placeholder]
         mask = select(weight, gram)
         exact = _factor(gram, mask, ridge, name)
@@ -71,14 +78,21 @@ def least_squares_start(
 
 
 def factor_inputs(
-    window: Window, weights: Weights, support: Support, samples: Sequence[Sample], *, ridge: float, names: Sequence[str]
+    window: Window,
+    weights: Weights,
+    support: Support,
+    samples: Sequence[Sample],
+    *,
+    ridge: float,
+    names: Sequence[str],
+    metrics: Mapping[Node, Tensor] | None = None,
 ) -> list[MaskedCholesky]:
     """The factors of each layer's inputs at given weights and masks; errors as `least_squares_start`."""
     grams: dict[Node, Tensor] = {}
     for sample in samples:
         inputs = window.intermediates([_source(c) for c in window.calls], weights, sample.live_ins)
         for placeholder in window.weights[: len(names)]:
-            gram = gram_matrix((c, inputs[_source(c)]) for c in window.calls_of(placeholder))
+            gram = gram_matrix(((c, inputs[_source(c)]) for c in window.calls_of(placeholder)), metrics)
             grams[placeholder] = grams[placeholder] + gram if placeholder in grams else gram
     rows = zip(window.weights, support.masks, names, strict=False)
     return [_factor(grams[p], mask, ridge, name).to(weights[p].dtype) for p, mask, name in rows]

@@ -7,13 +7,14 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from snowsdeploy.selectors.exchange import exchange
 from snowsdeploy.selectors.magnitude import magnitude
 from snowsdeploy.selectors.sparsegpt import sparsegpt
 from snowsdeploy.sparsity.pattern import Pattern
 
 # weight [rows, d], X^T X [d, d], pattern -> mask [rows, d]; groups are consecutive columns
 Selector = Callable[[Tensor, Tensor, Pattern], Tensor]
-SELECTORS: dict[str, Selector] = {"magnitude": magnitude, "sparsegpt": sparsegpt}
+SELECTORS: dict[str, Selector] = {"magnitude": magnitude, "sparsegpt": sparsegpt, "exchange": exchange}
 
 
 def select_mask(selector: Selector, weight: Tensor, gram: Tensor, pattern: Pattern) -> Tensor:

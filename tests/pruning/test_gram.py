@@ -58,3 +58,20 @@ def check(graph: ProgramGraph, weight: str, call: torch.fx.Node, x: torch.Tensor
         expected = expected.flatten(2).transpose(1, 2)
     torch.testing.assert_close((rows @ matrix.T).flatten(), expected.detach().flatten(), rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(gram_matrix([(call, x), (call, x)]), 2 * rows.T @ rows)
+
+
+@pytest.mark.parametrize("name", ["strided", "1xN", "linear"])
+def test_a_metric_weighs_each_position_by_its_mean_over_channels(name: str) -> None:
+    torch.manual_seed(0)
+    graph = ProgramGraph(make_program(nn.Sequential(LAYERS[name])))
+    calls = next(iter(graph.calls.values()))
+    x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    output = LAYERS[name].double()(x)
+    LAYERS[name].float()
+    metric = torch.rand(1, *output.shape[1:], dtype=torch.float64)
+    positions = metric.mean(-1 if name == "linear" else 1).expand(
+        2, *output.shape[2:] if name != "linear" else output.shape[1:-1]
+    )
+    rows = input_rows(calls[0], x)
+    expected = rows.T @ torch.diag(positions.flatten()) @ rows
+    torch.testing.assert_close(gram_matrix([(calls[0], x)], {calls[0]: metric}), expected)

@@ -213,7 +213,7 @@ def test_a_selector_sees_the_layers_inputs(tiny: Program) -> None:
     assert any(not torch.equal(kept[name], mask) for name, mask in masks.items())
 
 
-@pytest.mark.parametrize("selector", ["magnitude", "sparsegpt"])
+@pytest.mark.parametrize("selector", ["magnitude", "sparsegpt", "exchange"])
 def test_unstructured_sparsity_is_solved_too(tiny: Program, selector: str) -> None:
     pattern = Pattern.parse("70%")
     batches = list(torch.randn(24, 3, 8, 8, generator=torch.Generator().manual_seed(2)).split(8))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from snowsdeploy.selectors import SELECTORS, select_mask
+from snowsdeploy.selectors.exchange import exchange, solve_rows
 from snowsdeploy.selectors.sparsegpt import DAMPING, sparsegpt
 from snowsdeploy.solver.least_squares import masked_least_squares
 from snowsdeploy.sparsity.pattern import Pattern, count_violations
@@ -57,6 +60,49 @@ def test_its_masks_fit_correlated_inputs_better_than_magnitude() -> None:
         error = weight - masked_least_squares(gram, weight @ gram, mask)
         losses[name] = float(((error @ gram) * error).sum())
     assert losses["sparsegpt"] < 0.9 * losses["magnitude"]
+    assert losses["exchange"] < 0.95 * losses["sparsegpt"]
+
+
+def errors(weight: torch.Tensor, damped: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    rest = weight - masked_least_squares(damped, weight @ damped, mask)
+    return ((rest @ damped) * rest).sum(1)
+
+
+@settings(deadline=None, max_examples=20)
+@given(seed=st.integers(0, 10**6), pattern=st.sampled_from([Pattern(2, 4), Pattern(1, 4), Pattern(3, 6)]))
+def test_no_exchange_is_better_than_the_one_taken(seed: int, pattern: Pattern) -> None:
+    weight, damped = problem(seed, 2, 12)
+    mask = sparsegpt(weight, damped, pattern)
+    rows = solve_rows(weight @ damped, damped, mask, pattern.m)
+    change, p, q = rows.best()
+    before = errors(weight, damped, mask)
+    found = torch.full((2,), torch.inf, dtype=torch.float64)
+    for row, start, i, j in product(range(2), range(0, 12, pattern.m), range(pattern.m), range(pattern.m)):
+        if mask[row, start + i] and not mask[row, start + j]:
+            trial = mask.clone()
+            trial[row, [start + i, start + j]] = torch.tensor([False, True])
+            found[row] = torch.minimum(found[row], errors(weight, damped, trial)[row] - before[row])
+    scale = float((weight @ damped * weight).sum())
+    torch.testing.assert_close(change, found, rtol=1e-6, atol=1e-10 * scale)
+
+    rows.take_out(damped, p)
+    rows.put_in(damped, q)
+    fresh = solve_rows(weight @ damped, damped, rows.kept.flatten(1), pattern.m)
+    pruned = ~rows.kept.flatten(1)
+    for name in ("inverse", "weight", "residual", "reach"):
+        value, expected = getattr(rows, name), getattr(fresh, name)
+        torch.testing.assert_close(value, expected, rtol=1e-6, atol=1e-9 * float(expected.abs().max() + scale))
+    torch.testing.assert_close(rows.schur[pruned], fresh.schur[pruned], rtol=1e-6, atol=1e-9 * scale)
+
+
+@pytest.mark.parametrize("columns", [12, 40])
+def test_exchanges_never_raise_a_rows_error(columns: int) -> None:
+    weight, gram = problem(columns, 40, columns)
+    damped = gram + DAMPING * gram.diagonal().mean() * torch.eye(columns, dtype=gram.dtype)
+    before = errors(weight, damped, sparsegpt(weight, gram, Pattern(2, 4)))
+    after = errors(weight, damped, exchange(weight, gram, Pattern(2, 4), block=18))  # the last block is narrower
+    assert (after <= before * (1 + 1e-9)).all()
+    assert after.sum() < before.sum()
 
 
 @pytest.mark.parametrize("name", list(SELECTORS))
