@@ -31,6 +31,7 @@ from snowsdeploy.models.program_graph import ProgramGraph
 from snowsdeploy.pipeline import load_program, make_plan
 from snowsdeploy.progress import NullObserver
 from snowsdeploy.pruning.prune import Pruned, prune_program
+from snowsdeploy.selectors import SELECTORS
 from snowsdeploy.sparsity.pattern import Pattern
 from snowsdeploy.validation.accuracy import measure_accuracy
 from snowsdeploy.validation.ort import OrtSession
@@ -40,8 +41,7 @@ Row = dict[str, Any]
 PAPER = {"joint": False, "targets": "input", "selector": "magnitude", "sensitivity": 0.0}
 # Name -> settings; what is not named is the default effort's.
 CONFIGURATIONS: dict[str, Row] = {
-    "mask only": {"masks_only": True},
-    "magnitude mask only": {"masks_only": True, "selector": "magnitude"},
+    **{f"{s} mask only": {"masks_only": True, "effort": "fast", "selector": s} for s in SELECTORS},
     "fast": {"effort": "fast"},
     "default": {},
     "max": {"effort": "max"},
@@ -51,7 +51,7 @@ CONFIGURATIONS: dict[str, Row] = {
     "block, single": {"joint": False},
     "block, joint, one block a solve": {"solve_layers": 1},
     "model": {"horizon": "model"},
-    "magnitude": {"selector": "magnitude"},
+    **{f"{s} mask": {"selector": s} for s in ("magnitude", "sparsegpt")},
     "targets input": {"targets": "input"},
     "targets half": {"targets": 0.5},
     "targets auto": {"targets": "auto", "held_back": 0.125},
@@ -60,6 +60,8 @@ CONFIGURATIONS: dict[str, Row] = {
     "diagonal preconditioner": {"preconditioner": "diagonal"},
     "no preconditioner": {"preconditioner": "none"},
     "30 CG": {"cg_steps": 30},
+    "two Newton steps": {"newton_steps": 2},
+    "two Newton steps, vectors": {"newton_steps": 2, "variables": "all"},
     "vectors too": {"variables": "all"},
     "norms re-estimated": {"reestimate_norms": True},
     "final pass": {"final_steps": 1},

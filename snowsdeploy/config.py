@@ -130,7 +130,7 @@ class RunConfig(ModelSettings, PruneSettings, ValidateSettings):
 EFFORTS: dict[str, dict[str, Any]] = {
     "fast": {"horizon": 0, "joint": False, "targets": "input", "newton_steps": 0},
     "default": {},
-    "max": {"newton_steps": 2, "cg_steps": 20, "final_steps": 2, "variables": "all"},
+    "max": {"newton_steps": 2, "final_steps": 2, "variables": "all"},
 }
 
 
