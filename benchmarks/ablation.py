@@ -38,7 +38,7 @@ from snowsdeploy.validation.ort import OrtSession
 from snowsdeploy_exporters import OnnxExporter
 
 Row = dict[str, Any]
-PAPER = {"joint": False, "targets": "input", "selector": "magnitude", "sensitivity": 0.0}
+PAPER = {"variables": "weights", "joint": False, "targets": "input", "selector": "magnitude", "sensitivity": 0.0}
 # Name -> settings; what is not named is the default effort's.
 CONFIGURATIONS: dict[str, Row] = {
     **{f"{s} mask only": {"masks_only": True, "effort": "fast", "selector": s} for s in SELECTORS},
@@ -61,8 +61,8 @@ CONFIGURATIONS: dict[str, Row] = {
     "no preconditioner": {"preconditioner": "none"},
     "30 CG": {"cg_steps": 30},
     "two Newton steps": {"newton_steps": 2},
-    "two Newton steps, vectors": {"newton_steps": 2, "variables": "all"},
-    "vectors too": {"variables": "all"},
+    "weights only": {"variables": "weights"},
+    "curvature on all images": {"curvature_samples": "all"},
     "norms re-estimated": {"reestimate_norms": True},
     "final pass": {"final_steps": 1},
     "bfloat16 products": {"products": "bfloat16"},

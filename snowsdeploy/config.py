@@ -61,9 +61,9 @@ class PruneSettings(Settings):
         sensitivity: Share of the model's output curvature in the measure of an error at a block's end.
         newton_steps: Newton steps a unit; 0 leaves the exact masked least-squares solution of each layer.
         cg_steps: Curvature products a Newton step.
-        curvature_samples: Images in a curvature product, all when not given; the gradient always sees all.
+        curvature_samples: Images in a curvature product, or `all`; the gradient always sees all.
         products: Precision of curvature products; bfloat16 only where its measured error is small.
-        variables: `all`: biases, normalisation scales and shifts vary too.
+        variables: `all`: biases, normalisation scales and shifts vary too, which costs nothing at inference; or `weights`.
         reestimate_norms: Move batch normalisation statistics after the units are solved, where it helps.
         final_steps: Newton steps of a final pass over all kept weights towards the dense outputs; 0 leaves it out.
     """
@@ -86,9 +86,9 @@ class PruneSettings(Settings):
     preconditioner: Literal["none", "diagonal", "cholesky", "kronecker"] = "kronecker"
     newton_steps: Annotated[int, Field(ge=0)] = 1
     cg_steps: Annotated[int, Field(ge=1)] = 10
-    curvature_samples: Annotated[int, Field(ge=1)] | None = None
+    curvature_samples: Annotated[int, Field(ge=1)] | Literal["all"] = 512
     products: Literal["float32", "bfloat16"] = "float32"
-    variables: Literal["weights", "all"] = "weights"
+    variables: Literal["weights", "all"] = "all"
     reestimate_norms: bool = False
     final_steps: Annotated[int, Field(ge=0)] = 0
     batch_size: Annotated[int, Field(ge=1)] = 64
@@ -130,7 +130,7 @@ class RunConfig(ModelSettings, PruneSettings, ValidateSettings):
 EFFORTS: dict[str, dict[str, Any]] = {
     "fast": {"horizon": 0, "joint": False, "targets": "input", "newton_steps": 0},
     "default": {},
-    "max": {"newton_steps": 2, "final_steps": 2, "variables": "all"},
+    "max": {"newton_steps": 2, "final_steps": 2, "curvature_samples": "all"},
 }
 
 

@@ -250,7 +250,7 @@ def make_plan(settings: PruneSettings, batches: int) -> Plan:
         targets=_target_share(settings.targets),
         newton=None if exact else newton,
         curvature=settings.curvature,
-        curvature_batches=max(1, curvature // settings.batch_size) if curvature else None,
+        curvature_batches=None if curvature == "all" else max(1, curvature // settings.batch_size),
         preconditioner=settings.preconditioner,
         free=settings.variables == "all",
         reduced=torch.bfloat16 if settings.products == "bfloat16" else None,

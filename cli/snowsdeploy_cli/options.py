@@ -90,12 +90,12 @@ Preconditioner = Annotated[
 ]
 NewtonSteps = Annotated[_Count, _option(_PRUNING, "Newton steps a solve; 0: exact least squares only.", default="1")]
 CgSteps = Annotated[_Count, _option(_PRUNING, "Curvature products a Newton step.", default="10")]
-CurvatureSamples = Annotated[_Count, _option(_PRUNING, "Images in a curvature product; all when not given.")]
+CurvatureSamples = Annotated[_Text, _option(_PRUNING, "Images in a curvature product.", default="512", metavar="N|all")]
 Products = Annotated[
     _Text, _option(_PRUNING, "Precision of the products, if near.", default="float32", metavar="float32|bfloat16")
 ]
 Variables = Annotated[
-    _Text, _option(_PRUNING, "all: biases and normalisations too.", default="weights", metavar="weights|all")
+    _Text, _option(_PRUNING, "all: biases and normalisations too.", default="all", metavar="weights|all")
 ]
 ReestimateNorms = Annotated[
     _Flag, _option(_PRUNING, "Re-estimate batch normalisation, if it helps.", "--reestimate-norms")
