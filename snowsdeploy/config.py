@@ -63,7 +63,7 @@ class PruneSettings(Settings):
         cg_steps: Curvature products a Newton step.
         curvature_samples: Images in a curvature product, or `all`; the gradient always sees all.
         products: Precision of curvature products; bfloat16 only where its measured error is small.
-        variables: `all`: biases, normalisation scales and shifts vary too, which costs nothing at inference; or `weights`.
+        variables: `all`: biases, normalisation scales and shifts vary too, free at inference; or `weights`.
         reestimate_norms: Move batch normalisation statistics after the units are solved, where it helps.
         final_steps: Newton steps of a final pass over all kept weights towards the dense outputs; 0 leaves it out.
     """
