@@ -63,4 +63,4 @@ def test_resnet20_at_default_effort(monkeypatch: pytest.MonkeyPatch, real_data: 
 def test_deit_tiny_at_default_effort(monkeypatch: pytest.MonkeyPatch, real_data: Path, tmp_path: Path) -> None:
     report = run(monkeypatch, real_data, tmp_path / "run", DEIT)
     assert len(report.prune.pruned) == 48
-    assert top1(report)[1] >= 56
+    assert top1(report)[1] >= 60
