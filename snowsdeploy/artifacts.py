@@ -1,7 +1,8 @@
 """The values that flow between the stages; each is frozen and round-trips through JSON.
 
 Checkpoint* -> Program* -> ImageSet* -> Masks* -> PruneReport (+ weights*) -> OnnxArtifact (dense, sparse)
-  -> SparsityEvidence, Parity, Accuracy, Latency -> Report -> Verdict; the starred ones hold tensors and live elsewhere.
+  -> Variant (SparsityEvidence, Parity, Accuracy, Latency) for each precision -> Report -> Verdict; the starred ones
+hold tensors and live elsewhere.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 SCHEMA_VERSION: Literal[1] = 1
 Tristate = Literal["yes", "no", "unknown"]
+Role = Literal["dense", "sparse"]
+Precision = Literal["fp32", "fp16", "int8"]
 
 
 class Artifact(BaseModel):
@@ -155,14 +158,20 @@ class PruneReport(Artifact):
 
 
 class OnnxArtifact(Artifact):
-    """One exported file; each `output_names` entry is a tensor, in the order of the program's outputs."""
+    """One exported file; each `output_names` entry is a tensor, in the order of the program's outputs.
+
+    Attributes:
+        precision: Of its matrix products and convolutions.
+        kept: Nodes that a conversion left in FP32 -> why.
+    """
 
     path: Path
-    role: Literal["dense", "sparse"]
+    role: Role
     sha256: str
     size_bytes: int
     opset: int
-    precision: Literal["fp32"] = "fp32"
+    precision: Precision = "fp32"
+    kept: dict[str, str] = Field(default_factory=dict)
     input_name: str
     output_names: tuple[str, ...]
     metadata: dict[str, str] = Field(default_factory=dict)
@@ -200,11 +209,38 @@ class LayerSparsity(Artifact):
     note: str = ""
 
 
-class ExportReport(Artifact):
-    """The export stage: both files."""
+class FilePair(Artifact):
+    """The dense and the sparse file of one precision."""
 
     dense: OnnxArtifact
     sparse: OnnxArtifact
+
+    @property
+    def precision(self) -> Precision:
+        """Of both."""
+        return self.sparse.precision
+
+
+class ExportReport(Artifact):
+    """The export stage: a pair of files for each precision; FP32, from which the others are made, is always there.
+
+    Attributes:
+        pairs: FP32 first.
+        asked: The precisions that the user asked for; only these are judged.
+    """
+
+    pairs: tuple[FilePair, ...]
+    asked: tuple[Precision, ...] = ("fp32",)
+
+    @property
+    def fp32(self) -> FilePair:
+        """The files that every other precision is compared with."""
+        return self.pairs[0]
+
+    @property
+    def judged(self) -> tuple[FilePair, ...]:
+        """The pairs that were asked for."""
+        return tuple(pair for pair in self.pairs if pair.precision in self.asked)
 
 
 class SparsityEvidence(Artifact):
@@ -298,7 +334,11 @@ class Agreement(Artifact):
 
 
 class Accuracy(Artifact):
-    """Dense and sparse, both measured from their ONNX files. The labelled parts are None without labels."""
+    """Dense in FP32 and sparse, both measured from their ONNX files. The labelled parts are None without labels.
+
+    Attributes:
+        same_precision_top1: The dense file in the sparse file's precision: what the precision alone costs.
+    """
 
     data: DataInfo
     provider: str
@@ -306,6 +346,7 @@ class Accuracy(Artifact):
     sparse_top1: Proportion | None = None
     dense_top5: Proportion | None = None
     sparse_top5: Proportion | None = None
+    same_precision_top1: Proportion | None = None
     paired: PairedTest | None = None
     agreement: Agreement
 
@@ -383,8 +424,28 @@ class Environment(Artifact):
     versions: dict[str, str]
 
 
+class Variant(Artifact):
+    """One precision: its files and what was measured on them. What was not measured is None."""
+
+    dense: OnnxArtifact
+    sparse: OnnxArtifact
+    sparsity: SparsityEvidence | None = None
+    parity: Parity | None = None
+    accuracy: Accuracy | None = None
+    latency: Latency | None = None
+
+    @property
+    def precision(self) -> Precision:
+        """Of both files."""
+        return self.sparse.precision
+
+
 class Report(Artifact):
-    """Everything a run has shown. A stage that did not run is None."""
+    """Everything a run has shown.
+
+    Attributes:
+        variants: One for each precision that was asked for.
+    """
 
     schema_version: Literal[1] = SCHEMA_VERSION
     created: str
@@ -393,12 +454,7 @@ class Report(Artifact):
     source: SourceInfo
     preprocessing: Preprocessing
     prune: PruneReport
-    dense: OnnxArtifact | None = None
-    sparse: OnnxArtifact | None = None
-    sparsity: SparsityEvidence | None = None
-    parity: Parity | None = None
-    accuracy: Accuracy | None = None
-    latency: Latency | None = None
+    variants: tuple[Variant, ...] = ()
     warnings: tuple[str, ...] = ()
     seconds: dict[str, float] = Field(default_factory=dict)
     peak_memory_bytes: int | None = None

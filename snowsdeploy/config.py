@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from snowsdeploy.artifacts import Precision
 from snowsdeploy.errors import UsageError
 from snowsdeploy.sparsity.pattern import Pattern
 
@@ -118,10 +119,21 @@ class ValidateSettings(Settings):
     policy: Path | None = None
 
 
-class RunConfig(ModelSettings, PruneSettings, ValidateSettings):
-    """The main job."""
+class ExportSettings(Settings):
+    """Which files are written.
+
+    Attributes:
+        opset: ONNX operator set.
+        precision: A dense and a sparse file for each; FP32 is always written, since the others are made from it.
+    """
 
     opset: Annotated[int, Field(ge=18, le=23)] = 20
+    precision: Annotated[tuple[Precision, ...], Field(min_length=1)] = ("fp32",)
+
+
+class RunConfig(ModelSettings, PruneSettings, ExportSettings, ValidateSettings):
+    """The main job."""
+
     out: Path
     force: bool = False
     resume: bool = False

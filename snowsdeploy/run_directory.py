@@ -5,7 +5,9 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
+from snowsdeploy.artifacts import Precision, Role
 from snowsdeploy.errors import OutputError
 
 
@@ -30,15 +32,20 @@ class RunDirectory:
         """The pruning stage's report."""
         return self.path / "prune.json"
 
-    @property
-    def dense(self) -> Path:
-        """The dense ONNX file."""
-        return self.path / "dense.onnx"
+    def onnx(self, role: Role, precision: Precision = "fp32") -> Path:
+        """An ONNX file: `dense.onnx`, `model.onnx`, `dense.fp16.onnx` ..."""
+        stem = "dense" if role == "dense" else "model"
+        return self.path / (f"{stem}.onnx" if precision == "fp32" else f"{stem}.{precision}.onnx")
 
     @property
-    def sparse(self) -> Path:
-        """The sparse ONNX file."""
-        return self.path / "model.onnx"
+    def onnx_files(self) -> tuple[Path, ...]:
+        """Every ONNX file that a run may leave."""
+        return tuple(self.onnx(role, precision) for role in get_args(Role) for precision in get_args(Precision))
+
+    def remove_exports(self) -> None:
+        """Remove them, where they are."""
+        for path in self.onnx_files:
+            path.unlink(missing_ok=True)
 
     @property
     def export(self) -> Path:
@@ -71,8 +78,7 @@ class RunDirectory:
             self.program,
             self.weights,
             self.prune,
-            self.dense,
-            self.sparse,
+            *self.onnx_files,
             self.export,
             self.report,
             self.summary,

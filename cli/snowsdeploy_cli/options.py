@@ -104,6 +104,9 @@ FinalSteps = Annotated[_Count, _option(_PRUNING, "Newton steps over the whole mo
 BatchSize = Annotated[_Count, _option(_PRUNING, "Images in memory at once.", default="64")]
 
 Opset = Annotated[_Count, _option(_CHECKS, "ONNX operator set.", default="20")]
+Precision = Annotated[
+    _Texts, _option(_CHECKS, "Files to make and judge; a list, or repeated.", default="fp32", metavar="fp32,fp16,int8")
+]
 Provider = Annotated[
     _Text, _option(_CHECKS, "Where the files run; never falls back.", default="cpu", metavar="cpu|cuda|tensorrt")
 ]
@@ -167,6 +170,7 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "std": lambda text: _numbers("--std", text, float),
     "input_size": _size,
     "latency_batch": lambda texts: _numbers("--latency-batch", ",".join(texts), int),
+    "precision": lambda texts: tuple(",".join(texts).split(",")),
     "model_arg": lambda texts: dict(_pair(text) for text in texts),
 }
 

@@ -1,5 +1,5 @@
 """Program -> files for deployment."""
 
-from snowsdeploy_exporters.onnx_fp32 import OnnxExporter
+from snowsdeploy_exporters.onnx_exporter import OnnxExporter
 
 __all__ = ["OnnxExporter"]

@@ -9,9 +9,13 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from snowsdeploy.artifacts import Precision
 from snowsdeploy.errors import UsageError
 
 Share = Annotated[float, Field(ge=0, le=1)]
+Limit = Annotated[float, Field(gt=0)]
+# FP32 differs by the order of sums; FP16 keeps 11 bits, INT8 8: what a sound conversion of a whole model reaches
+PARITY_LIMITS: dict[Precision, float] = {"fp32": 1e-4, "fp16": 1e-2, "int8": 0.2}
 
 
 class GatePolicy(BaseModel):
@@ -22,7 +26,8 @@ class GatePolicy(BaseModel):
         min_top1: Sparse top-1, 0 to 1. Needs labels.
         min_top1_agreement: Share of images on which both models choose the same class; judged when there are no labels.
         min_coverage: Share of all convolution and matrix-product weights that lie in layers with the pattern.
-        max_parity_error: Relative L2 error of PyTorch against ONNX, any output and batch size.
+        max_parity_error: Relative L2 error of PyTorch against ONNX, any output and batch size; one number, or one for
+            each precision, where a precision that is not in the table is not judged.
         min_speedup: Dense over sparse median latency, every batch size.
         max_latency_ms: Median latency of the sparse file, every batch size.
         required_provider: The provider that must have run every node: cpu, cuda or tensorrt.
@@ -35,11 +40,16 @@ class GatePolicy(BaseModel):
     min_top1: Share | None = None
     min_top1_agreement: Share | None = 0.9
     min_coverage: Share | None = 0.5
-    max_parity_error: Annotated[float, Field(gt=0)] | None = 1e-4
+    max_parity_error: Limit | dict[Precision, Limit] | None = Field(default_factory=lambda: dict(PARITY_LIMITS))
     min_speedup: Annotated[float, Field(gt=0)] | None = None
     max_latency_ms: Annotated[float, Field(gt=0)] | None = None
     required_provider: str | None = None
     strict_intervals: bool = False
+
+    def parity_limit(self, precision: Precision) -> float | None:
+        """What `max_parity_error` says of a precision."""
+        limit = self.max_parity_error
+        return limit.get(precision) if isinstance(limit, dict) else limit
 
 
 def load_policy(path: Path) -> GatePolicy:

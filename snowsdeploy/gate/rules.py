@@ -1,21 +1,21 @@
-"""The rules: pure functions of a report and a limit."""
+"""The rules: pure functions of one precision's measurements and a limit."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from typing import Literal
 
-from snowsdeploy.artifacts import Proportion, Report, RuleResult
+from snowsdeploy.artifacts import Proportion, Report, RuleResult, Variant
 from snowsdeploy.gate.policy import GatePolicy
 
 Outcome = Literal["pass", "fail", "inconclusive"]
-Rule = Callable[[Report, GatePolicy], Iterator[RuleResult]]
+Rule = Callable[[Variant, Report, GatePolicy], Iterator[RuleResult]]
 
 
-def layout(report: Report, policy: GatePolicy) -> Iterator[RuleResult]:
+def layout(variant: Variant, report: Report, policy: GatePolicy) -> Iterator[RuleResult]:
     """Every pruned layer holds the pattern in the sparse file; cannot be switched off."""
     del policy
-    evidence, wanted = report.sparsity, [d.name for d in report.prune.pruned]
+    evidence, wanted = variant.sparsity, [d.name for d in report.prune.pruned]
     limit = f"{len(wanted)} of {len(wanted)} layers {report.prune.pattern}"
     if evidence is None:
         yield _missing("layout", limit, "the layout was not checked")
@@ -27,39 +27,42 @@ def layout(report: Report, policy: GatePolicy) -> Iterator[RuleResult]:
     yield _result("layout", measured, limit, passed=not broken, reason=", ".join(broken[:5]))
 
 
-def coverage(report: Report, policy: GatePolicy) -> Iterator[RuleResult]:
+def coverage(variant: Variant, report: Report, policy: GatePolicy) -> Iterator[RuleResult]:
     """Enough of the model's weights are in layers with the pattern."""
+    del report
     limit = policy.min_coverage
     if limit is None:
         return
     text = f">= {limit:.0%} of weights"
-    if report.sparsity is None:
+    if variant.sparsity is None:
         yield _missing("coverage", text, "the layout was not checked")
         return
-    value = report.sparsity.coverage
+    value = variant.sparsity.coverage
     yield _result("coverage", f"{value:.1%}", text, passed=value >= limit)
 
 
-def parity(report: Report, policy: GatePolicy) -> Iterator[RuleResult]:
+def parity(variant: Variant, report: Report, policy: GatePolicy) -> Iterator[RuleResult]:
     """The ONNX file computes what PyTorch computes."""
-    limit = policy.max_parity_error
+    del report
+    limit = policy.parity_limit(variant.precision)
     if limit is None:
         return
     text = f"<= {limit:.0e} relative"
-    if report.parity is None:
+    if variant.parity is None:
         yield _missing("parity", text, "parity was not measured")
         return
-    value = report.parity.worst_relative_l2
+    value = variant.parity.worst_relative_l2
     yield _result("parity", f"{value:.1e}", text, passed=value <= limit)
 
 
-def accuracy_drop(report: Report, policy: GatePolicy) -> Iterator[RuleResult]:
+def accuracy_drop(variant: Variant, report: Report, policy: GatePolicy) -> Iterator[RuleResult]:
     """Sparse top-1 is not far below dense."""
+    del report
     limit = policy.max_accuracy_drop
     if limit is None:
         return
     text = f"<= {limit:g} points"
-    accuracy = report.accuracy
+    accuracy = variant.accuracy
     if accuracy is None:
         yield _missing("accuracy drop", text, "accuracy was not measured; pass --eval-data")
     elif accuracy.paired is not None:
@@ -69,37 +72,40 @@ def accuracy_drop(report: Report, policy: GatePolicy) -> Iterator[RuleResult]:
         yield RuleResult(rule="accuracy drop", measured=measured, limit=text, verdict=outcome[0], reason=outcome[1])
 
 
-def top1(report: Report, policy: GatePolicy) -> Iterator[RuleResult]:
+def top1(variant: Variant, report: Report, policy: GatePolicy) -> Iterator[RuleResult]:
     """Sparse top-1 is high enough."""
+    del report
     limit = policy.min_top1
     if limit is None:
         return
     text = f">= {limit:.2%}"
-    value = report.accuracy.sparse_top1 if report.accuracy else None
+    value = variant.accuracy.sparse_top1 if variant.accuracy else None
     if value is None:
         yield _missing("top-1", text, "accuracy needs labelled --eval-data")
         return
     yield _proportion("top-1", value, limit, text, strict=policy.strict_intervals)
 
 
-def top1_agreement(report: Report, policy: GatePolicy) -> Iterator[RuleResult]:
+def top1_agreement(variant: Variant, report: Report, policy: GatePolicy) -> Iterator[RuleResult]:
     """Without labels: both models choose the same class often enough."""
+    del report
     limit = policy.min_top1_agreement
-    if limit is None or report.accuracy is None or report.accuracy.paired is not None:
+    if limit is None or variant.accuracy is None or variant.accuracy.paired is not None:
         return
-    value = report.accuracy.agreement.top1
+    value = variant.accuracy.agreement.top1
     yield _proportion("top-1 agreement", value, limit, f">= {limit:.1%}", strict=policy.strict_intervals)
 
 
-def speedup(report: Report, policy: GatePolicy) -> Iterator[RuleResult]:
+def speedup(variant: Variant, report: Report, policy: GatePolicy) -> Iterator[RuleResult]:
     """The sparse file is faster, at every batch size; judged by the interval."""
+    del report
     limit = policy.min_speedup
     if limit is None:
         return
-    if report.latency is None:
+    if variant.latency is None:
         yield _missing("speed-up", f">= {limit:g}x", "latency was not measured")
         return
-    for ratio in report.latency.ratios:
+    for ratio in variant.latency.ratios:
         outcome: Outcome = "pass" if ratio.low >= limit else "fail" if ratio.high < limit else "inconclusive"
         yield RuleResult(
             rule=f"speed-up, batch {ratio.batch}",
@@ -110,29 +116,31 @@ def speedup(report: Report, policy: GatePolicy) -> Iterator[RuleResult]:
         )
 
 
-def latency(report: Report, policy: GatePolicy) -> Iterator[RuleResult]:
+def latency(variant: Variant, report: Report, policy: GatePolicy) -> Iterator[RuleResult]:
     """The sparse file's median latency is low enough, at every batch size."""
+    del report
     limit = policy.max_latency_ms
     if limit is None:
         return
-    if report.latency is None:
+    if variant.latency is None:
         yield _missing("latency", f"<= {limit:g} ms", "latency was not measured")
         return
-    for row in report.latency.series:
+    for row in variant.latency.series:
         if row.role == "sparse":
             name, passed = f"latency, batch {row.batch}", row.p50_ms <= limit
             yield _result(name, f"{row.p50_ms:.2f} ms", f"<= {limit:g} ms", passed=passed)
 
 
-def provider(report: Report, policy: GatePolicy) -> Iterator[RuleResult]:
+def provider(variant: Variant, report: Report, policy: GatePolicy) -> Iterator[RuleResult]:
     """The required provider ran every node."""
+    del report
     wanted = policy.required_provider
     if wanted is None:
         return
-    if report.latency is None:
+    if variant.latency is None:
         yield _missing("provider", wanted, "latency was not measured")
         return
-    placed = report.latency.providers
+    placed = variant.latency.providers
     normal = {name.removesuffix("ExecutionProvider").lower(): count for name, count in placed.items()}
     measured = ", ".join(f"{name} {count} nodes" for name, count in normal.items())
     yield _result("provider", measured, f"{wanted} only", passed=set(normal) == {wanted.lower()})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import jinja2
 
-from snowsdeploy.artifacts import LatencySeries, Proportion, Report
+from snowsdeploy.artifacts import LatencySeries, Proportion, Report, Variant
 
 
 def render_markdown(report: Report) -> str:
@@ -16,9 +16,9 @@ def render_markdown(report: Report) -> str:
         keep_trailing_newline=True,
     )
 
-    def series(role: str, batch: int) -> LatencySeries:
-        assert report.latency is not None
-        return next(s for s in report.latency.series if (s.role, s.batch) == (role, batch))
+    def series(variant: Variant, role: str, batch: int) -> LatencySeries:
+        assert variant.latency is not None
+        return next(s for s in variant.latency.series if (s.role, s.batch) == (role, batch))
 
     return environment.get_template("summary.md.j2").render(report=report, pct=_percent, series=series)
 

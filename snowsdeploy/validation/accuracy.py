@@ -22,19 +22,30 @@ def measure_accuracy(
     sparse: OrtSession,
     images: ImageSet,
     batch_size: int,
+    *,
+    same_precision: OrtSession | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Accuracy:
-    """Run both files over all images; the first output is taken as logits `[batch, classes]`.
+    """Run the files over all images; the first output is taken as logits `[batch, classes]`.
+
+    Args:
+        dense: The dense file in FP32.
+        sparse: The sparse file.
+        images: With labels or without.
+        batch_size: Images a call.
+        same_precision: The dense file in the sparse file's precision, when that is not FP32.
+        progress: Told `(done, total)` images.
 
     Raises:
         DataError: The labels do not fit the number of classes, or the output is not one vector an image.
         NumericsError: An output is NaN or Inf.
     """
-    pairs = []
+    sessions = [session for session in (dense, sparse, same_precision) if session is not None]
+    parts = []
     for batch in images.batches(batch_size):
-        pairs.append([_logits(session, batch.numpy()) for session in (dense, sparse)])
-        progress(min(len(pairs) * batch_size, len(images)), len(images))
-    a, b = (np.concatenate([pair[side] for pair in pairs]) for side in (0, 1))
+        parts.append([_logits(session, batch.numpy()) for session in sessions])
+        progress(min(len(parts) * batch_size, len(images)), len(images))
+    a, b, *other = (np.concatenate(side) for side in zip(*parts, strict=True))
     result = Accuracy(data=images.info, provider=sparse.provider.name, agreement=agreement(a, b))
     if images.labels is None:
         return result
@@ -52,6 +63,8 @@ def measure_accuracy(
         "sparse_top1": proportion(int(right_b.sum()), len(labels)),
         "paired": paired_test(right_a, right_b),
     }
+    if other:
+        update["same_precision_top1"] = proportion(int((other[0].argmax(1) == labels).sum()), len(labels))
     if classes > 5:
         update["dense_top5"] = proportion(_top5(a, labels), len(labels))
         update["sparse_top5"] = proportion(_top5(b, labels), len(labels))

@@ -12,14 +12,18 @@ from snowsdeploy_cli import options as o
 RunFolder = Annotated[Path, typer.Argument(help="Run directory that `prune` or `prune-export` left.")]
 
 
-def command(run: RunFolder, opset: o.Opset = None, quiet: o.Quiet = False) -> None:
-    """Write dense.onnx and model.onnx from a pruning run, and check the layout in the file."""
+def command(run: RunFolder, opset: o.Opset = None, precision: o.Precision = None, quiet: o.Quiet = False) -> None:
+    """Write the ONNX files of a pruning run, and check the layout in each."""
+    given = o.parse_options({"opset": opset, "precision": precision})
+
+    from snowsdeploy.config import ExportSettings, build_config
     from snowsdeploy.pipeline import export
     from snowsdeploy_cli.console import make_console
     from snowsdeploy_cli.progress import ConsoleObserver
     from snowsdeploy_cli.render import print_files
     from snowsdeploy_exporters import OnnxExporter
 
+    settings = build_config(ExportSettings, given)
     with ConsoleObserver(make_console(stderr=True), quiet=quiet) as observer:
-        artifacts = export(run, OnnxExporter(opset or OnnxExporter.opset), observer)
-    print_files(make_console(), [artifacts.dense, artifacts.sparse])
+        artifacts = export(run, OnnxExporter(settings.opset), settings.precision, observer)
+    print_files(make_console(), [file for pair in artifacts.pairs for file in (pair.dense, pair.sparse)])

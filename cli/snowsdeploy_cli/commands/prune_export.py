@@ -47,6 +47,7 @@ def command(
     final_steps: o.FinalSteps = None,
     batch_size: o.BatchSize = None,
     opset: o.Opset = None,
+    precision: o.Precision = None,
     provider: o.Provider = None,
     eval_batch: o.EvalBatch = None,
     latency_batch: o.LatencyBatch = None,

@@ -15,21 +15,20 @@ from snowsdeploy_cli.render.verdict import print_verdict
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from snowsdeploy.artifacts import Accuracy, Latency, Proportion, Report
+    from snowsdeploy.artifacts import Accuracy, Latency, Proportion, Report, Variant
 
 
 def print_summary(console: Console, report: Report, folder: Path) -> None:
     """Layers, accuracy, latency, files, gates, and the verdict last, where the eye is."""
     _print_layers(console, report)
-    if report.accuracy is not None:
-        _print_accuracy(console, report.accuracy)
-    if report.latency is not None:
-        _print_latency(console, report.latency)
+    for variant in report.variants:
+        _print_variant(console, variant, report)
     for warning in report.warnings:
         say(console, f"warning: {warning}", style="yellow")
     memory = f"; peak memory {report.peak_memory_bytes / 2**30:.1f} GiB" if report.peak_memory_bytes else ""
     say(console, ", ".join(f"{stage} {value:.0f} s" for stage, value in report.seconds.items()) + memory)
-    say(console, f"Written to {folder}: model.onnx, dense.onnx, report.json, summary.md")
+    names = [file.path.name for variant in report.variants for file in (variant.sparse, variant.dense)]
+    say(console, f"Written to {folder}: {', '.join([*names, 'report.json', 'summary.md'])}")
     if report.verdict is not None:
         print_verdict(console, report.verdict)
 
@@ -40,13 +39,26 @@ def _print_layers(console: Console, report: Report) -> None:
     console.print()
     say(console, f"{name}: {pruned} of {total} layers pruned to {report.prune.pattern}", style="bold")
     print_kept_dense(console, report.prune.decisions)
-    if report.sparsity is not None:
-        valid = len({row.name for row in report.sparsity.layers if row.layout_valid} & set(report.sparsity.expected))
-        share = f"{report.sparsity.coverage:.1%} of all weights of convolutions and matrix products"
-        say(console, f"In model.onnx {valid} of {pruned} hold the layout: {share}.")
-    if report.parity is not None:
-        error = report.parity.worst_relative_l2
+
+
+def _print_variant(console: Console, variant: Variant, report: Report) -> None:
+    name = variant.sparse.path.name
+    if len(report.variants) > 1:
+        console.print()
+        say(console, f"{variant.precision.upper()}, {name}, {variant.sparse.size_bytes / 2**20:.2f} MiB", style="bold")
+    if variant.sparse.kept:
+        say(console, f"{len(variant.sparse.kept)} nodes stay in FP32: {', '.join(variant.sparse.kept)}")
+    if (sparsity := variant.sparsity) is not None:
+        valid = len({row.name for row in sparsity.layers if row.layout_valid} & set(sparsity.expected))
+        share = f"{sparsity.coverage:.1%} of all weights of convolutions and matrix products"
+        say(console, f"In {name} {valid} of {len(sparsity.expected)} hold the layout: {share}.")
+    if variant.parity is not None:
+        error = variant.parity.worst_relative_l2
         say(console, f"PyTorch against ONNX Runtime: relative error at most {error:.1e}.")
+    if variant.accuracy is not None:
+        _print_accuracy(console, variant.accuracy)
+    if variant.latency is not None:
+        _print_latency(console, variant.latency)
 
 
 def _print_accuracy(console: Console, accuracy: Accuracy) -> None:
@@ -57,13 +69,17 @@ def _print_accuracy(console: Console, accuracy: Accuracy) -> None:
         if accuracy.dense_top5 is not None and accuracy.sparse_top5 is not None:
             table.add_row("top-5", _percent(accuracy.dense_top5), _percent(accuracy.sparse_top5))
         console.print(table)
+    if accuracy.same_precision_top1 is not None:
+        same = _plain(accuracy.same_precision_top1)
+        say(console, f"The dense model in this precision has top-1 {same}.")
     if (paired := accuracy.paired) is not None:
         drop = f"{paired.drop:.2f} points [{paired.drop_low:.2f}, {paired.drop_high:.2f}]"
         say(console, f"Top-1 drops by {drop}; McNemar p = {paired.p_value:.2g}.")
     else:
         say(console, f"{images} without labels: agreement with the dense model, no accuracy.")
-    same = accuracy.agreement
-    say(console, f"Both choose the same class on {_plain(same.top1)}; cosine {same.cosine:.3f}, KL {same.kl:.3g} nats.")
+    alike = accuracy.agreement
+    numbers = f"cosine {alike.cosine:.3f}, KL {alike.kl:.3g} nats"
+    say(console, f"Both choose the same class on {_plain(alike.top1)}; {numbers}.")
 
 
 def _print_latency(console: Console, latency: Latency) -> None:

@@ -24,7 +24,7 @@ from snowsdeploy.errors import ExportError, LayoutError
 from snowsdeploy.models.program import Program
 from snowsdeploy.sparsity.onnx_layout import LAYER_MAP_KEY, check_onnx, inspect_onnx
 from snowsdeploy.sparsity.pattern import Pattern
-from snowsdeploy_exporters import OnnxExporter, onnx_fp32
+from snowsdeploy_exporters import OnnxExporter, onnx_exporter
 from tests.exporters.nets import Ending, Equal, Folded, Twice, equal_weights, images, prune
 from tests.nets import TinyAttention, TinyCNN, make_program
 
@@ -289,7 +289,7 @@ def test_nothing_is_printed(
 
 
 def test_a_model_above_the_limit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(onnx_fp32, "PROTOBUF_LIMIT", 1000)
+    monkeypatch.setattr(onnx_exporter, "PROTOBUF_LIMIT", 1000)
     with pytest.raises(ExportError, match="one ONNX file") as caught:
         OnnxExporter().export(program_of("cnn"), tmp_path / "m.onnx", "dense", {})
     assert "2 GiB" in str(caught.value.allowed)

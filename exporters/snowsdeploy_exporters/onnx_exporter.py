@@ -1,4 +1,4 @@
-"""Program -> one ONNX file in FP32."""
+"""Program -> one ONNX file in FP32, and from that file the other precisions."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import json
 import logging
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import file_digest
 from pathlib import Path
-from typing import Literal
 
 import onnx
 import onnx_ir as ir
 import torch
+from torch import Tensor
 
-from snowsdeploy.artifacts import OnnxArtifact
+from snowsdeploy.artifacts import OnnxArtifact, Precision, Role
 from snowsdeploy.errors import ExportError
 from snowsdeploy.files import atomic_path
 from snowsdeploy.models.program import Program
@@ -41,9 +41,7 @@ class OnnxExporter:
 
     opset: int = 20
 
-    def export(
-        self, program: Program, path: Path, role: Literal["dense", "sparse"], metadata: Mapping[str, str]
-    ) -> OnnxArtifact:
+    def export(self, program: Program, path: Path, role: Role, metadata: Mapping[str, str]) -> OnnxArtifact:
         """Write one file with input `input`, outputs `output` (or `output_0` ...), batch dimension `batch`.
 
         Args:
@@ -65,21 +63,41 @@ class OnnxExporter:
         model.metadata_props[LAYER_MAP_KEY] = json.dumps(layers, sort_keys=True)
         _require_size(model)
         proto = ir.to_proto(model)
-        _check(proto)
-        with atomic_path(path) as temporary:
-            temporary.write_bytes(proto.SerializeToString(deterministic=True))
-        with path.open("rb") as stream:
-            digest = file_digest(stream, "sha256").hexdigest()
         return OnnxArtifact(
             path=path,
             role=role,
-            sha256=digest,
+            sha256=_write(proto, path),
             size_bytes=path.stat().st_size,
             opset=self.opset,
             input_name=proto.graph.input[0].name,
             output_names=tuple(o.name for o in proto.graph.output),
             metadata=dict(metadata),
         )
+
+    def convert(self, source: OnnxArtifact, path: Path, precision: Precision, images: Sequence[Tensor]) -> OnnxArtifact:
+        """Write an FP32 file in another precision; inputs and outputs stay FP32.
+
+        Args:
+            source: What `export` wrote.
+            path: The file to write; atomic.
+            precision: Not fp32.
+            images: Batches `[batch, C, H, W]` on which the ranges of activations are measured.
+
+        Raises:
+            ExportError: The model overflows in this precision, or the ONNX checker refuses the file.
+        """
+        from snowsdeploy_exporters.precision import CONVERTERS  # noqa: PLC0415 - loads ONNX Runtime's tools
+
+        with _quiet():
+            converted = CONVERTERS[precision](onnx.load(source.path), [batch.numpy() for batch in images])
+        update = {
+            "path": path,
+            "precision": precision,
+            "kept": converted.kept,
+            "sha256": _write(converted.model, path),
+            "size_bytes": path.stat().st_size,
+        }
+        return source.model_copy(update=update)
 
     def _convert(self, program: Program) -> ir.Model:
         try:
@@ -139,6 +157,15 @@ def _require_size(model: ir.Model) -> None:
         )
 
 
+def _write(proto: onnx.ModelProto, path: Path) -> str:
+    """Check and write; the file's digest."""
+    _check(proto)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(proto.SerializeToString(deterministic=True))
+    with path.open("rb") as stream:
+        return file_digest(stream, "sha256").hexdigest()
+
+
 def _check(proto: onnx.ModelProto) -> None:
     try:
         onnx.checker.check_model(proto, full_check=True)
@@ -149,7 +176,7 @@ def _check(proto: onnx.ModelProto) -> None:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """The exporter prints and warns about its own internals."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir", None)]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.CRITICAL)

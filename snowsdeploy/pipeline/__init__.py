@@ -1,0 +1,107 @@
+"""The main job and its stages as Python functions; the command line calls these and nothing else.
+
+    load -> prune -> export -> validate -> judge, a module each
+
+A run directory holds what each stage left: `program.pt2` (dense), `pruned.safetensors` and `prune.json`, `dense.onnx`
+and `model.onnx` (for other precisions `dense.fp16.onnx` and the like), `report.json` and `summary.md`. Exporters come
+in as values, so that the library never imports them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from snowsdeploy.artifacts import ExportReport, Precision, PruneReport, Report
+from snowsdeploy.config import RunConfig, ValidateSettings
+from snowsdeploy.gate.policy import GatePolicy, load_policy
+from snowsdeploy.pipeline.export import Exporter, export_programs, load_export
+from snowsdeploy.pipeline.load import load_program
+from snowsdeploy.pipeline.prune import load_run, make_plan, prune_model
+from snowsdeploy.pipeline.validate import validate_programs
+from snowsdeploy.progress import NullObserver, Observer
+from snowsdeploy.run_directory import RunDirectory
+from snowsdeploy.validation.probe import require_provider
+
+__all__ = ["Exporter", "export", "load_program", "make_plan", "prune", "prune_export", "validate"]
+
+
+def prune_export(config: RunConfig, exporter: Exporter, observer: Observer | None = None, command: str = "") -> Report:
+    """Checkpoint -> pruned, verified ONNX model, its evidence and verdict.
+
+    Args:
+        config: All settings.
+        exporter: Writes the ONNX files.
+        observer: Told about progress.
+        command: Recorded in the report, for repeating the run.
+
+    Raises:
+        SnowsDeployError: Any of its subclasses; see `snowsdeploy.errors`.
+    """
+    observer = observer or NullObserver()
+    policy = load_policy(config.policy) if config.policy else GatePolicy()
+    run = RunDirectory(config.out)
+    program, pruned, report = prune_model(config, run, observer)
+    seconds = {"prune": report.seconds}
+    started = time.perf_counter()
+    artifacts = export_programs(program, pruned, report, run, exporter, precisions=config.precision, observer=observer)
+    seconds["export"] = time.perf_counter() - started
+    return validate_programs(
+        pruned, report, artifacts, run, config, policy=policy, observer=observer, command=command, seconds=seconds
+    )
+
+
+def prune(config: RunConfig, observer: Observer | None = None) -> PruneReport:
+    """The pruning stage alone; leaves `program.pt2`, `pruned.safetensors` and `prune.json`.
+
+    Raises:
+        SnowsDeployError: As `prune_export`.
+    """
+    run = RunDirectory(config.out)
+    return prune_model(config, run, observer or NullObserver())[2]
+
+
+def export(
+    folder: Path, exporter: Exporter, precisions: Sequence[Precision] = ("fp32",), observer: Observer | None = None
+) -> ExportReport:
+    """The export stage alone, on what `prune` left.
+
+    Raises:
+        SnowsDeployError: As `prune_export`.
+    """
+    run = RunDirectory(folder)
+    program, pruned, report = load_run(run)
+    return export_programs(
+        program, pruned, report, run, exporter, precisions=precisions, observer=observer or NullObserver()
+    )
+
+
+def validate(
+    folder: Path,
+    settings: ValidateSettings,
+    *,
+    policy: GatePolicy,
+    observer: Observer | None = None,
+    command: str = "",
+) -> Report:
+    """The validation stage alone, on what `prune` and `export` left.
+
+    Raises:
+        SnowsDeployError: As `prune_export`.
+    """
+    run = RunDirectory(folder)
+    require_provider(settings.provider)
+    _, pruned, report = load_run(run)
+    artifacts = load_export(run)
+    return validate_programs(
+        pruned,
+        report,
+        artifacts,
+        run,
+        settings,
+        policy=policy,
+        observer=observer or NullObserver(),
+        command=command,
+        seconds={"prune": report.seconds},
+    )

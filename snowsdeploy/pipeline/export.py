@@ -1,0 +1,136 @@
+"""The export stage: a dense and a sparse file for each precision, the layout proven in every sparse one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from hashlib import file_digest
+from pathlib import Path
+from typing import Protocol
+
+from torch import Tensor
+
+from snowsdeploy.artifacts import (
+    ExportReport,
+    FilePair,
+    OnnxArtifact,
+    Precision,
+    PruneReport,
+    Role,
+)
+from snowsdeploy.data.open import open_images
+from snowsdeploy.errors import DataError, OutputError
+from snowsdeploy.files import write_text_atomic
+from snowsdeploy.models.program import Program
+from snowsdeploy.progress import Observer
+from snowsdeploy.run_directory import RunDirectory
+from snowsdeploy.sparsity.onnx_layout import check_onnx
+from snowsdeploy.sparsity.pattern import Pattern
+from snowsdeploy.validation.environment import installed_versions
+
+CONVERSION_IMAGES, CONVERSION_BATCH = 128, 8  # what ranges of activations are measured on
+
+
+class Exporter(Protocol):
+    """Writes a program to a file, and that file in other precisions."""
+
+    def export(self, program: Program, path: Path, role: Role, metadata: Mapping[str, str]) -> OnnxArtifact:
+        """See `snowsdeploy_exporters.OnnxExporter`."""
+
+    def convert(self, source: OnnxArtifact, path: Path, precision: Precision, images: Sequence[Tensor]) -> OnnxArtifact:
+        """See `snowsdeploy_exporters.OnnxExporter`."""
+
+
+def export_programs(
+    program: Program,
+    pruned: Program,
+    report: PruneReport,
+    run: RunDirectory,
+    exporter: Exporter,
+    *,
+    precisions: Sequence[Precision],
+    observer: Observer,
+) -> ExportReport:
+    """Write a dense and a sparse file for FP32 and each other precision; all or none stay.
+
+    Raises:
+        ExportError: As the exporter says.
+        LayoutError: A pruned layer does not hold the pattern in a sparse file.
+        DataError: The calibration images that a conversion needs are not what they were.
+    """
+    expected, pattern = [d.name for d in report.pruned], Pattern.parse(report.pattern)
+    converted = [p for p in dict.fromkeys(precisions) if p != "fp32"]
+    images = _conversion_images(program, report) if converted else []
+    programs: tuple[tuple[Role, Program], ...] = (("dense", program), ("sparse", pruned))
+    observer.stage("export", f"dense and sparse, {', '.join(dict.fromkeys(['fp32', *precisions]))}")
+    try:
+        files = [exporter.export(p, run.onnx(r), r, _provenance(program, report, r)) for r, p in programs]
+        pairs = [FilePair(dense=files[0], sparse=files[1])]
+        for precision in converted:
+            observer.message(f"converting to {precision}")
+            made = [exporter.convert(f, run.onnx(f.role, precision), precision, images) for f in files]
+            pairs.append(FilePair(dense=made[0], sparse=made[1]))
+        for pair in pairs:
+            check_onnx(pair.sparse.path, pattern, expected)
+    except BaseException:
+        run.remove_exports()
+        raise
+    artifacts = ExportReport(pairs=tuple(pairs), asked=tuple(dict.fromkeys(precisions)))
+    write_text_atomic(run.export, artifacts.model_dump_json(indent=2) + "\n")
+    return artifacts
+
+
+def load_export(run: RunDirectory) -> ExportReport:
+    """What the export stage left; its files must still be what was exported.
+
+    Raises:
+        OutputError: Not exported, damaged, or changed since.
+    """
+    try:
+        artifacts = ExportReport.model_validate_json(run.export.read_text(encoding="utf-8"))
+        pairs = tuple(FilePair(dense=_found(p.dense, run), sparse=_found(p.sparse, run)) for p in artifacts.pairs)
+    except (OSError, ValueError) as error:
+        raise OutputError(
+            "the directory holds no export", seen=f"{run.path}: {error}", fix="run snowsdeploy export on it first"
+        ) from error
+    return artifacts.model_copy(update={"pairs": pairs})
+
+
+def _found(artifact: OnnxArtifact, run: RunDirectory) -> OnnxArtifact:
+    """The artifact where it lies now; the directory may have moved."""
+    path = run.onnx(artifact.role, artifact.precision)
+    with path.open("rb") as stream:
+        if file_digest(stream, "sha256").hexdigest() != artifact.sha256:
+            raise OutputError("an exported file has changed since its export", seen=path, fix="export again")
+    return artifact.model_copy(update={"path": path})
+
+
+def _conversion_images(program: Program, report: PruneReport) -> list[Tensor]:
+    """Some of the calibration images, one batch each of a few: ranges of activations are measured on them."""
+    source = open_images(report.calibration.source, program.preprocessing)
+    items = report.calibration_items[:CONVERSION_IMAGES]
+    if source.info.origin != report.calibration.origin:
+        raise DataError(
+            "the calibration images have changed since the pruning run",
+            seen=report.calibration.source,
+            fix="put them back, or prune again",
+        )
+    return [source.read(items[i : i + CONVERSION_BATCH]) for i in range(0, len(items), CONVERSION_BATCH)]
+
+
+def _provenance(program: Program, report: PruneReport, role: str) -> dict[str, str]:
+    versions = installed_versions(("snowsdeploy", "torch", "onnx", "onnxscript"))
+    facts = {
+        "role": role,
+        "source": Path(program.source.source).name,
+        "source_sha256": program.source.sha256 or "none",
+        "arch": program.source.arch or "none",
+        "pattern": report.pattern,
+        "selector": report.selector,
+        "solver": ", ".join(f"{k}={v}" for k, v in report.solver.items()),
+        "seed": str(report.seed),
+        "calibration": report.calibration.fingerprint,
+        "mean": ",".join(map(str, program.preprocessing.mean)),
+        "std": ",".join(map(str, program.preprocessing.std)),
+        "versions": ", ".join(f"{k} {v}" for k, v in versions.items()),
+    }
+    return {f"snowsdeploy.{key}": value for key, value in facts.items()}
