@@ -352,13 +352,20 @@ class Accuracy(Artifact):
 
 
 class LatencySeries(Artifact):
-    """Latencies of one file at one batch size, milliseconds a call."""
+    """Latencies of one file at one batch size, milliseconds a call.
+
+    Attributes:
+        p50_low_ms: Lower end of the median's interval, at the ratio's level of confidence.
+        p50_high_ms: Its upper end.
+    """
 
     role: Literal["dense", "sparse"]
     batch: int
     runs: int
     mean_ms: float
     p50_ms: float
+    p50_low_ms: float
+    p50_high_ms: float
     p90_ms: float
     p99_ms: float
     cov: float

@@ -63,6 +63,11 @@ class RunDirectory:
         return self.path / "summary.md"
 
     @property
+    def page(self) -> Path:
+        """The report as one HTML file."""
+        return self.path / "report.html"
+
+    @property
     def layers(self) -> Path:
         """Solved units, for `--resume`; removed when the pruning stage is complete."""
         return self.path / "layers"
@@ -82,6 +87,7 @@ class RunDirectory:
             self.export,
             self.report,
             self.summary,
+            self.page,
         )
         try:
             self.path.mkdir(parents=True, exist_ok=True)

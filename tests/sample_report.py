@@ -24,6 +24,7 @@ from snowsdeploy.artifacts import (
     Report,
     SourceInfo,
     SparsityEvidence,
+    Variant,
 )
 from snowsdeploy.validation.accuracy import proportion
 
@@ -42,16 +43,28 @@ def make_report(*, dense_right: int = 917, sparse_right: int = 912, speedup: flo
         source=SourceInfo(source="model.pth", format="checkpoint", arch="resnet20"),
         preprocessing=Preprocessing(input_size=(3, 32, 32), mean=(0.5,) * 3, std=(0.5,) * 3),
         prune=_prune(),
+        variants=(_variant(dense_right, sparse_right, speedup),),
+        warnings=("8 images of --eval-data are also in --data: the accuracy is optimistic.",),
+        seconds={"prune": 12.0, "export": 3.0, "validate": 4.0},
+        peak_memory_bytes=2**30,
+    )
+
+
+def _variant(dense_right: int, sparse_right: int, speedup: float) -> Variant:
+    return Variant(
         dense=_artifact("dense"),
         sparse=_artifact("sparse"),
         sparsity=_sparsity(),
         parity=Parity(provider="cpu", rows=(ParityRow(output="logits", batch=8, max_abs=1e-6, relative_l2=3e-7),)),
         accuracy=_accuracy(dense_right, sparse_right),
         latency=_latency(speedup),
-        warnings=("8 images of --eval-data are also in --data: the accuracy is optimistic.",),
-        seconds={"prune": 12.0, "export": 3.0, "validate": 4.0},
-        peak_memory_bytes=2**30,
     )
+
+
+def with_variant(report: Report, **changes: object) -> Report:
+    """The report with parts of its only variant replaced."""
+    (variant,) = report.variants
+    return report.model_copy(update={"variants": (variant.model_copy(update=changes),)})
 
 
 def _prune() -> PruneReport:
@@ -129,7 +142,16 @@ def _accuracy(dense_right: int, sparse_right: int) -> Accuracy:
 
 
 def _latency(speedup: float) -> Latency:
-    times = {"runs": 50, "mean_ms": 1234.5, "p50_ms": 1234.5, "p90_ms": 1300.0, "p99_ms": 2345.6, "cov": 0.1}
+    times = {
+        "runs": 50,
+        "mean_ms": 1234.5,
+        "p50_ms": 1234.5,
+        "p50_low_ms": 1230.0,
+        "p50_high_ms": 1240.0,
+        "p90_ms": 1300.0,
+        "p99_ms": 2345.6,
+        "cov": 0.1,
+    }
     series = [
         LatencySeries.model_validate({"role": role, "batch": batch, **times})
         for batch in (1, 128)

@@ -77,13 +77,13 @@ def test_the_main_job_leaves_a_report_that_matches_its_files(folder: Path) -> No
         "summary.md",
     }  # fmt: skip
     assert [d.name for d in report.prune.pruned] == ["1.conv1", "1.conv2"]
-    assert report.parity is not None
-    assert report.parity.worst_relative_l2 < 1e-4
-    assert {row.batch for row in report.parity.rows} == {1, 2, 8}
-    assert report.accuracy is not None
-    assert report.accuracy.paired is not None
+    assert report.variants[0].parity is not None
+    assert report.variants[0].parity.worst_relative_l2 < 1e-4
+    assert {row.batch for row in report.variants[0].parity.rows} == {1, 2, 8}
+    assert report.variants[0].accuracy is not None
+    assert report.variants[0].accuracy.paired is not None
     assert report.verdict is not None
-    metadata = {p.key: p.value for p in onnx.load(run.sparse).metadata_props}
+    metadata = {p.key: p.value for p in onnx.load(run.onnx("sparse")).metadata_props}
     assert metadata["snowsdeploy.pattern"] == "2:4"
     assert "gate" in run.summary.read_text()
 
@@ -98,25 +98,22 @@ def test_stages_alone_give_what_the_main_job_gives(folder: Path) -> None:
         build_config(ValidateSettings, {"eval_data": "test.npz", "latency_batch": (1,), "latency_runs": 5}),
         policy=GatePolicy(),
     )
-    assert whole.sparse is not None
-    assert artifacts.sparse.sha256 == whole.sparse.sha256
-    assert report.accuracy == whole.accuracy
-    assert report.parity == whole.parity
+    assert artifacts.fp32.sparse.sha256 == whole.variants[0].sparse.sha256
+    assert report.variants[0].accuracy == whole.variants[0].accuracy
+    assert report.variants[0].parity == whole.variants[0].parity
 
 
 def test_two_runs_write_identical_models(folder: Path) -> None:
     first = prune_export(settings(folder), OnnxExporter())
     second = prune_export(settings(folder, force=True), OnnxExporter())
-    assert first.sparse is not None
-    assert second.sparse is not None
-    assert first.sparse.sha256 == second.sparse.sha256
+    assert first.variants[0].sparse.sha256 == second.variants[0].sparse.sha256
 
 
 def test_without_labels_there_is_agreement_and_no_accuracy(folder: Path) -> None:
     np.savez(folder / "bare.npz", x=np.zeros((16, 12, 12, 3), np.uint8))
     report = prune_export(settings(folder, eval_data="bare.npz"), OnnxExporter())
-    assert report.accuracy is not None
-    assert report.accuracy.sparse_top1 is None
+    assert report.variants[0].accuracy is not None
+    assert report.variants[0].accuracy.sparse_top1 is None
     assert report.verdict is not None
     assert "top-1 agreement" in {r.rule for r in report.verdict.rules}
 

@@ -33,10 +33,10 @@ def run(monkeypatch: pytest.MonkeyPatch, data: Path, out: Path, options: dict[st
 
 
 def top1(report: Report) -> tuple[float, float]:
-    assert report.accuracy is not None
-    assert report.accuracy.dense_top1 is not None
-    assert report.accuracy.sparse_top1 is not None
-    return 100 * report.accuracy.dense_top1.value, 100 * report.accuracy.sparse_top1.value
+    assert report.variants[0].accuracy is not None
+    assert report.variants[0].accuracy.dense_top1 is not None
+    assert report.variants[0].accuracy.sparse_top1 is not None
+    return 100 * report.variants[0].accuracy.dense_top1.value, 100 * report.variants[0].accuracy.sparse_top1.value
 
 
 def test_resnet20_exact_fit_with_few_images(monkeypatch: pytest.MonkeyPatch, real_data: Path, tmp_path: Path) -> None:
@@ -46,8 +46,8 @@ def test_resnet20_exact_fit_with_few_images(monkeypatch: pytest.MonkeyPatch, rea
     assert len(report.prune.pruned) == 18
     assert dense > 90
     assert sparse > 86  # magnitude alone leaves about 71
-    assert report.parity is not None
-    assert report.parity.worst_relative_l2 < 1e-4
+    assert report.variants[0].parity is not None
+    assert report.variants[0].parity.worst_relative_l2 < 1e-4
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from snowsdeploy_cli.commands import doctor, export, gate, inspect, prune, prune_export, validate
+from snowsdeploy_cli.commands import doctor, export, gate, inspect, prune, prune_export, report, validate
 from snowsdeploy_cli.outcome import guarded
 from snowsdeploy_cli.version import version_text
 
@@ -25,6 +25,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "export": export.command,
     "validate": validate.command,
     "gate": gate.command,
+    "report": report.command,
     "inspect": inspect.command,
     "doctor": doctor.command,
 }

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from snowsdeploy.artifacts import Report, RuleResult, Variant, Verdict
 from snowsdeploy.gate.policy import GatePolicy
+from snowsdeploy.gate.regression import COMPARISONS
 from snowsdeploy.gate.rules import RULES
 
 
-def judge(report: Report, policy: GatePolicy) -> Verdict:
-    """Apply every rule; any fail fails, else anything inconclusive is inconclusive."""
+def judge(report: Report, policy: GatePolicy, baseline: Report | None = None) -> Verdict:
+    """Apply every rule; any fail fails, else anything inconclusive is inconclusive.
+
+    Args:
+        report: What is judged.
+        policy: The limits.
+        baseline: An earlier report; without it the relative limits are not applied.
+    """
     results = tuple(
         _named(result, variant, report)
         for variant in report.variants
-        for rule in RULES
-        for result in rule(variant, report, policy)
+        for result in (*_absolute(variant, report, policy), *_relative(variant, baseline, policy))
     )
     if not results:
         missing = "no precision was measured: run snowsdeploy validate"
@@ -22,6 +30,23 @@ def judge(report: Report, policy: GatePolicy) -> Verdict:
     if "fail" in verdicts:
         return Verdict(verdict="fail", rules=results)
     return Verdict(verdict="inconclusive" if "inconclusive" in verdicts else "pass", rules=results)
+
+
+def _absolute(variant: Variant, report: Report, policy: GatePolicy) -> Iterator[RuleResult]:
+    for rule in RULES:
+        yield from rule(variant, report, policy)
+
+
+def _relative(variant: Variant, baseline: Report | None, policy: GatePolicy) -> Iterator[RuleResult]:
+    if baseline is None:
+        return
+    before = next((v for v in baseline.variants if v.precision == variant.precision), None)
+    if before is None:
+        missing = f"the baseline has no {variant.precision}"
+        yield RuleResult(rule="baseline", measured="", limit="", verdict="inconclusive", reason=missing)
+        return
+    for rule in COMPARISONS:
+        yield from rule(variant, before, policy)
 
 
 def _named(result: RuleResult, variant: Variant, report: Report) -> RuleResult:

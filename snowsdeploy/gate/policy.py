@@ -30,6 +30,10 @@ class GatePolicy(BaseModel):
             each precision, where a precision that is not in the table is not judged.
         min_speedup: Dense over sparse median latency, every batch size.
         max_latency_ms: Median latency of the sparse file, every batch size.
+        max_top1_regression: Sparse top-1, percentage points below the baseline report's.
+        max_latency_regression: Sparse median latency, percent above the baseline report's, every batch size.
+        latency_floor_ms: A difference in latency below this is no regression, whatever its percentage.
+        max_size_regression: Size of the sparse file, percent above the baseline report's.
         required_provider: The provider that must have run every node: cpu, cuda or tensorrt.
         strict_intervals: Judge accuracy by the whole confidence interval: inconclusive when the limit lies inside.
     """
@@ -43,6 +47,10 @@ class GatePolicy(BaseModel):
     max_parity_error: Limit | dict[Precision, Limit] | None = Field(default_factory=lambda: dict(PARITY_LIMITS))
     min_speedup: Annotated[float, Field(gt=0)] | None = None
     max_latency_ms: Annotated[float, Field(gt=0)] | None = None
+    max_top1_regression: Annotated[float, Field(ge=0, le=100)] | None = 0.5
+    max_latency_regression: Annotated[float, Field(ge=0)] | None = 10.0
+    latency_floor_ms: Annotated[float, Field(ge=0)] = 0.05
+    max_size_regression: Annotated[float, Field(ge=0)] | None = 1.0
     required_provider: str | None = None
     strict_intervals: bool = False
 

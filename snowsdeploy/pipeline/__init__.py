@@ -3,8 +3,8 @@
     load -> prune -> export -> validate -> judge, a module each
 
 A run directory holds what each stage left: `program.pt2` (dense), `pruned.safetensors` and `prune.json`, `dense.onnx`
-and `model.onnx` (for other precisions `dense.fp16.onnx` and the like), `report.json` and `summary.md`. Exporters come
-in as values, so that the library never imports them.
+and `model.onnx` (for other precisions `dense.fp16.onnx` and the like), `report.json`, `summary.md` and `report.html`.
+Exporters come in as values, so that the library never imports them.
 """
 
 from __future__ import annotations

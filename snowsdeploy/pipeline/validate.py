@@ -27,6 +27,7 @@ from snowsdeploy.gate.judge import judge
 from snowsdeploy.gate.policy import GatePolicy
 from snowsdeploy.models.program import Program
 from snowsdeploy.progress import Observer
+from snowsdeploy.report.html import render_html
 from snowsdeploy.report.markdown import render_markdown
 from snowsdeploy.report.store import write_report
 from snowsdeploy.run_directory import RunDirectory
@@ -128,10 +129,11 @@ class _Measurement:
 
 
 def write_verdict(report: Report, policy: GatePolicy, run: RunDirectory) -> Report:
-    """Judge a report and write `report.json` and `summary.md`."""
+    """Judge a report and write `report.json`, `summary.md` and `report.html`."""
     report = report.model_copy(update={"verdict": judge(report, policy)})
     write_report(report, run.report)
     write_text_atomic(run.summary, render_markdown(report))
+    write_text_atomic(run.page, render_html(report))
     return report
 
 

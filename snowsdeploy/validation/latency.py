@@ -8,10 +8,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from snowsdeploy.artifacts import Latency, LatencyRatio, LatencySeries
+from snowsdeploy.artifacts import Latency, LatencyRatio, LatencySeries, Role
 from snowsdeploy.validation.ort import OrtSession
 
 UNSTABLE_COV = 0.025  # trtexec's limit for "GPU compute time is unstable"
+CONFIDENCE = 0.95
 _RESAMPLES = 2000
 
 Samples = NDArray[np.float64]
@@ -45,7 +46,7 @@ def measure_latency(
     for index, batch in enumerate(batch_sizes):
         images = make_input(batch)
         a, b = _interleaved(dense, sparse, images, runs=runs, warmup=warmup, rng=rng)
-        series += [_series("dense", batch, a), _series("sparse", batch, b)]
+        series += [_series("dense", batch, a, rng), _series("sparse", batch, b, rng)]
         ratios.append(speedup(a, b, batch, rng))
         progress(index + 1, len(batch_sizes))
     return Latency(
@@ -80,14 +81,18 @@ def _interleaved(
     return np.array(times[0]), np.array(times[1])
 
 
-def _series(role: str, batch: int, samples: Samples) -> LatencySeries:
+def _series(role: Role, batch: int, samples: Samples, rng: np.random.Generator) -> LatencySeries:
+    medians = np.median(samples[_block_draws(len(samples), rng)], axis=1)
+    low, high = np.quantile(medians, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     p50, p90, p99 = np.percentile(samples, [50, 90, 99])
     return LatencySeries(
-        role="dense" if role == "dense" else "sparse",
+        role=role,
         batch=batch,
         runs=len(samples),
         mean_ms=float(samples.mean()),
         p50_ms=float(p50),
+        p50_low_ms=float(low),
+        p50_high_ms=float(high),
         p90_ms=float(p90),
         p99_ms=float(p99),
         cov=float(samples.std(ddof=1) / samples.mean()),
@@ -95,9 +100,13 @@ def _series(role: str, batch: int, samples: Samples) -> LatencySeries:
 
 
 def speedup(
-    dense: Samples, sparse: Samples, batch: int, rng: np.random.Generator, confidence: float = 0.95
+    dense: Samples, sparse: Samples, batch: int, rng: np.random.Generator, confidence: float = CONFIDENCE
 ) -> LatencyRatio:
-    """Ratio of medians with a percentile bootstrap over pairs of calls (Efron & Tibshirani 1993, chapter 13).
+    """Ratio of medians with a percentile bootstrap over blocks of pairs of calls.
+
+    Calls that follow one another share the state of the machine (clock, temperature, other work), so whole stretches
+    are resampled, not calls: a circular block bootstrap (Politis & Romano 1992) of percentile intervals (Efron &
+    Tibshirani 1993, chapter 13).
 
     Args:
         dense: Latencies `[runs]`, milliseconds.
@@ -106,7 +115,7 @@ def speedup(
         rng: Source of the resamples.
         confidence: Level of the interval.
     """
-    draws = rng.integers(0, len(dense), (_RESAMPLES, len(dense)))
+    draws = _block_draws(len(dense), rng)
     ratios = np.median(dense[draws], axis=1) / np.median(sparse[draws], axis=1)
     low, high = np.quantile(ratios, [(1 - confidence) / 2, (1 + confidence) / 2])
     return LatencyRatio(
@@ -116,6 +125,14 @@ def speedup(
         high=float(high),
         confidence=confidence,
     )
+
+
+def _block_draws(count: int, rng: np.random.Generator) -> NDArray[np.intp]:
+    """Indices `[resamples, count]` of blocks of about `count^(1/2)` neighbours each, wrapped around the end."""
+    length = max(1, round(count**0.5))
+    starts = rng.integers(0, count, (_RESAMPLES, -(-count // length), 1))
+    draws: NDArray[np.intp] = ((starts + np.arange(length)) % count).reshape(_RESAMPLES, -1)[:, :count]
+    return draws
 
 
 def _note(session: OrtSession, series: Sequence[LatencySeries]) -> str:

@@ -15,7 +15,7 @@ from snowsdeploy.validation.doctor import diagnose
 from snowsdeploy_cli.console import make_console, print_error, say
 from snowsdeploy_cli.progress import ConsoleObserver
 from snowsdeploy_cli.render import print_diagnosis, print_evidence, print_pruning, print_summary
-from tests.sample_report import NAMES, make_report
+from tests.sample_report import NAMES, make_report, with_variant
 
 
 @pytest.fixture(autouse=True)
@@ -67,9 +67,9 @@ def test_verdict_is_the_last_line(capsys, speedup, last):
 
 def test_without_labels_no_accuracy_is_invented(capsys):
     report = make_report()
-    assert report.accuracy is not None
+    assert report.variants[0].accuracy is not None
     gone = dict.fromkeys(("dense_top1", "sparse_top1", "dense_top5", "sparse_top5", "paired"))
-    report = report.model_copy(update={"accuracy": report.accuracy.model_copy(update=gone)})
+    report = with_variant(report, accuracy=report.variants[0].accuracy.model_copy(update=gone))
     print_summary(make_console(), report, Path("run"))
     text = printed(capsys)
     assert "without labels: agreement with the dense model, no accuracy" in " ".join(text.split())
@@ -78,8 +78,8 @@ def test_without_labels_no_accuracy_is_invented(capsys):
 
 def test_layer_tables_fit(capsys):
     report = make_report()
-    assert report.sparsity is not None
-    print_evidence(make_console(), report.sparsity)
+    assert report.variants[0].sparsity is not None
+    print_evidence(make_console(), report.variants[0].sparsity)
     print_pruning(make_console(), report.prune, Path("run"))
     text = printed(capsys)
     assert text.count("valid") == len(NAMES)

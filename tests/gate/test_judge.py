@@ -10,7 +10,7 @@ from snowsdeploy.artifacts import Report
 from snowsdeploy.errors import UsageError
 from snowsdeploy.gate.judge import judge
 from snowsdeploy.gate.policy import GatePolicy, load_policy
-from tests.sample_report import make_report
+from tests.sample_report import make_report, with_variant
 
 OFF = {name: None for name, field in GatePolicy.model_fields.items() if field.default is not False}
 
@@ -21,7 +21,7 @@ def verdicts(report: Report, **limits: object) -> dict[str, str]:
 
 
 def without(report: Report, *parts: str) -> Report:
-    return report.model_copy(update=dict.fromkeys(parts))
+    return with_variant(report, **dict.fromkeys(parts))
 
 
 CASES = [
@@ -62,12 +62,12 @@ def test_what_was_not_measured_is_inconclusive(limits: dict[str, object], rule: 
 def test_the_layout_rule_cannot_be_switched_off_and_names_broken_layers() -> None:
     report = make_report()
     assert verdicts(report)["layout"] == "pass"
-    assert report.sparsity is not None
-    broken = report.sparsity.layers[0].model_copy(update={"layout_valid": False, "violations": 3})
+    assert report.variants[0].sparsity is not None
+    broken = report.variants[0].sparsity.layers[0].model_copy(update={"layout_valid": False, "violations": 3})
     names = [d.name for d in report.prune.pruned]
     assert broken.name in names
-    layers = (broken, *report.sparsity.layers[1:])
-    bad = report.model_copy(update={"sparsity": report.sparsity.model_copy(update={"layers": layers})})
+    layers = (broken, *report.variants[0].sparsity.layers[1:])
+    bad = with_variant(report, sparsity=report.variants[0].sparsity.model_copy(update={"layers": layers}))
     verdict = judge(bad, GatePolicy.model_validate(OFF))
     assert verdict.verdict == "fail"
     assert broken.name in verdict.rules[0].reason
@@ -76,12 +76,12 @@ def test_the_layout_rule_cannot_be_switched_off_and_names_broken_layers() -> Non
 @pytest.mark.parametrize(("speedup", "verdict"), [(2.0, "pass"), (0.5, "fail"), (1.2, "inconclusive")])
 def test_the_speedup_rule_is_judged_by_the_interval(speedup: float, verdict: str) -> None:
     report = make_report(speedup=speedup)
-    assert report.latency is not None
+    assert report.variants[0].latency is not None
     ratios = tuple(
         r.model_copy(update={"speedup": speedup, "low": 0.9 * speedup, "high": 1.1 * speedup})
-        for r in report.latency.ratios
+        for r in report.variants[0].latency.ratios
     )
-    changed = report.model_copy(update={"latency": report.latency.model_copy(update={"ratios": ratios})})
+    changed = with_variant(report, latency=report.variants[0].latency.model_copy(update={"ratios": ratios}))
     found = verdicts(changed, min_speedup=1.2)
     assert {v for rule, v in found.items() if rule.startswith("speed-up")} == {verdict}
 
@@ -92,16 +92,16 @@ def test_provider_latency_coverage_and_parity_limits() -> None:
     assert verdicts(report, required_provider="tensorrt")["provider"] == "fail"
     assert "fail" in verdicts(report, max_latency_ms=1e-6).values()
     assert "fail" not in verdicts(report, max_latency_ms=1e6).values()
-    assert report.sparsity is not None
-    assert verdicts(report, min_coverage=report.sparsity.coverage)["coverage"] == "pass"
+    assert report.variants[0].sparsity is not None
+    assert verdicts(report, min_coverage=report.variants[0].sparsity.coverage)["coverage"] == "pass"
     assert verdicts(report, max_parity_error=1e-30)["parity"] == "fail"
 
 
 def test_without_labels_agreement_is_judged() -> None:
     report = make_report()
-    assert report.accuracy is not None
-    bare = report.accuracy.model_copy(update={"paired": None, "dense_top1": None, "sparse_top1": None})
-    unlabelled = report.model_copy(update={"accuracy": bare})
+    assert report.variants[0].accuracy is not None
+    bare = report.variants[0].accuracy.model_copy(update={"paired": None, "dense_top1": None, "sparse_top1": None})
+    unlabelled = with_variant(report, accuracy=bare)
     value = bare.agreement.top1.value
     assert verdicts(unlabelled, min_top1_agreement=value)["top-1 agreement"] == "pass"
     assert (

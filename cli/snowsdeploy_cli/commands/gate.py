@@ -1,30 +1,69 @@
-"""`snowsdeploy gate`: judge a report again."""
+"""`snowsdeploy gate`: judge a report again, and tell a CI server."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from snowsdeploy_cli import options as o
 
+if TYPE_CHECKING:
+    from snowsdeploy.artifacts import Report, Verdict
+
 ReportFile = Annotated[Path, typer.Argument(help="A report.json.")]
+Baseline = Annotated[Path | None, typer.Option("--baseline", help="An earlier report.json, for the relative limits.")]
+JUnit = Annotated[Path | None, typer.Option("--junit", help="Write JUnit XML, one test case a gate.")]
+Benchmark = Annotated[Path | None, typer.Option("--benchmark", help="Write the figures as a benchmark JSON array.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
-def command(report: ReportFile, policy: o.Policy = None, as_json: AsJson = False) -> None:
-    """Judge a report by a policy: exit 0 passed, 4 failed, 5 inconclusive."""
+def command(
+    report: ReportFile,
+    *,
+    policy: o.Policy = None,
+    baseline: Baseline = None,
+    junit: JUnit = None,
+    benchmark: Benchmark = None,
+    as_json: AsJson = False,
+) -> None:
+    """Judge a report by a policy: exit 0 passed, 4 failed, 5 inconclusive.
+
+    On GitHub Actions the summary is appended to the job's summary, and gates that do not pass become annotations.
+    """
+    from snowsdeploy.files import write_text_atomic
     from snowsdeploy.gate.judge import judge
     from snowsdeploy.gate.policy import GatePolicy, load_policy
+    from snowsdeploy.report.benchmark import render_benchmark
+    from snowsdeploy.report.junit import render_junit
     from snowsdeploy.report.store import read_report
     from snowsdeploy_cli.console import make_console
     from snowsdeploy_cli.outcome import exit_code
     from snowsdeploy_cli.render import print_verdict
 
-    verdict = judge(read_report(report), load_policy(policy) if policy else GatePolicy())
+    found, before = read_report(report), read_report(baseline) if baseline else None
+    verdict = judge(found, load_policy(policy) if policy else GatePolicy(), before)
+    if junit:
+        write_text_atomic(junit, render_junit(found, verdict))
+    if benchmark:
+        write_text_atomic(benchmark, render_benchmark(found))
+    _tell_github(found, verdict)
     if as_json:
         typer.echo(verdict.model_dump_json(indent=2))
     else:
         print_verdict(make_console(), verdict)
     raise typer.Exit(exit_code(verdict))
+
+
+def _tell_github(report: Report, verdict: Verdict) -> None:
+    from snowsdeploy.report.annotations import render_annotations
+    from snowsdeploy.report.markdown import render_markdown
+
+    if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
+        with Path(summary).open("a", encoding="utf-8") as stream:
+            stream.write(render_markdown(report.model_copy(update={"verdict": verdict})))
+    if os.environ.get("GITHUB_ACTIONS") == "true":
+        for line in render_annotations(verdict):
+            typer.echo(line, err=True)

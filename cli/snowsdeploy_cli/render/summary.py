@@ -28,7 +28,7 @@ def print_summary(console: Console, report: Report, folder: Path) -> None:
     memory = f"; peak memory {report.peak_memory_bytes / 2**30:.1f} GiB" if report.peak_memory_bytes else ""
     say(console, ", ".join(f"{stage} {value:.0f} s" for stage, value in report.seconds.items()) + memory)
     names = [file.path.name for variant in report.variants for file in (variant.sparse, variant.dense)]
-    say(console, f"Written to {folder}: {', '.join([*names, 'report.json', 'summary.md'])}")
+    say(console, f"Written to {folder}: {', '.join([*names, 'report.json', 'report.html', 'summary.md'])}")
     if report.verdict is not None:
         print_verdict(console, report.verdict)
 

@@ -1,0 +1,22 @@
+"""Verdict -> GitHub workflow commands: a line each, shown beside the run."""
+
+from __future__ import annotations
+
+from snowsdeploy.artifacts import Verdict
+
+_LEVELS = {"fail": "error", "inconclusive": "warning"}
+
+
+def render_annotations(verdict: Verdict) -> list[str]:
+    """One line for each gate that did not pass; values are escaped as GitHub asks for."""
+    lines = []
+    for rule in verdict.rules:
+        if rule.verdict in _LEVELS:
+            text = f"measured {rule.measured}, limit {rule.limit}" + (f": {rule.reason}" if rule.reason else "")
+            title = _escape(f"snowsdeploy gate: {rule.rule}").replace(":", "%3A").replace(",", "%2C")
+            lines.append(f"::{_LEVELS[rule.verdict]} title={title}::{_escape(text)}")
+    return lines
+
+
+def _escape(text: str) -> str:
+    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")

@@ -1,0 +1,50 @@
+"""Report -> a benchmark array `{name, unit, value, range, extra}`, which dashboards of CI servers plot over time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import TypedDict
+
+from snowsdeploy.artifacts import Report, Variant
+
+
+class Entry(TypedDict):
+    """One figure.
+
+    Attributes:
+        range: Its uncertainty as text, empty when there is none.
+        extra: What it was measured on.
+    """
+
+    name: str
+    unit: str
+    value: float
+    range: str
+    extra: str
+
+
+def render_benchmark(report: Report) -> str:
+    """JSON; every figure is one where smaller is better, so that one dashboard takes them all."""
+    model = report.source.arch or report.source.source
+    rows = [row for variant in report.variants for row in _rows(variant, f"{model} {variant.precision}")]
+    return json.dumps(rows, indent=2) + "\n"
+
+
+def _rows(variant: Variant, model: str) -> Iterator[Entry]:
+    size = variant.sparse.size_bytes / 2**20
+    yield Entry(name=f"{model} size", unit="MiB", value=size, range="", extra=variant.sparse.path.name)
+    if variant.parity is not None:
+        worst = variant.parity.worst_relative_l2
+        yield Entry(name=f"{model} parity error", unit="relative", value=worst, range="", extra=variant.parity.provider)
+    if variant.accuracy is not None and (paired := variant.accuracy.paired) is not None:
+        interval = f"{paired.drop_low:.2f} to {paired.drop_high:.2f}"
+        images = f"{variant.accuracy.data.items} images"
+        yield Entry(name=f"{model} top-1 drop", unit="points", value=paired.drop, range=interval, extra=images)
+    if variant.latency is not None:
+        for series in variant.latency.series:
+            if series.role == "sparse":
+                spread = f"{series.p50_low_ms:.4g} to {series.p50_high_ms:.4g}"
+                name = f"{model} latency, batch {series.batch}"
+                extra = f"{series.runs} calls on {variant.latency.requested}, p99 {series.p99_ms:.4g} ms"
+                yield Entry(name=name, unit="ms", value=series.p50_ms, range=spread, extra=extra)

@@ -1,0 +1,93 @@
+"""Figures of the report as inline SVG: text stays text, colours follow the page's light or dark scheme."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from snowsdeploy.artifacts import Latency, Proportion, Report
+
+# Placeholders that the page's style sheet gives their colours; matplotlib wants literal ones.
+_INK, _DENSE, _SPARSE = "#010203", "#010204", "#010205"
+_VARIABLES = {_INK: "var(--ink)", _DENSE: "var(--dense)", _SPARSE: "var(--sparse)"}
+_STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none", "svg.hashsalt": "snowsdeploy", "font.family": "sans-serif", "font.size": 11,
+    "text.color": _INK, "axes.edgecolor": _INK, "axes.labelcolor": _INK, "xtick.color": _INK, "ytick.color": _INK,
+    "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False,
+}  # fmt: skip
+
+
+def accuracy_plot(report: Report) -> str:
+    """Top-1 with its interval, dense and sparse, a row for each precision; empty without labels."""
+    rows: list[tuple[str, Proportion, str]] = []
+    for variant in report.variants:
+        found = variant.accuracy
+        if found is None or found.dense_top1 is None or found.sparse_top1 is None:
+            continue
+        if not rows:
+            rows.append(("dense fp32", found.dense_top1, _DENSE))
+        if found.same_precision_top1 is not None:
+            rows.append((f"dense {variant.precision}", found.same_precision_top1, _DENSE))
+        rows.append((f"sparse {variant.precision}", found.sparse_top1, _SPARSE))
+    if not rows:
+        return ""
+    with mpl.rc_context(_STYLE):
+        figure, axes = _figure(len(rows))
+        for y, (_, value, colour) in enumerate(rows):
+            middle = 100 * value.value
+            reach = [[middle - 100 * value.low], [100 * value.high - middle]]
+            axes.errorbar(middle, y, xerr=reach, fmt="o", color=colour, capsize=4)
+            axes.annotate(f"{middle:.2f}", (middle, y), xytext=(0, 7), textcoords="offset points", ha="center")
+        _name_rows(axes, [name for name, *_ in rows])
+        axes.set_xlabel("top-1, %, with 95 % interval")
+        return _svg(figure, "Top-1 accuracy of each file with its confidence interval")
+
+
+def latency_plot(latency: Latency, precision: str) -> str:
+    """Median to 99th percentile of both files at each batch size, on a logarithmic axis."""
+    with mpl.rc_context(_STYLE):
+        figure, axes = _figure(len(latency.series))
+        for y, series in enumerate(latency.series):
+            colour = _DENSE if series.role == "dense" else _SPARSE
+            axes.plot([series.p50_ms, series.p99_ms], [y, y], color=colour, lw=2, alpha=0.6)
+            axes.plot([series.p50_low_ms, series.p50_high_ms], [y, y], color=colour, lw=7, solid_capstyle="butt")
+            axes.plot([series.p90_ms, series.p99_ms], [y, y], "|", color=colour, ms=11, mew=2)
+            axes.plot(series.p50_ms, y, "o", color=colour)
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(mpl.ticker.FormatStrFormatter("%g"))
+        axes.xaxis.set_minor_formatter(mpl.ticker.NullFormatter())
+        _name_rows(axes, [f"{s.role}, batch {s.batch}" for s in latency.series])
+        axes.set_xlabel("ms a call: median with its interval, marks at p90 and p99")
+        return _svg(figure, f"Latency of the dense and the sparse {precision} file at each batch size")
+
+
+def _figure(rows: int) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(7.5, 0.9 + 0.42 * rows), layout="constrained")
+    axes = figure.subplots()
+    axes.margins(y=0.5 / rows)
+    return figure, axes
+
+
+def _name_rows(axes: Axes, names: Sequence[str]) -> None:
+    axes.set_yticks(range(len(names)), names)
+    axes.invert_yaxis()
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="x", alpha=0.2)
+
+
+def _svg(figure: Figure, label: str) -> str:
+    stream = io.StringIO()
+    figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
+    text = stream.getvalue()
+    text = text[text.index("<svg") :]
+    for literal, variable in _VARIABLES.items():
+        text = text.replace(literal, variable)
+    text = re.sub(r'\bwidth="[\d.]+pt" height="[\d.]+pt"', "", text, count=1)
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    return text.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)
