@@ -431,6 +431,26 @@ class Environment(Artifact):
     versions: dict[str, str]
 
 
+class Compilation(Artifact):
+    """What an ahead-of-time compiler said of a file.
+
+    Attributes:
+        compiler: Name and version.
+        capabilities: Compute capabilities that it built for.
+        accepted: Whether it gave an engine.
+        messages: Why not, each with the layer it speaks of.
+        engine_bytes: Size of the engine.
+        seconds: Wall time.
+    """
+
+    compiler: str
+    capabilities: tuple[str, ...]
+    accepted: bool
+    messages: tuple[str, ...] = ()
+    engine_bytes: int
+    seconds: float
+
+
 class Variant(Artifact):
     """One precision: its files and what was measured on them. What was not measured is None."""
 
@@ -440,6 +460,7 @@ class Variant(Artifact):
     parity: Parity | None = None
     accuracy: Accuracy | None = None
     latency: Latency | None = None
+    compilation: Compilation | None = None
 
     @property
     def precision(self) -> Precision:

@@ -109,11 +109,16 @@ class PruneSettings(Settings):
 
 
 class ValidateSettings(Settings):
-    """What is measured on the exported files, and how it is judged."""
+    """What is measured on the exported files, and how it is judged.
+
+    Attributes:
+        compile_for: Compute capabilities for which TensorRT-RTX must take the sparse files; needs no GPU.
+    """
 
     eval_data: str | None = None
     provider: ProviderName = "cpu"
     eval_batch: Annotated[int, Field(ge=1)] = 100
+    compile_for: tuple[Literal["7.5", "8.0", "8.6", "8.9", "12.0"], ...] = ()
     latency_batch: tuple[Annotated[int, Field(ge=1)], ...] = (1, 8)
     latency_runs: Annotated[int, Field(ge=5)] = 50
     policy: Path | None = None

@@ -110,6 +110,9 @@ Precision = Annotated[
 Provider = Annotated[
     _Text, _option(_CHECKS, "Where the files run; never falls back.", default="cpu", metavar="cpu|cuda|tensorrt")
 ]
+CompileFor = Annotated[
+    _Texts, _option(_CHECKS, "Compute capabilities whose compiler must take the files.", metavar="8.6,8.9,12.0")
+]
 EvalBatch = Annotated[_Count, _option(_CHECKS, "Images a call when accuracy is measured.", default="100")]
 LatencyBatch = Annotated[
     _Texts, _option(_CHECKS, "Batch sizes to time; a list, or repeated.", default="1,8", metavar="N,N")
@@ -170,6 +173,7 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "std": lambda text: _numbers("--std", text, float),
     "input_size": _size,
     "latency_batch": lambda texts: _numbers("--latency-batch", ",".join(texts), int),
+    "compile_for": lambda texts: tuple(",".join(texts).split(",")),
     "precision": lambda texts: tuple(",".join(texts).split(",")),
     "model_arg": lambda texts: dict(_pair(text) for text in texts),
 }

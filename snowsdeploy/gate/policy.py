@@ -35,6 +35,8 @@ class GatePolicy(BaseModel):
         latency_floor_ms: A difference in latency below this is no regression, whatever its percentage.
         max_size_regression: Size of the sparse file, percent above the baseline report's.
         required_provider: The provider that must have run every node: cpu, cuda or tensorrt.
+        required_compilation: Compute capabilities for which the ahead-of-time compiler must have taken the sparse file;
+            a refusal fails whatever this says.
         strict_intervals: Judge accuracy by the whole confidence interval: inconclusive when the limit lies inside.
     """
 
@@ -52,6 +54,7 @@ class GatePolicy(BaseModel):
     latency_floor_ms: Annotated[float, Field(ge=0)] = 0.05
     max_size_regression: Annotated[float, Field(ge=0)] | None = 1.0
     required_provider: str | None = None
+    required_compilation: tuple[str, ...] = ()
     strict_intervals: bool = False
 
     def parity_limit(self, precision: Precision) -> float | None:

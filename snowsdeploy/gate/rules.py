@@ -146,6 +146,23 @@ def provider(variant: Variant, report: Report, policy: GatePolicy) -> Iterator[R
     yield _result("provider", measured, f"{wanted} only", passed=set(normal) == {wanted.lower()})
 
 
+def compilation(variant: Variant, report: Report, policy: GatePolicy) -> Iterator[RuleResult]:
+    """The ahead-of-time compiler takes the sparse file, where that was tried or is required."""
+    del report
+    found, wanted = variant.compilation, policy.required_compilation
+    if found is None:
+        if wanted:
+            reason = "compilation was not tried; pass --compile-for"
+            yield _missing("compilation", f"accepted for {', '.join(wanted)}", reason)
+        return
+    limit = f"accepted for {', '.join(wanted or found.capabilities)}"
+    if missing := [c for c in wanted if c not in found.capabilities]:
+        yield _missing("compilation", limit, f"not tried for {', '.join(missing)}")
+        return
+    measured = f"{'accepted' if found.accepted else 'refused'} by {found.compiler}"
+    yield _result("compilation", measured, limit, passed=found.accepted, reason="; ".join(found.messages[:3]))
+
+
 RULES: tuple[Rule, ...] = (
     layout,
     coverage,
@@ -156,6 +173,7 @@ RULES: tuple[Rule, ...] = (
     speedup,
     latency,
     provider,
+    compilation,
 )
 
 

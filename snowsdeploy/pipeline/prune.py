@@ -33,6 +33,7 @@ from snowsdeploy.run_directory import RunDirectory
 from snowsdeploy.solver.cg import ConjugateGradient
 from snowsdeploy.solver.newton import NewtonCG
 from snowsdeploy.sparsity.pattern import Pattern
+from snowsdeploy.validation.compilation import require_compiler
 from snowsdeploy.validation.probe import require_provider
 
 
@@ -48,6 +49,8 @@ def prune_model(config: RunConfig, run: RunDirectory, observer: Observer) -> tup
     started = time.perf_counter()
     run.require_free(force=config.force, resume=config.resume)
     require_provider(config.provider)  # before minutes are spent
+    if config.compile_for:
+        require_compiler()
     observer.stage("load", config.model)
     torch.manual_seed(config.seed)
     program = load_program(config, config.data)

@@ -34,6 +34,7 @@ from snowsdeploy.run_directory import RunDirectory
 from snowsdeploy.sparsity.onnx_layout import check_onnx
 from snowsdeploy.sparsity.pattern import Pattern
 from snowsdeploy.validation.accuracy import measure_accuracy
+from snowsdeploy.validation.compilation import check_compilation
 from snowsdeploy.validation.environment import describe_environment, peak_memory_bytes
 from snowsdeploy.validation.latency import measure_latency
 from snowsdeploy.validation.ort import OrtSession
@@ -116,6 +117,9 @@ class _Measurement:
                 self.settings.latency_batch,
                 runs=self.settings.latency_runs,
             ),
+            compilation=check_compilation(pair.sparse.path, self.settings.compile_for)
+            if self.settings.compile_for
+            else None,
         )
 
     def _accuracy(self, pair: FilePair, dense: OrtSession, sparse: OrtSession) -> Accuracy | None:

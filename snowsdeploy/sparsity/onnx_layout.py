@@ -38,7 +38,7 @@ def inspect_onnx(path: Path, pattern: Pattern) -> SparsityEvidence:
         LayoutError: Weights are stored as sparse tensors, or our layer names in the metadata are damaged.
     """
     model = _load(path)
-    names = _layer_names(model)
+    names = node_layers(model)
     opsets = {o.domain: o.version for o in model.opset_import}
     rows = [row for use in weight_uses(model.graph, opsets) for row in _judge(use, names, pattern)]
     return summarise(path, pattern, rows)
@@ -100,7 +100,7 @@ def _load(path: Path) -> ModelProto:
     return onnx.inliner.inline_local_functions(model) if model.functions else model
 
 
-def _layer_names(model: ModelProto) -> dict[str, list[str]]:
+def node_layers(model: ModelProto) -> dict[str, list[str]]:
     """Node name -> layer names, from the map that our exporter writes; several when equal layers became one node."""
     text = next((p.value for p in model.metadata_props if p.key == LAYER_MAP_KEY), "{}")
     names: dict[str, list[str]] = {}

@@ -49,6 +49,7 @@ def command(
     opset: o.Opset = None,
     precision: o.Precision = None,
     provider: o.Provider = None,
+    compile_for: o.CompileFor = None,
     eval_batch: o.EvalBatch = None,
     latency_batch: o.LatencyBatch = None,
     latency_runs: o.LatencyRuns = None,

@@ -15,6 +15,7 @@ def command(
     *,
     eval_data: o.EvalData = None,
     provider: o.Provider = None,
+    compile_for: o.CompileFor = None,
     eval_batch: o.EvalBatch = None,
     latency_batch: o.LatencyBatch = None,
     latency_runs: o.LatencyRuns = None,

@@ -55,6 +55,11 @@ def _print_variant(console: Console, variant: Variant, report: Report) -> None:
     if variant.parity is not None:
         error = variant.parity.worst_relative_l2
         say(console, f"PyTorch against ONNX Runtime: relative error at most {error:.1e}.")
+    if (found := variant.compilation) is not None:
+        say(
+            console,
+            f"{found.compiler}, {', '.join(found.capabilities)}: {'accepted' if found.accepted else 'refused'}.",
+        )
     if variant.accuracy is not None:
         _print_accuracy(console, variant.accuracy)
     if variant.latency is not None:
