@@ -1,0 +1,124 @@
+"""FP16 and INT8 files: near the FP32 one, the pattern proven in what is stored, overflow kept in FP32."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+from torch import nn
+
+from snowsdeploy.artifacts import OnnxArtifact, Precision
+from snowsdeploy.models.program import Program
+from snowsdeploy.sparsity.onnx_layout import check_onnx
+from snowsdeploy.sparsity.pattern import Pattern
+from snowsdeploy.validation.ort import OrtSession
+from snowsdeploy_exporters import OnnxExporter
+from snowsdeploy_exporters.precision import int8
+from snowsdeploy_exporters.precision.values import largest_values
+from tests.exporters.nets import Folded, Twice, prune
+from tests.nets import TinyAttention, make_program
+
+P24 = Pattern(2, 4)
+
+
+def images(program: Program, count: int = 8) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(count, *program.preprocessing.input_size, generator=generator) for _ in range(2)]
+
+
+def converted(program: Program, folder: Path, precision: Precision) -> tuple[OnnxArtifact, OnnxArtifact]:
+    exporter = OnnxExporter()
+    source = exporter.export(program, folder / "model.onnx", "sparse", {"a": "b"})
+    return source, exporter.convert(source, folder / f"model.{precision}.onnx", precision, images(program))
+
+
+def outputs(artifact: OnnxArtifact, batch: torch.Tensor) -> np.ndarray:
+    return np.asarray(OrtSession.open(artifact.path).run(batch.numpy())[0])
+
+
+@pytest.mark.parametrize("net", [Folded, Twice, partial(TinyAttention, fused=False)])
+@pytest.mark.parametrize(("precision", "error"), [("fp16", 5e-3), ("int8", 0.1)])
+def test_a_converted_file_is_near_and_keeps_pattern_names_and_metadata(
+    net: Callable[[], nn.Module], precision: Precision, error: float, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    program, names = prune(make_program(net()), P24)
+    source, artifact = converted(program, tmp_path, precision)
+    evidence = check_onnx(artifact.path, P24, names)
+    assert {row.name for row in evidence.layers if row.layout_valid} >= set(names)
+    batch = images(program)[0]
+    expected = outputs(source, batch)
+    assert np.linalg.norm(outputs(artifact, batch) - expected) < error * np.linalg.norm(expected)
+    assert (artifact.precision, artifact.metadata) == (precision, source.metadata)
+    model = onnx.load(artifact.path)
+    onnx.checker.check_model(model, full_check=True)
+    assert {p.key: p.value for p in model.metadata_props}["a"] == "b"
+    assert model.graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+    assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "batch"
+
+
+def test_int8_stores_integers_and_its_zeros_are_zero(tmp_path: Path) -> None:
+    program, _ = prune(make_program(Folded()), P24)
+    _, artifact = converted(program, tmp_path, "int8")
+    graph = onnx.load(artifact.path).graph
+    stored = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
+    weights = [n for n in graph.node if n.op_type == "DequantizeLinear" and n.input[0] in stored]
+    assert weights
+    for node in weights:
+        assert stored[node.input[0]].dtype == np.int8
+        assert not stored[node.input[2]].any()
+        assert stored[node.input[1]].ndim == 1  # a scale for each output channel
+
+
+class Loud(nn.Module):
+    """One product reaches far beyond FP16's range, and is brought back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loud, self.last = nn.Conv2d(3, 8, 1), nn.Linear(8, 4)
+        nn.init.constant_(self.loud.weight, 3e4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last((self.loud(x) * 1e-5).mean((2, 3)))
+
+
+def test_nodes_that_would_overflow_stay_in_fp32(tmp_path: Path) -> None:
+    program = make_program(Loud())
+    source, artifact = converted(program, tmp_path, "fp16")
+    assert artifact.kept
+    assert all("values up to" in why for why in artifact.kept.values())
+    batch = images(program)[0]
+    expected = outputs(source, batch)
+    assert np.isfinite(outputs(artifact, batch)).all()
+    assert np.linalg.norm(outputs(artifact, batch) - expected) < 1e-2 * np.linalg.norm(expected)
+
+
+def test_layers_that_err_most_stay_in_fp32_where_int8_is_too_coarse(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program, names = prune(make_program(Folded()), P24)
+    source, coarse = converted(program, tmp_path, "int8")
+    batch = images(program)[0]
+    expected = outputs(source, batch)
+    error = float(np.linalg.norm(outputs(coarse, batch) - expected) / np.linalg.norm(expected))
+    monkeypatch.setattr(int8, "LARGEST_ERROR", 0.7 * error)
+    _, finer = converted(program, tmp_path, "int8")
+    assert finer.kept
+    assert np.linalg.norm(outputs(finer, batch) - expected) < error * np.linalg.norm(expected)
+    check_onnx(finer.path, P24, names)
+
+
+def test_largest_values_are_those_that_flow(tmp_path: Path) -> None:
+    program = make_program(nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Flatten()))
+    artifact = OnnxExporter().export(program, tmp_path / "m.onnx", "dense", {})
+    batches = [batch.numpy() for batch in images(program)]
+    found = largest_values(onnx.load(artifact.path), batches)
+    with torch.no_grad():
+        expected = max(float(program.run(batch)[0].abs().max()) for batch in images(program))
+    assert found["output"] == pytest.approx(expected, rel=1e-5)
