@@ -30,17 +30,30 @@ VERDICT = Verdict(
     ),
 )
 
+# Elements and attributes of Jenkins' junit-10.xsd that a gate may need.
+SUITE = {"name", "tests", "failures", "errors", "time"}
+JENKINS = {
+    "testsuites": SUITE,
+    "testsuite": SUITE | {"skipped", "timestamp"},
+    "testcase": {"name", "classname", "time"},
+    "failure": {"type", "message"},
+    "system-out": set[str](),
+}
+
 
 def test_junit_has_a_case_a_gate_and_an_inconclusive_one_is_no_pass() -> None:
     text = render_junit(make_report(), VERDICT)
     (suite,) = list(JUnitXml.fromstring(text.encode()))
-    assert (suite.tests, suite.failures, suite.errors, suite.skipped) == (3, 1, 1, 0)
+    assert (suite.tests, suite.failures, suite.errors, suite.skipped) == (3, 2, 0, 0)
     assert [case.name for case in suite] == [rule.rule for rule in VERDICT.rules]
     root = ET.fromstring(text)
     assert root.tag == "testsuites"
     assert {case.get("classname") for case in root.iter("testcase")} == {"snowsdeploy.gate"}
-    (error,) = root.iter("error")
-    assert "90 % & <more>" in str(error.get("message"))
+    failed, inconclusive = root.iter("failure")
+    assert (failed.get("type"), inconclusive.get("type")) == ("gate", "inconclusive")
+    assert "90 % & <more>" in str(inconclusive.get("message"))
+    for element in root.iter():
+        assert set(element.keys()) <= JENKINS[element.tag]
 
 
 def test_annotations_name_the_gates_that_do_not_pass_on_one_line_each() -> None:
