@@ -439,7 +439,7 @@ class Compilation(Artifact):
         capabilities: Compute capabilities that it built for.
         accepted: Whether it gave an engine.
         messages: Why not, each with the layer it speaks of.
-        engine_bytes: Size of the engine.
+        engine_bytes: Size of the engines together.
         seconds: Wall time.
     """
 

@@ -7,6 +7,7 @@ nothing of speed or of sparse kernels: those are chosen on the GPU, when the eng
 from __future__ import annotations
 
 import functools
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -54,21 +55,22 @@ def check_compilation(path: Path, capabilities: Sequence[str]) -> Compilation:
     require_compiler()
     started = time.perf_counter()
     trt, log = _library(), _log()
-    log.messages.clear()
     builder = trt.Builder(log.logger)
     flag = trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED
     network = builder.create_network(1 << int(flag))
     parser = trt.OnnxParser(network, log.logger)
-    size = 0
+    size, errors = 0, list[tuple[str, str]]()
     if parser.parse(path.read_bytes()):
-        errors = []
-        engine = builder.build_serialized_network(network, _config(trt, builder, network, capabilities))
-        size = engine.nbytes if engine is not None else 0
-        if engine is None:
-            errors = [(text, "") for text in log.messages] or [("no engine was built, and no reason given", "")]
+        for capability in capabilities:  # one at a time, so that a refusal says which
+            log.messages.clear()
+            engine = builder.build_serialized_network(network, _config(trt, builder, network, capability))
+            size += engine.nbytes if engine is not None else 0
+            if engine is None:
+                reasons = log.messages or ["no engine was built, and no reason given"]
+                errors += [(f"compute capability {capability}: {text}", "") for text in reasons]
     else:
         found = [parser.get_error(i) for i in range(parser.num_errors)]
-        errors = [(f"{e.node_operator()} {e.node_name()}: {e.desc()}".strip(), e.node_name()) for e in found]
+        errors = [(_parser_error(e), e.node_name()) for e in found]
     layers = node_layers(onnx.load(path, load_external_data=False)) if errors else {}
     return Compilation(
         compiler=f"TensorRT-RTX {trt.__version__}",
@@ -80,12 +82,11 @@ def check_compilation(path: Path, capabilities: Sequence[str]) -> Compilation:
     )
 
 
-def _config(trt: Any, builder: Any, network: Any, capabilities: Sequence[str]) -> Any:  # noqa: ANN401 - no types
+def _config(trt: Any, builder: Any, network: Any, capability: str) -> Any:  # noqa: ANN401 - no types
     config = builder.create_builder_config()
     config.set_flag(trt.BuilderFlag.SPARSE_WEIGHTS)
-    config.num_compute_capabilities = len(capabilities)
-    for index, capability in enumerate(capabilities):
-        config.set_compute_capability(getattr(trt.ComputeCapability, CAPABILITIES[capability]), index)
+    config.num_compute_capabilities = 1
+    config.set_compute_capability(getattr(trt.ComputeCapability, CAPABILITIES[capability]), 0)
     profile = builder.create_optimization_profile()
     for index in range(network.num_inputs):
         value = network.get_input(index)
@@ -94,9 +95,18 @@ def _config(trt: Any, builder: Any, network: Any, capabilities: Sequence[str]) -
     return config
 
 
+def _parser_error(error: Any) -> str:  # noqa: ANN401 - no types
+    """`Det node_det: unsupported node`; the description is often only the text of a failed check."""
+    kind = error.code().name.lower().replace("_", " ")
+    place = f"{error.node_operator()} {error.node_name()}".strip()
+    text = "" if error.desc() in ("", "false") else f", {error.desc()}"
+    return f"{place}: {kind}{text}" if place else f"{kind}{text}"
+
+
 def _named(text: str, node: str, layers: Mapping[str, Sequence[str]]) -> str:
     """The message with our names of the layers whose nodes it speaks of."""
-    known = [name for key, names in layers.items() if key == node or (key and key in text.split()) for name in names]
+    words = {node, *re.findall(r"[\w./:]+", text)}
+    known = [name for key, names in layers.items() if key in words for name in names]
     return f"{text} (layer {', '.join(dict.fromkeys(known))})" if known else text
 
 
