@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from snowsdeploy_cli.commands import doctor, export, gate, inspect, prune, prune_export, report, validate
+from snowsdeploy_cli.commands import doctor, export, gate, inspect, profile, prune, prune_export, report, validate
 from snowsdeploy_cli.outcome import guarded
 from snowsdeploy_cli.version import version_text
 
@@ -26,6 +26,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "validate": validate.command,
     "gate": gate.command,
     "report": report.command,
+    "profile": profile.command,
     "inspect": inspect.command,
     "doctor": doctor.command,
 }

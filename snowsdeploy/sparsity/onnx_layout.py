@@ -100,6 +100,16 @@ def _load(path: Path) -> ModelProto:
     return onnx.inliner.inline_local_functions(model) if model.functions else model
 
 
+def node_layers_of(path: Path) -> dict[str, list[str]]:
+    """Node name -> names of our layers, from a file's metadata; empty in a file that is not ours.
+
+    Raises:
+        SourceError: The file cannot be read as ONNX.
+        LayoutError: The metadata is damaged.
+    """
+    return node_layers(_load(path))
+
+
 def node_layers(model: ModelProto) -> dict[str, list[str]]:
     """Node name -> layer names, from the map that our exporter writes; several when equal layers became one node."""
     text = next((p.value for p in model.metadata_props if p.key == LAYER_MAP_KEY), "{}")

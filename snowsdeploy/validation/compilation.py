@@ -14,11 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import onnx
-
 from snowsdeploy.artifacts import Compilation
 from snowsdeploy.errors import ProviderError
-from snowsdeploy.sparsity.onnx_layout import node_layers
+from snowsdeploy.sparsity.onnx_layout import node_layers_of
 
 CAPABILITIES = {"7.5": "SM75", "8.0": "SM80", "8.6": "SM86", "8.9": "SM89", "12.0": "SM120"}
 BATCHES = (1, 8, 32)  # smallest, most frequent and largest that the engine takes
@@ -71,7 +69,7 @@ def check_compilation(path: Path, capabilities: Sequence[str]) -> Compilation:
     else:
         found = [parser.get_error(i) for i in range(parser.num_errors)]
         errors = [(_parser_error(e), e.node_name()) for e in found]
-    layers = node_layers(onnx.load(path, load_external_data=False)) if errors else {}
+    layers = node_layers_of(path) if errors else {}
     return Compilation(
         compiler=f"TensorRT-RTX {trt.__version__}",
         capabilities=tuple(capabilities),

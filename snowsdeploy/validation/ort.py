@@ -73,13 +73,16 @@ class OrtSession:
     placement: dict[str, int]
 
     @classmethod
-    def open(cls, model: Path | bytes, provider: str = "cpu", threads: int | None = None) -> OrtSession:
+    def open(
+        cls, model: Path | bytes, provider: str = "cpu", threads: int | None = None, profile: Path | None = None
+    ) -> OrtSession:
         """Load a file.
 
         Args:
             model: ONNX file, or its content.
             provider: Key of `PROVIDERS`.
             threads: Intra-op threads; None leaves ONNX Runtime's choice.
+            profile: Prefix of a file in which ONNX Runtime records every kernel call.
 
         Raises:
             ProviderError: The provider is not in this build, does not load, or ONNX Runtime refuses the file.
@@ -90,6 +93,8 @@ class OrtSession:
         options = ort.SessionOptions()
         options.log_severity_level = 4  # its own account of a failed provider; ours follows
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+        if profile is not None:
+            options.enable_profiling, options.profile_file_prefix = True, str(profile)
         if threads is not None:
             options.intra_op_num_threads = threads
         try:

@@ -2,7 +2,16 @@
 
 from snowsdeploy_cli.render.layers import print_evidence, print_files, print_pruning
 from snowsdeploy_cli.render.machine import print_diagnosis
+from snowsdeploy_cli.render.profile import print_profile
 from snowsdeploy_cli.render.summary import print_summary
 from snowsdeploy_cli.render.verdict import print_verdict
 
-__all__ = ["print_diagnosis", "print_evidence", "print_files", "print_pruning", "print_summary", "print_verdict"]
+__all__ = [
+    "print_diagnosis",
+    "print_evidence",
+    "print_files",
+    "print_profile",
+    "print_pruning",
+    "print_summary",
+    "print_verdict",
+]
