@@ -65,7 +65,7 @@ def profile_files(
         samples = _timed(sessions, batch, runs, rng)
         series += [_series(path, batch, values, rng) for path, values in samples.items()]
         first = samples[paths[0]]
-        ratios += [_ratio((paths[0], first), (path, samples[path]), batch, rng) for path in paths[1:]]
+        ratios += [ratio((paths[0], first), (path, samples[path]), batch, rng) for path in paths[1:]]
         progress(index + 1, len(batch_sizes))
     noisy = max(s.cov for s in series)
     text = f"Timings are unstable: coefficient of variation up to {100 * noisy:.0f} % (above 2.5 %)."
@@ -157,11 +157,19 @@ def _series(path: Path, batch: int, samples: Samples, rng: np.random.Generator) 
     )
 
 
-def _ratio(
+def ratio(
     baseline: tuple[Path, Samples], other: tuple[Path, Samples], batch: int, rng: np.random.Generator
 ) -> FileRatio:
+    """Ratio of medians with the interval of a bootstrap over rounds.
+
+    Args:
+        baseline: File and its latencies `[rounds, calls]`, milliseconds.
+        other: The same of the file compared; round i of both ran next to each other.
+        batch: Recorded.
+        rng: Source of the resamples.
+    """
     first, second = baseline[1], other[1]
-    draws = _draws(first, rng)  # block i of both ran in the same round
+    draws = _draws(first, rng)
     low, high = _interval(_medians(first, draws) / _medians(second, draws))
     speedup = float(np.median(first) / np.median(second))
     return FileRatio(file=other[0], baseline=baseline[0], batch=batch, speedup=speedup, low=low, high=high)
