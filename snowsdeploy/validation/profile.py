@@ -7,6 +7,7 @@ from resampling whole blocks, because calls within one share that state.
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 import time
 from collections import defaultdict
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 
 from snowsdeploy.artifacts import FileRatio, OperatorTime, Profile, ProfiledFile, TimedFile
@@ -27,6 +29,13 @@ from snowsdeploy.validation.ort import OrtSession
 BLOCK = 5  # calls of one file in a row
 _LEAST_WARMUP, _MOST_WARMUP, _STEADY = 10, 60, 0.02
 _RESAMPLES, _TRACED = 2000, 20
+_PRODUCTS = {"Conv", "Gemm", "MatMul", "MatMulInteger", "QLinearConv", "QLinearMatMul", "QGemm"}
+# What ONNX Runtime puts around the name of what it rewrites.
+_DECORATION = re.compile(r"^InsertedPrecisionFreeCast_|(_nchwc)?(_token_\d+)?$")
+_FUSED, _FUSED_DEPTH = (
+    {"Relu", "Sigmoid", "Tanh", "Clip", "LeakyRelu", "HardSigmoid", "Add", "Cast", "QuantizeLinear"},
+    3,
+)
 
 Samples = NDArray[np.float64]  # [blocks, calls], milliseconds
 
@@ -179,12 +188,12 @@ def _operators(path: Path, provider: str, batch: int, pattern: Pattern, trace: P
     """Time by operator from ONNX Runtime's own profile; a node that runs a pruned layer's product counts as pruned."""
     evidence = inspect_onnx(path, pattern)
     valid = {row.name for row in evidence.layers if row.layout_valid}
-    pruned = {node for node, layers in node_layers_of(path).items() if valid & set(layers)}
+    pruned = _kernel_names(path, {node for node, layers in node_layers_of(path).items() if valid & set(layers)})
     times: dict[str, float] = defaultdict(float)
     shares: dict[str, float] = defaultdict(float)
     for name, operator, duration in _kernels(path, provider, batch, trace):
         times[operator] += duration / _TRACED
-        if _is_pruned(name, pruned):
+        if _DECORATION.sub("", name) in pruned and operator.removeprefix("Fused") in _PRODUCTS:
             shares[operator] += duration / _TRACED
     total = sum(times.values()) or 1.0
     share = sum(shares.values()) / total
@@ -215,6 +224,22 @@ def _kernels(path: Path, provider: str, batch: int, trace: Path | None) -> Itera
             yield event["name"].removesuffix("_kernel_time"), event["args"]["op_name"], event["dur"] / 1000
 
 
-def _is_pruned(name: str, pruned: set[str]) -> bool:
-    """ONNX Runtime keeps a node's name at the beginning of what it fuses it into."""
-    return name in pruned or any(name.startswith(f"{node}_") for node in pruned)
+def _kernel_names(path: Path, nodes: set[str]) -> set[str]:
+    """What ONNX Runtime may call the kernels of some products.
+
+    It keeps a node's name, or names a kernel by its output; with what follows fused into it, by that output.
+    """
+    graph = onnx.load(path, load_external_data=False).graph
+    readers: dict[str, list[onnx.NodeProto]] = defaultdict(list)
+    for node in graph.node:
+        for name in node.input:
+            readers[name].append(node)
+    names = set(nodes)
+    for node in graph.node:
+        if node.name in nodes:
+            frontier = [node]
+            for _ in range(_FUSED_DEPTH):
+                frontier = [r for n in frontier for r in readers[n.output[0]] if r.op_type in _FUSED]
+                names |= {n.output[0] for n in frontier} | {n.name for n in frontier}
+            names.add(node.output[0])
+    return names

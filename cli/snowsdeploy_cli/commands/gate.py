@@ -22,12 +22,12 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 def command(
     report: ReportFile,
+    as_json: AsJson = False,
     *,
     policy: o.Policy = None,
     baseline: Baseline = None,
     junit: JUnit = None,
     benchmark: Benchmark = None,
-    as_json: AsJson = False,
 ) -> None:
     """Judge a report by a policy: exit 0 passed, 4 failed, 5 inconclusive.
 

@@ -19,15 +19,15 @@ _SHOWN = 6  # operators of a file
 
 def print_profile(console: Console, profile: Profile) -> None:
     """Latency, ratios to the first file, and where the time goes."""
-    columns = ("batch", "p50", "p90", "p95", "p99", "images/s")
-    title = f"Latency in ms a call, --provider {profile.provider}, {profile.series[0].runs} calls each"
+    columns = ("N", "p50", "p90", "p95", "p99", "images/s")
+    title = f"Latency in ms a call, --provider {profile.provider}, {profile.series[0].runs} calls each at batch size N"
     table = make_table(title, "file", *columns, "first / this", numbers=columns)
     ratios = {(r.file, r.batch): r for r in profile.ratios}
     for row in profile.series:
         ratio = ratios.get((row.file, row.batch))
         gain = escape(f"{ratio.speedup:.2f} [{ratio.low:.2f}, {ratio.high:.2f}]") if ratio else "1"
         times = [f"{v:.3g}" for v in (row.p50_ms, row.p90_ms, row.p95_ms, row.p99_ms)]
-        table.add_row(escape(row.file.name), str(row.batch), *times, f"{row.images_per_second:.3g}", gain)
+        table.add_row(escape(row.file.name), str(row.batch), *times, f"{row.images_per_second:.0f}", gain)
     console.print(table)
     for file in profile.files:
         _print_operators(console, file)
