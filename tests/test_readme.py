@@ -63,7 +63,7 @@ def test_main_job_passes(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.rstrip().endswith("PASSED")
     promised = set(
-        re.findall(r"`([\w.]+\.(?:onnx|json|md|pt2|safetensors))`", README.split("In `run/`:")[1].split("\n\n")[0])
+        re.findall(r"`([\w.]+\.(?:onnx|json|md|html|pt2|safetensors))`", README.split("In `run/`:")[1].split("\n\n")[0])
     )
     assert {p.name for p in (tmp_path / "run").iterdir()} == promised
 
