@@ -487,6 +487,11 @@ class RuleResult(Artifact):
     verdict: Literal["pass", "fail", "inconclusive"]
     reason: str = ""
 
+    @property
+    def account(self) -> str:
+        """What was measured, the limit and why, on one line."""
+        return f"measured {self.measured}, limit {self.limit}" + (f": {self.reason}" if self.reason else "")
+
 
 class Verdict(Artifact):
     """All rules together: any fail fails, else any inconclusive is inconclusive."""

@@ -6,25 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.models import DEIT_TINY, RESNET20
 from snowsdeploy.artifacts import Report
 from snowsdeploy.config import RunConfig, build_config
 from snowsdeploy.pipeline import prune_export
 from snowsdeploy_exporters import OnnxExporter
-
-RESNET = {
-    "model": "resnet20_cifar10.th",
-    "arch": "cifar_resnet:resnet20",
-    "data": "cifar10_train8k.npz",
-    "eval_data": "cifar10_test.npz",
-    "mean": (0.485, 0.456, 0.406),
-    "std": (0.229, 0.224, 0.225),
-}
-DEIT = {
-    "model": "deit_tiny_patch16_224.pth",
-    "arch": "deit_tiny_patch16_224",
-    "data": "imagenet_sample[0::2]",
-    "eval_data": "imagenet_sample[1::2]",
-}
 
 
 def run(monkeypatch: pytest.MonkeyPatch, data: Path, out: Path, options: dict[str, object]) -> Report:
@@ -40,7 +26,7 @@ def top1(report: Report) -> tuple[float, float]:
 
 
 def test_resnet20_exact_fit_with_few_images(monkeypatch: pytest.MonkeyPatch, real_data: Path, tmp_path: Path) -> None:
-    options = RESNET | {"samples": 128, "horizon": 0, "eval_data": "cifar10_test.npz[:2000]"}
+    options = RESNET20 | {"samples": 128, "horizon": 0, "eval_data": "cifar10_test.npz[:2000]"}
     report = run(monkeypatch, real_data, tmp_path / "run", options)
     dense, sparse = top1(report)
     assert len(report.prune.pruned) == 18
@@ -52,7 +38,7 @@ def test_resnet20_exact_fit_with_few_images(monkeypatch: pytest.MonkeyPatch, rea
 
 @pytest.mark.slow
 def test_resnet20_at_default_effort(monkeypatch: pytest.MonkeyPatch, real_data: Path, tmp_path: Path) -> None:
-    report = run(monkeypatch, real_data, tmp_path / "run", RESNET)
+    report = run(monkeypatch, real_data, tmp_path / "run", RESNET20)
     dense, sparse = top1(report)
     assert dense == pytest.approx(91.69, abs=0.01)
     assert sparse >= 91.3
@@ -61,6 +47,6 @@ def test_resnet20_at_default_effort(monkeypatch: pytest.MonkeyPatch, real_data: 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_deit_tiny_at_default_effort(monkeypatch: pytest.MonkeyPatch, real_data: Path, tmp_path: Path) -> None:
-    report = run(monkeypatch, real_data, tmp_path / "run", DEIT)
+    report = run(monkeypatch, real_data, tmp_path / "run", DEIT_TINY)
     assert len(report.prune.pruned) == 48
     assert top1(report)[1] >= 60

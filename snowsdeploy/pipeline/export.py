@@ -9,14 +9,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from snowsdeploy.artifacts import (
-    ExportReport,
-    FilePair,
-    OnnxArtifact,
-    Precision,
-    PruneReport,
-    Role,
-)
+from snowsdeploy.artifacts import ExportReport, FilePair, OnnxArtifact, Precision, PruneReport, Role
 from snowsdeploy.data.open import open_images
 from snowsdeploy.errors import DataError, OutputError
 from snowsdeploy.files import write_text_atomic

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from snowsdeploy.artifacts import (
-    Preprocessing,
-)
+from snowsdeploy.artifacts import Preprocessing
 from snowsdeploy.config import ModelSettings
 from snowsdeploy.data.open import natural_input_size
 from snowsdeploy.errors import UsageError

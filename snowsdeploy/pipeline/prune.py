@@ -13,9 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from snowsdeploy.artifacts import (
-    PruneReport,
-)
+from snowsdeploy.artifacts import PruneReport
 from snowsdeploy.config import PruneSettings, RunConfig
 from snowsdeploy.data.open import open_images
 from snowsdeploy.errors import OutputError, UsageError

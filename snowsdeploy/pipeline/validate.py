@@ -10,15 +10,7 @@ from datetime import UTC, datetime
 import torch
 from torch import Tensor
 
-from snowsdeploy.artifacts import (
-    Accuracy,
-    ExportReport,
-    FilePair,
-    OnnxArtifact,
-    PruneReport,
-    Report,
-    Variant,
-)
+from snowsdeploy.artifacts import Accuracy, ExportReport, FilePair, OnnxArtifact, PruneReport, Report, Variant
 from snowsdeploy.config import ValidateSettings
 from snowsdeploy.data.images import ImageSet
 from snowsdeploy.data.open import open_images

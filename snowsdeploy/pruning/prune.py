@@ -156,7 +156,7 @@ def prune_program(
         if checkpoints and found is None:
             checkpoints.save(problem, values, report)
         for name, value in values.items():
-            if name in set(weights):
+            if name in weights:
                 require_pattern(name, value, pattern, "solved weight")
             streams.pruned.set_weight(graph.placeholder(name), value)
         tensors.update(values)

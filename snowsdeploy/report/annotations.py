@@ -12,9 +12,8 @@ def render_annotations(verdict: Verdict) -> list[str]:
     lines = []
     for rule in verdict.rules:
         if rule.verdict in _LEVELS:
-            text = f"measured {rule.measured}, limit {rule.limit}" + (f": {rule.reason}" if rule.reason else "")
             title = _escape(f"snowsdeploy gate: {rule.rule}").replace(":", "%3A").replace(",", "%2C")
-            lines.append(f"::{_LEVELS[rule.verdict]} title={title}::{_escape(text)}")
+            lines.append(f"::{_LEVELS[rule.verdict]} title={title}::{_escape(rule.account)}")
     return lines
 
 

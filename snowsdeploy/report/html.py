@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import jinja2
 from markupsafe import Markup
 
-from snowsdeploy.artifacts import LatencySeries, LayerReport, LayerSparsity, Proportion, Report, Variant
+from snowsdeploy.artifacts import LayerReport, LayerSparsity, Report, Variant
 from snowsdeploy.report.plots import accuracy_plot, latency_plot
-
-VERDICTS = {"pass": "Passed", "fail": "Failed", "inconclusive": "Inconclusive", None: "Not judged"}
+from snowsdeploy.report.shared import render_template
 
 
 @dataclass(frozen=True)
@@ -30,18 +28,13 @@ class LayerRow:
 
 def render_html(report: Report) -> str:
     """Verdict first, then what it rests on; readable without scripts, in light and dark, on a phone."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("snowsdeploy.report"), autoescape=True, undefined=jinja2.StrictUndefined
-    )
-    environment.filters |= {"pct": _percent, "mib": lambda size: f"{size / 2**20:.2f}"}
-    return environment.get_template("report.html.j2").render(
+    return render_template(
+        "report.html.j2",
         report=report,
         outcome=report.verdict.verdict if report.verdict else None,
-        verdicts=VERDICTS,
         accuracy_plot=Markup(accuracy_plot(report)),
         latency_plots={v.precision: Markup(latency_plot(v.latency, v.precision)) for v in report.variants if v.latency},
         layers={v.precision: _layers(report, v) for v in report.variants},
-        series=_series,
     )
 
 
@@ -55,12 +48,3 @@ def _layers(report: Report, variant: Variant) -> list[LayerRow]:
         solve = solves.get(layer.name)
         rows.append(LayerRow(layer, solve, solve.seconds / len(solve.layers) / total if solve else 0.0))
     return rows
-
-
-def _series(variant: Variant, role: str, batch: int) -> LatencySeries:
-    assert variant.latency is not None
-    return next(s for s in variant.latency.series if (s.role, s.batch) == (role, batch))
-
-
-def _percent(value: Proportion) -> str:
-    return f"{value.value:.2%} [{value.low:.2%}, {value.high:.2%}]"

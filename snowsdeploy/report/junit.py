@@ -21,11 +21,10 @@ def render_junit(report: Report, verdict: Verdict) -> str:
     suite.timestamp = report.created
     for rule in verdict.rules:
         case = TestCase(rule.rule, classname="snowsdeploy.gate")
-        text = f"measured {rule.measured}, limit {rule.limit}" + (f": {rule.reason}" if rule.reason else "")
         if rule.verdict == "pass":
-            case.system_out = text
+            case.system_out = rule.account
         else:
-            case.result = [Failure(text, "inconclusive" if rule.verdict == "inconclusive" else "gate")]
+            case.result = [Failure(rule.account, "inconclusive" if rule.verdict == "inconclusive" else "gate")]
         suite.add_testcase(case)
     document = JUnitXml("snowsdeploy")
     document.add_testsuite(suite)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from snowsdeploy.selectors.sparsegpt import DAMPING, sparsegpt
+from snowsdeploy.selectors.sparsegpt import damped, sparsegpt
 from snowsdeploy.solver.least_squares import masked_least_squares
 from snowsdeploy.sparsity.pattern import Pattern
 
@@ -42,13 +42,11 @@ def exchange(weight: Tensor, gram: Tensor, pattern: Pattern, block: int = BLOCK)
     mask = sparsegpt(weight, gram, pattern)
     if pattern.sparsity is not None:
         return mask
-    gram = gram.double()
-    damping = DAMPING * float(gram.diagonal().mean()) + torch.finfo(gram.dtype).tiny
-    damped = gram + damping * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
-    width = min(len(damped), block - block % pattern.m)
-    step = max(1, _CHUNK_BYTES // (width * width * damped.element_size()))
+    system = damped(gram)
+    width = min(len(system), block - block % pattern.m)
+    step = max(1, _CHUNK_BYTES // (width * width * system.element_size()))
     parts = zip(weight.double().split(step), mask.split(step), strict=True)
-    return torch.cat([_sweep(rows, damped, chosen, pattern.m, width) for rows, chosen in parts])
+    return torch.cat([_sweep(rows, system, chosen, pattern.m, width) for rows, chosen in parts])
 
 
 def _sweep(dense: Tensor, gram: Tensor, mask: Tensor, m: int, width: int) -> Tensor:

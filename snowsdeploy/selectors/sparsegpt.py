@@ -32,7 +32,7 @@ def sparsegpt(weight: Tensor, gram: Tensor, pattern: Pattern) -> Tensor:
     Raises:
         torch.linalg.LinAlgError: `gram` has a NaN.
     """
-    upper = _inverse_factor(gram.double())
+    upper = _inverse_factor(damped(gram))
     work = weight.double().clone()
     work[:, gram.diagonal() == 0] = 0  # weights of inputs that are always zero cost nothing
     mask = torch.ones_like(work, dtype=torch.bool)
@@ -61,10 +61,15 @@ def _choose(cost: Tensor, start: int, pattern: Pattern) -> Tensor:
     return torch.zeros_like(cost, dtype=torch.bool).flatten().index_fill_(0, chosen, True).view(cost.shape)
 
 
-def _inverse_factor(gram: Tensor) -> Tensor:
-    """Upper U with `U^T U = (G + damping)^-1`."""
+def damped(gram: Tensor) -> Tensor:
+    """`gram` in float64 with `DAMPING` on its diagonal, so that it is definite."""
+    gram = gram.double()
     damping = DAMPING * float(gram.diagonal().mean()) + torch.finfo(gram.dtype).tiny
-    damped = gram + damping * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped))
+    return gram + damping * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+
+
+def _inverse_factor(gram: Tensor) -> Tensor:
+    """Upper U with `U^T U = G^-1`."""
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(gram))
     upper: Tensor = torch.linalg.cholesky(inverse, upper=True)
     return upper

@@ -13,7 +13,7 @@ from snowsdeploy.validation.ort import OrtSession
 
 UNSTABLE_COV = 0.025  # trtexec's limit for "GPU compute time is unstable"
 CONFIDENCE = 0.95
-_RESAMPLES = 2000
+RESAMPLES = 2000
 
 Samples = NDArray[np.float64]
 
@@ -82,8 +82,7 @@ def _interleaved(
 
 
 def _series(role: Role, batch: int, samples: Samples, rng: np.random.Generator) -> LatencySeries:
-    medians = np.median(samples[_block_draws(len(samples), rng)], axis=1)
-    low, high = np.quantile(medians, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    low, high = interval(np.median(samples[_block_draws(len(samples), rng)], axis=1))
     p50, p90, p99 = np.percentile(samples, [50, 90, 99])
     return LatencySeries(
         role=role,
@@ -91,8 +90,8 @@ def _series(role: Role, batch: int, samples: Samples, rng: np.random.Generator) 
         runs=len(samples),
         mean_ms=float(samples.mean()),
         p50_ms=float(p50),
-        p50_low_ms=float(low),
-        p50_high_ms=float(high),
+        p50_low_ms=low,
+        p50_high_ms=high,
         p90_ms=float(p90),
         p99_ms=float(p99),
         cov=float(samples.std(ddof=1) / samples.mean()),
@@ -117,21 +116,27 @@ def speedup(
     """
     draws = _block_draws(len(dense), rng)
     ratios = np.median(dense[draws], axis=1) / np.median(sparse[draws], axis=1)
-    low, high = np.quantile(ratios, [(1 - confidence) / 2, (1 + confidence) / 2])
+    low, high = interval(ratios, confidence)
     return LatencyRatio(
         batch=batch,
         speedup=float(np.median(dense) / np.median(sparse)),
-        low=float(low),
-        high=float(high),
+        low=low,
+        high=high,
         confidence=confidence,
     )
+
+
+def interval(values: NDArray[np.float64], confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """The percentile interval of a bootstrap's resampled values."""
+    low, high = np.quantile(values, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(low), float(high)
 
 
 def _block_draws(count: int, rng: np.random.Generator) -> NDArray[np.intp]:
     """Indices `[resamples, count]` of blocks of about `count^(1/2)` neighbours each, wrapped around the end."""
     length = max(1, round(count**0.5))
-    starts = rng.integers(0, count, (_RESAMPLES, -(-count // length), 1))
-    draws: NDArray[np.intp] = ((starts + np.arange(length)) % count).reshape(_RESAMPLES, -1)[:, :count]
+    starts = rng.integers(0, count, (RESAMPLES, -(-count // length), 1))
+    draws: NDArray[np.intp] = ((starts + np.arange(length)) % count).reshape(RESAMPLES, -1)[:, :count]
     return draws
 
 

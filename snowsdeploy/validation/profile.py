@@ -23,12 +23,12 @@ from snowsdeploy.artifacts import FileRatio, OperatorTime, Profile, ProfiledFile
 from snowsdeploy.sparsity.onnx_layout import inspect_onnx, node_layers_of
 from snowsdeploy.sparsity.pattern import Pattern
 from snowsdeploy.validation.environment import describe_environment
-from snowsdeploy.validation.latency import CONFIDENCE, UNSTABLE_COV
+from snowsdeploy.validation.latency import RESAMPLES, UNSTABLE_COV, interval
 from snowsdeploy.validation.ort import OrtSession
 
 BLOCK = 5  # calls of one file in a row
 _LEAST_WARMUP, _MOST_WARMUP, _STEADY = 10, 60, 0.02
-_RESAMPLES, _TRACED = 2000, 20
+_TRACED = 20
 _PRODUCTS = {"Conv", "Gemm", "MatMul", "MatMulInteger", "QLinearConv", "QLinearMatMul", "QGemm"}
 # What ONNX Runtime puts around the name of what it rewrites.
 _DECORATION = re.compile(r"^InsertedPrecisionFreeCast_|(_nchwc)?(_token_\d+)?$")
@@ -139,17 +139,12 @@ def _medians(samples: Samples, draws: NDArray[np.intp]) -> NDArray[np.float64]:
     return medians
 
 
-def _interval(values: NDArray[np.float64]) -> tuple[float, float]:
-    low, high = np.quantile(values, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return float(low), float(high)
-
-
 def _draws(samples: Samples, rng: np.random.Generator) -> NDArray[np.intp]:
-    return rng.integers(0, len(samples), (_RESAMPLES, len(samples)))
+    return rng.integers(0, len(samples), (RESAMPLES, len(samples)))
 
 
 def _series(path: Path, batch: int, samples: Samples, rng: np.random.Generator) -> TimedFile:
-    low, high = _interval(_medians(samples, _draws(samples, rng)))
+    low, high = interval(_medians(samples, _draws(samples, rng)))
     p50, p90, p95, p99 = np.percentile(samples, [50, 90, 95, 99])
     return TimedFile(
         file=path,
@@ -179,7 +174,7 @@ def ratio(
     """
     first, second = baseline[1], other[1]
     draws = _draws(first, rng)
-    low, high = _interval(_medians(first, draws) / _medians(second, draws))
+    low, high = interval(_medians(first, draws) / _medians(second, draws))
     speedup = float(np.median(first) / np.median(second))
     return FileRatio(file=other[0], baseline=baseline[0], batch=batch, speedup=speedup, low=low, high=high)
 
