@@ -1,0 +1,57 @@
+"""The values that flow between the stages; each is frozen and round-trips through JSON.
+
+Checkpoint* -> Program* -> ImageSet* -> Masks* -> PruneReport (+ weights*) -> OnnxArtifact (dense, sparse)
+  -> Variant (SparsityEvidence, Parity, Accuracy, Latency) for each precision -> Report -> Verdict; the starred ones
+hold tensors and live elsewhere.
+"""
+
+from __future__ import annotations
+
+from snowsdeploy.artifacts.accuracy import Accuracy, Agreement, PairedTest, Proportion
+from snowsdeploy.artifacts.base import SCHEMA_VERSION, Artifact, Precision, Role, Tristate
+from snowsdeploy.artifacts.evidence import Compilation, LayerSparsity, Parity, ParityRow, SparsityEvidence
+from snowsdeploy.artifacts.files import ExportReport, FilePair, OnnxArtifact
+from snowsdeploy.artifacts.latency import Environment, Latency, LatencyRatio, LatencySeries
+from snowsdeploy.artifacts.profile import FileRatio, OperatorTime, Profile, ProfiledFile, TimedFile
+from snowsdeploy.artifacts.pruning import LayerDecision, LayerReport, PruneReport
+from snowsdeploy.artifacts.report import Report, RuleResult, Variant, Verdict
+from snowsdeploy.artifacts.source import DataInfo, Preprocessing, SourceInfo
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "Accuracy",
+    "Agreement",
+    "Artifact",
+    "Compilation",
+    "DataInfo",
+    "Environment",
+    "ExportReport",
+    "FilePair",
+    "FileRatio",
+    "Latency",
+    "LatencyRatio",
+    "LatencySeries",
+    "LayerDecision",
+    "LayerReport",
+    "LayerSparsity",
+    "OnnxArtifact",
+    "OperatorTime",
+    "PairedTest",
+    "Parity",
+    "ParityRow",
+    "Precision",
+    "Preprocessing",
+    "Profile",
+    "ProfiledFile",
+    "Proportion",
+    "PruneReport",
+    "Report",
+    "Role",
+    "RuleResult",
+    "SourceInfo",
+    "SparsityEvidence",
+    "TimedFile",
+    "Tristate",
+    "Variant",
+    "Verdict",
+]

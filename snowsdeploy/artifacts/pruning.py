@@ -1,0 +1,94 @@
+"""What the pruning stage decided and did."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from snowsdeploy.artifacts.base import Artifact
+from snowsdeploy.artifacts.source import DataInfo
+
+
+class LayerDecision(Artifact):
+    """One convolution or linear layer of the graph: is it pruned, and if not, why not.
+
+    Attributes:
+        name: Module path (the weight's name without `.weight`), or the graph node where the weight has no name.
+        weight: Fully qualified name of the weight in the state dict; None when the graph computes it.
+        kind: conv or linear.
+        shape: Shape of the weight as PyTorch stores it.
+        calls: How often the graph uses the weight.
+        prunable: Whether the layer is pruned.
+        reason: Why not, empty when it is.
+    """
+
+    name: str
+    weight: str | None
+    kind: Literal["conv", "linear"]
+    shape: tuple[int, ...]
+    calls: int = 1
+    prunable: bool
+    reason: str = ""
+
+
+class LayerReport(Artifact):
+    """What happened to one pruned layer. Losses are the window objective on the calibration images.
+
+    Attributes:
+        layers: Names solved together (one, unless layers are solved jointly).
+        operations: Counted operations in the window (0: the layer's own output).
+        targets: Share of the true dense activations in the window's targets, or what `auto` chose and why.
+        kept: Weights that stay, of `total`.
+        vectors: Biases and normalisation parameters that varied too.
+        loss_masked: Objective with the mask applied and nothing solved.
+        loss_initial: Objective after the warm start.
+        loss_final: Objective of the weights that were kept.
+        held_back_initial: Objective of the warm start on images that the solver did not see.
+        held_back_final: The same of the weights that were kept.
+        newton_steps: Accepted Newton steps.
+        products: Curvature products spent.
+        product_flops: Floating-point operations of one of them: matrix products and convolutions.
+        product_precision: Their precision; with its error when reduced, or why it was not reduced.
+        newton_seconds: Wall time of the Newton steps alone.
+        seconds: Wall time of this solve.
+        outcome: The solver's result as a sentence.
+    """
+
+    layers: tuple[str, ...]
+    operations: int
+    targets: str
+    kept: int
+    total: int
+    vectors: int = 0
+    loss_masked: float
+    loss_initial: float
+    loss_final: float
+    held_back_initial: float | None = None
+    held_back_final: float | None = None
+    newton_steps: int
+    products: int
+    product_flops: float = 0.0
+    product_precision: str = ""
+    newton_seconds: float = 0.0
+    seconds: float
+    outcome: str
+
+
+class PruneReport(Artifact):
+    """The pruning stage: what was decided for each layer, and what each solve did."""
+
+    pattern: str
+    selector: str
+    solver: dict[str, str | int | float | bool]
+    decisions: tuple[LayerDecision, ...]
+    solves: tuple[LayerReport, ...]
+    final: LayerReport | None = None
+    notes: tuple[str, ...] = ()
+    calibration: DataInfo
+    calibration_items: tuple[int, ...]
+    seconds: float
+    seed: int
+
+    @property
+    def pruned(self) -> tuple[LayerDecision, ...]:
+        """The layers that were pruned, in graph order."""
+        return tuple(d for d in self.decisions if d.prunable)
