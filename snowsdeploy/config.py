@@ -50,6 +50,7 @@ class PruneSettings(Settings):
     """Mask and solver.
 
     Attributes:
+        permute: Put channels in an order in which N:M masks keep more, before masks are chosen.
         effort: A point on the curve of accuracy against time: what the settings below are where they are not given.
         held_back: Share of the calibration images that no solve sees: a solve ends before it would raise its loss on
             them, and `targets = auto` is decided on them.
@@ -76,6 +77,7 @@ class PruneSettings(Settings):
     selector: Literal["magnitude", "sparsegpt", "exchange"] = "exchange"
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+    permute: bool = False
     effort: Literal["fast", "default", "max"] = "default"
     held_back: Annotated[float, Field(ge=0, le=0.5)] = 0.0
     horizon: Annotated[int, Field(ge=0)] | Literal["block", "model"] = "block"
@@ -105,6 +107,12 @@ class PruneSettings(Settings):
             raise UsageError(
                 "--targets auto needs images to decide on", seen="--held-back 0", allowed="for example --held-back 0.1"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _grouped(self) -> Self:
+        if self.permute and Pattern.parse(self.pattern).sparsity is not None:
+            raise UsageError("--permute needs groups of weights", seen=f"--pattern {self.pattern}", allowed="N:M")
         return self
 
 

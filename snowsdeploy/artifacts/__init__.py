@@ -12,6 +12,7 @@ from snowsdeploy.artifacts.base import SCHEMA_VERSION, Artifact, Precision, Role
 from snowsdeploy.artifacts.evidence import Compilation, LayerSparsity, Parity, ParityRow, SparsityEvidence
 from snowsdeploy.artifacts.files import ExportReport, FilePair, OnnxArtifact
 from snowsdeploy.artifacts.latency import Environment, Latency, LatencyRatio, LatencySeries
+from snowsdeploy.artifacts.permutation import Permutation, PermutedGroup
 from snowsdeploy.artifacts.profile import FileRatio, OperatorTime, Profile, ProfiledFile, TimedFile
 from snowsdeploy.artifacts.pruning import LayerDecision, LayerReport, PruneReport
 from snowsdeploy.artifacts.report import Report, RuleResult, Variant, Verdict
@@ -39,6 +40,8 @@ __all__ = [
     "PairedTest",
     "Parity",
     "ParityRow",
+    "Permutation",
+    "PermutedGroup",
     "Precision",
     "Preprocessing",
     "Profile",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from snowsdeploy.artifacts.base import Artifact
+from snowsdeploy.artifacts.permutation import Permutation
 from snowsdeploy.artifacts.source import DataInfo
 
 
@@ -83,6 +84,7 @@ class PruneReport(Artifact):
     solves: tuple[LayerReport, ...]
     final: LayerReport | None = None
     notes: tuple[str, ...] = ()
+    permutation: Permutation | None = None
     calibration: DataInfo
     calibration_items: tuple[int, ...]
     seconds: float

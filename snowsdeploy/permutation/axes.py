@@ -125,5 +125,3 @@ def _item(call: Call) -> Values:
     assert isinstance(values, tuple)
     assert isinstance(index, int)
     return values[index]
-
-

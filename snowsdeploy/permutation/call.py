@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import sympy
 import torch
 from torch import Tensor
 from torch.fx import Node
@@ -28,7 +27,7 @@ def _size(size: int | torch.SymInt) -> int:
     if isinstance(size, int):
         return size
     expression = size.node.expr
-    return int(sympy.sympify(expression).subs(dict.fromkeys(expression.free_symbols, BATCH)))
+    return int(expression.subs(dict.fromkeys(expression.free_symbols, BATCH)))
 
 
 @dataclass(frozen=True)

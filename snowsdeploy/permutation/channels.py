@@ -1,6 +1,6 @@
 """Names for the channels of every value in a graph, and what the operations say about them.
 
-Each element of an axis gets an id: channel 5 of one tensor and channel 5 of another that is added to it are one channel.
+Each element of an axis gets an id: channel 5 of a tensor and channel 5 of another that is added to it are one channel.
 Operations *tie* ids to each other, *fix* ids that cannot move, and *keep* sets of ids together: an axis must go on
 holding the same channels. A permutation of the ids that respects all three can be carried out on the weights alone.
 """

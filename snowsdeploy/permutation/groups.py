@@ -11,7 +11,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from snowsdeploy.models.program_graph import ProgramGraph
-from snowsdeploy.permutation.axes import Axes, program_axes
+from snowsdeploy.permutation.axes import program_axes
 from snowsdeploy.permutation.channels import Ids, Ledger
 
 

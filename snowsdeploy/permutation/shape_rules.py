@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+from torch.fx import Node
 
 from snowsdeploy.permutation.call import BATCH, Call, Values, moved
 from snowsdeploy.permutation.channels import Block, Value
@@ -94,7 +95,7 @@ def _taken(call: Call, x: Value, dim: int, index: int, sizes: Sequence[int]) -> 
         if dim not in block.dims:
             kept.append(moved(block, rest))
         elif rest:
-            ids = block.ids.take(index, axis=block.dims.index(dim))
+            ids = np.moveaxis(block.ids, block.dims.index(dim), 0)[index]
             kept.append(Block(tuple(rest.values()), ids))
         else:
             call.fix([block])
@@ -105,10 +106,10 @@ def cut(call: Call) -> Values:
     """`x[start:stop:step]` along an axis."""
     x = call.required(0)
     dim = call.argument(1, "dim", 0) % len(x.sizes)
-    part = slice(*(call.argument(i, n) for i, n in ((2, "start"), (3, "end"))), call.argument(4, "step", 1))
-    if not all(p is None or isinstance(p, int) for p in (part.start, part.stop)):
+    start, end, step = call.argument(2, "start"), call.argument(3, "end"), call.argument(4, "step", 1)
+    if any(isinstance(limit, Node) for limit in (start, end)):
         return unknown(call)
-    return call.result(_sliced(x, dim, part))
+    return call.result(_sliced(x, dim, slice(start, end, step)))
 
 
 def split(call: Call) -> Values:

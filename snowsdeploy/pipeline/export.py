@@ -120,6 +120,7 @@ def _provenance(program: Program, report: PruneReport, role: str) -> dict[str, s
         "pattern": report.pattern,
         "selector": report.selector,
         "solver": ", ".join(f"{k}={v}" for k, v in report.solver.items()),
+        "permutation": "none" if report.permutation is None else str(report.permutation),
         "seed": str(report.seed),
         "calibration": report.calibration.fingerprint,
         "mean": ",".join(map(str, program.preprocessing.mean)),

@@ -24,6 +24,7 @@ from snowsdeploy.models.program_graph import ProgramGraph
 from snowsdeploy.models.source import ModelRequest, load_model
 from snowsdeploy.models.trace import adopt
 from snowsdeploy.pipeline.load import load_program
+from snowsdeploy.pipeline.permute import permute_channels
 from snowsdeploy.progress import Observer
 from snowsdeploy.pruning.prune import Checkpoints, Plan, prune_program, run_key
 from snowsdeploy.pruning.reconstruct import Reconstruction
@@ -39,7 +40,7 @@ def prune_model(config: RunConfig, run: RunDirectory, observer: Observer) -> tup
     """Load, choose layers and masks, solve; leaves `program.pt2`, `pruned.safetensors` and `prune.json`.
 
     Returns:
-        The dense program, the pruned one, and what happened.
+        The dense program, its channels permuted if the settings say so, the pruned one, and what happened.
 
     Raises:
         SnowsDeployError: As `prune_export`.
@@ -59,15 +60,20 @@ def prune_model(config: RunConfig, run: RunDirectory, observer: Observer) -> tup
         open_images(config.eval_data, program.preprocessing, option="--eval-data")
     run.prepare(force=config.force, resume=config.resume)
     settings = config.model_dump(include=set(PruneSettings.model_fields) - {"data"})
-    key = run_key(state=_digest(program), data=calibration.info.fingerprint, **settings)
     observer.stage("prune", f"{config.pattern}, {len(calibration)} images")
     for decision in decisions:
         observer.message(_decision_text(decision.name, decision.shape, decision.reason))
     batches = list(calibration.batches(config.batch_size))
+    weights = [d.weight for d in decisions if d.prunable and d.weight]
+    permutation = None
+    if config.permute:
+        program, permutation = permute_channels(program, weights, pattern, batches, seed=config.seed, observer=observer)
+        observer.message(str(permutation))
+    key = run_key(state=_digest(program), data=calibration.info.fingerprint, **settings)
     pruned = prune_program(
         program,
         batches,
-        [d.weight for d in decisions if d.prunable and d.weight],
+        weights,
         pattern,
         make_plan(config, len(batches)),
         observer=observer,
@@ -83,6 +89,7 @@ def prune_model(config: RunConfig, run: RunDirectory, observer: Observer) -> tup
         solves=pruned.units,
         final=pruned.final,
         notes=pruned.notes,
+        permutation=permutation,
         calibration=calibration.info,
         calibration_items=calibration.indices,
         seconds=time.perf_counter() - started,

@@ -24,6 +24,7 @@ def command(
     selector: o.Selector = None,
     include: o.Include = None,
     exclude: o.Exclude = None,
+    permute: o.Permute = None,
     effort: o.Effort = None,
     held_back: o.HeldBack = None,
     horizon: o.Horizon = None,

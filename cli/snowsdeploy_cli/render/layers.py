@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 
 from snowsdeploy_cli.console import say
+from snowsdeploy_cli.render.permutation import print_permutation
 from snowsdeploy_cli.render.table import make_table
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ def print_pruning(console: Console, report: PruneReport, folder: Path) -> None:
     """What `prune` did."""
     say(console, f"{len(report.pruned)} layers pruned to {report.pattern} in {report.seconds:.0f} s")
     print_kept_dense(console, report.decisions)
+    print_permutation(console, report.permutation)
     say(console, f"Written to {folder}; next: snowsdeploy export {folder}")
 
 

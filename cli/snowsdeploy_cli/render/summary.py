@@ -9,6 +9,7 @@ from rich.markup import escape
 
 from snowsdeploy_cli.console import say
 from snowsdeploy_cli.render.layers import print_kept_dense
+from snowsdeploy_cli.render.permutation import print_permutation
 from snowsdeploy_cli.render.table import make_table
 from snowsdeploy_cli.render.verdict import print_verdict
 
@@ -39,6 +40,7 @@ def _print_layers(console: Console, report: Report) -> None:
     console.print()
     say(console, f"{name}: {pruned} of {total} layers pruned to {report.prune.pattern}", style="bold")
     print_kept_dense(console, report.prune.decisions)
+    print_permutation(console, report.prune.permutation)
 
 
 def _print_variant(console: Console, variant: Variant, report: Report) -> None:

@@ -1,0 +1,68 @@
+"""Permuting channels before masks are chosen: groups from the graph, scores from the dense model, a search each."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from snowsdeploy.artifacts import Permutation, PermutedGroup
+from snowsdeploy.models.program import Program
+from snowsdeploy.models.program_graph import ProgramGraph
+from snowsdeploy.permutation.apply import permute_program, require_same_function
+from snowsdeploy.permutation.groups import find_groups
+from snowsdeploy.permutation.search import Search, find_order, group_scores
+from snowsdeploy.progress import Observer
+from snowsdeploy.pruning.saliency import Score, weight_scores
+from snowsdeploy.sparsity.pattern import Pattern
+
+SCORE: Score = "inputs"
+
+
+def permute_channels(
+    program: Program,
+    weights: Sequence[str],
+    pattern: Pattern,
+    batches: Sequence[Tensor],
+    *,
+    seed: int,
+    observer: Observer,
+) -> tuple[Program, Permutation]:
+    """Put channels in the order in which an N:M mask keeps most; only weights change.
+
+    Args:
+        program: The dense program.
+        weights: Names of the weights that will be pruned, in graph order.
+        pattern: N:M.
+        batches: Calibration images, `[batch, C, H, W]` each; the outputs are compared on the first.
+        seed: Of the search.
+        observer: Told about each group.
+
+    Raises:
+        GraphError: The outputs changed.
+        NumericsError: An activation is not finite.
+    """
+    started = time.perf_counter()
+    graph = ProgramGraph(program)
+    found = find_groups(graph, weights, pattern.m)
+    scores = weight_scores(graph, batches, weights, SCORE)
+    orders, rows = [], []
+    for number, group in enumerate(found.groups, 1):
+        best = find_order(group_scores(group, scores), pattern, Search(seed=seed))
+        orders.append((group, best.order))
+        layers = tuple(dict.fromkeys(c.name.removesuffix(".weight") for c in group.consumers))
+        rows.append(
+            PermutedGroup(channels=group.channels, layers=layers, kept_before=best.before, kept_after=best.after)
+        )
+        share = f"mask keeps {best.before:.2%} -> {best.after:.2%}"
+        observer.advance(number, len(found.groups), f"{group.channels} channels of {', '.join(layers[:2])}: {share}")
+    permuted = permute_program(program, orders)
+    error = require_same_function(program, permuted, batches[0])
+    return permuted, Permutation(
+        score=SCORE,
+        groups=tuple(rows),
+        refused={name.removesuffix(".weight"): reason for name, reason in found.refused.items()},
+        error=error,
+        seconds=time.perf_counter() - started,
+    )
