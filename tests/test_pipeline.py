@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from onnxruntime import InferenceSession
 
 from snowsdeploy.artifacts import Report
 from snowsdeploy.config import RunConfig, ValidateSettings, build_config
@@ -40,6 +41,9 @@ def build(classes=4):
     torch.manual_seed(0)
     return nn.Sequential(nn.Conv2d(3, 8, 3), Block(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, classes))
 """
+
+
+PERMUTED = "snowsdeploy.permutation"
 
 
 @pytest.fixture
@@ -197,3 +201,30 @@ def test_the_report_is_plain_json_with_a_schema_version(folder: Path) -> None:
     assert content["schema_version"] == 1
     assert Report.model_validate(content).source.format == "factory"
     assert torch.__version__.startswith(content["environment"]["versions"]["torch"])
+
+
+def test_permuted_channels_are_in_both_files_and_in_the_report(folder: Path) -> None:
+    plain = prune_export(settings(folder, out=folder / "plain", effort="fast"), OnnxExporter())
+    report = prune_export(settings(folder, permute=True, effort="fast"), OnnxExporter())
+    found = report.prune.permutation
+    assert plain.prune.permutation is None
+    assert found is not None
+    assert [g.layers for g in found.groups] == [("1.conv1",), ("1.conv2",)]
+    assert all(g.kept_after >= g.kept_before for g in found.groups)
+    assert any(g.kept_after > g.kept_before for g in found.groups)
+    assert not found.refused
+    assert found.error < 1e-5
+    before, after = (onnx.load(folder / name / "dense.onnx") for name in ("plain", "run"))
+    assert [n.op_type for n in before.graph.node] == [n.op_type for n in after.graph.node]
+    assert {p.key: p.value for p in before.metadata_props}[PERMUTED] == "none"
+    assert {p.key: p.value for p in after.metadata_props}[PERMUTED] == str(found)
+    images = np.random.default_rng(0).normal(size=(4, 3, 12, 12)).astype(np.float32)
+    sessions = [InferenceSession(folder / name / "dense.onnx") for name in ("plain", "run")]
+    outputs = [session.run(None, {session.get_inputs()[0].name: images})[0] for session in sessions]
+    np.testing.assert_allclose(outputs[0], outputs[1], rtol=1e-4, atol=1e-6)
+    assert validate(folder / "run", ValidateSettings(latency_runs=5), policy=GatePolicy()).prune.permutation == found
+
+
+def test_permuting_needs_groups(folder: Path) -> None:
+    with pytest.raises(UsageError, match="--permute needs groups"):
+        settings(folder, permute=True, pattern="50%")

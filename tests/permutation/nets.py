@@ -63,11 +63,13 @@ class Transformer(nn.Module):
     def attend(self, block: nn.ModuleDict, x: torch.Tensor) -> torch.Tensor:
         b, n, c = x.shape
         q, k, v = block["qkv"](x).reshape(b, n, 3, 2, c // 2).permute(2, 0, 3, 1, 4).unbind(0)
-        if self.fused:
-            y = F.scaled_dot_product_attention(q, k, v)
-        else:
-            y = (q * 0.3 @ k.transpose(-2, -1)).softmax(-1) @ v
+        y = F.scaled_dot_product_attention(q, k, v) if self.fused else written_out(q, k, v)
         return block["proj"](y.transpose(1, 2).reshape(b, n, c))
+
+
+def written_out(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """Attention as two products."""
+    return (q * 0.3 @ k.transpose(-2, -1)).softmax(-1) @ v
 
 
 def layers_of(layers: list[tuple[str, nn.Module]]) -> dict[str, nn.Module]:
