@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from snowsdeploy.artifacts import Permutation, PermutedGroup
 from snowsdeploy.errors import DataError
 from snowsdeploy.gate.judge import judge
 from snowsdeploy.gate.policy import GatePolicy
@@ -36,6 +37,22 @@ def summary(capsys, **numbers) -> str:
     report = report.model_copy(update={"verdict": judge(report, GatePolicy(min_speedup=1.05))})
     print_summary(make_console(), report, Path("run"))
     return printed(capsys)
+
+
+def test_summary_says_what_a_permutation_gained_and_what_stood_still(capsys):
+    groups = tuple(PermutedGroup(channels=64, layers=NAMES, kept_before=b, kept_after=0.93) for b in (0.9, 0.92))
+    refused = {f"stages.{i}.conv": "fixed by cumsum (cumsum)" for i in range(6)}
+    done = Permutation(score="inputs", groups=groups, refused=refused, error=2.5e-7, seconds=12.4)
+    report = make_report()
+    prune = report.prune.model_copy(update={"permutation": done})
+    print_summary(make_console(), report.model_copy(update={"prune": prune}), Path("run"))
+    flat = " ".join(printed(capsys).split())
+    assert "128 channels in 2 groups permuted: masks keep 91.00% -> 93.00% of the score (inputs)" in flat
+    assert "outputs moved by 2.5e-07, 12 s" in flat
+    assert "not permuted, fixed by cumsum (cumsum): stages.0.conv, stages.1.conv, stages.2.conv, stages.3.conv" in flat
+    assert "and 2 more" in flat
+    print_summary(make_console(), report, Path("run"))
+    assert "permuted" not in printed(capsys)
 
 
 def test_summary_has_every_part(capsys):

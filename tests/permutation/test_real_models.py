@@ -27,7 +27,8 @@ def test_any_order_leaves_a_real_model_as_it_was(
     monkeypatch: pytest.MonkeyPatch, real_data: Path, options: dict[str, object], channels: list[int], stream: int
 ) -> None:
     monkeypatch.chdir(real_data)
-    program = load_program(build_config(ModelSettings, {k: v for k, v in options.items() if "data" not in k}))
+    model = build_config(ModelSettings, {k: v for k, v in options.items() if "data" not in k})
+    program = load_program(model, str(options["data"]))
     graph = ProgramGraph(program)
     weights = [d.weight for d in decide_layers(graph, Pattern(2, 4)) if d.prunable and d.weight]
     groups = find_groups(graph, weights, 4)
