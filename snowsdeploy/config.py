@@ -51,6 +51,8 @@ class PruneSettings(Settings):
 
     Attributes:
         permute: Put channels in an order in which N:M masks keep more, before masks are chosen.
+        permute_score: What a weight is worth there: its `magnitude`, the error of its layer's output without it
+            (`inputs`), or that error weighed by the model's output `curvature`.
         effort: A point on the curve of accuracy against time: what the settings below are where they are not given.
         held_back: Share of the calibration images that no solve sees: a solve ends before it would raise its loss on
             them, and `targets = auto` is decided on them.
@@ -78,6 +80,7 @@ class PruneSettings(Settings):
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     permute: bool = False
+    permute_score: Literal["magnitude", "inputs", "curvature"] = "magnitude"
     effort: Literal["fast", "default", "max"] = "default"
     held_back: Annotated[float, Field(ge=0, le=0.5)] = 0.0
     horizon: Annotated[int, Field(ge=0)] | Literal["block", "model"] = "block"

@@ -214,6 +214,7 @@ def test_permuted_channels_are_in_both_files_and_in_the_report(folder: Path) -> 
     assert any(g.kept_after > g.kept_before for g in found.groups)
     assert not found.refused
     assert found.error < 1e-5
+    assert found.score == "magnitude"
     before, after = (onnx.load(folder / name / "dense.onnx") for name in ("plain", "run"))
     assert [n.op_type for n in before.graph.node] == [n.op_type for n in after.graph.node]
     assert {p.key: p.value for p in before.metadata_props}[PERMUTED] == "none"
@@ -223,6 +224,14 @@ def test_permuted_channels_are_in_both_files_and_in_the_report(folder: Path) -> 
     outputs = [session.run(None, {session.get_inputs()[0].name: images})[0] for session in sessions]
     np.testing.assert_allclose(outputs[0], outputs[1], rtol=1e-4, atol=1e-6)
     assert validate(folder / "run", ValidateSettings(latency_runs=5), policy=GatePolicy()).prune.permutation == found
+
+
+@pytest.mark.parametrize("score", ["inputs", "curvature"])
+def test_a_permutation_by_another_score_gains_in_that_score(folder: Path, score: str) -> None:
+    found = prune(settings(folder, permute=True, permute_score=score, effort="fast")).permutation
+    assert found is not None
+    assert found.score == score
+    assert found.kept[1] > found.kept[0]
 
 
 def test_permuting_needs_groups(folder: Path) -> None:

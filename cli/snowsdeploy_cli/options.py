@@ -53,6 +53,10 @@ Selector = Annotated[
 Include = Annotated[_Texts, _option(_PRUNING, "Prune only these layers; repeatable.", metavar="GLOB")]
 Exclude = Annotated[_Texts, _option(_PRUNING, "Keep these layers dense; repeatable.", metavar="GLOB")]
 Permute = Annotated[_Flag, _option(_PRUNING, "Order channels so that N:M masks keep more.", "--permute")]
+PermuteScore = Annotated[
+    _Text,
+    _option(_PRUNING, "What counts as more.", default="magnitude", metavar="magnitude|inputs|curvature"),
+]
 Effort = Annotated[
     _Text,
     _option(_PRUNING, "Accuracy against time; sets what follows.", default="default", metavar="fast|default|max"),

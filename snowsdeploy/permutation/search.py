@@ -40,9 +40,9 @@ class Search:
     """
 
     patience: int = 12
-    kicks: int = 60
+    kicks: int = 20
     kicked: float = 0.1
-    work: float = 5e9
+    work: float = 2e9
     seed: int = 0
 
 

@@ -17,8 +17,6 @@ from snowsdeploy.progress import Observer
 from snowsdeploy.pruning.saliency import Score, weight_scores
 from snowsdeploy.sparsity.pattern import Pattern
 
-SCORE: Score = "inputs"
-
 
 def permute_channels(
     program: Program,
@@ -26,6 +24,7 @@ def permute_channels(
     pattern: Pattern,
     batches: Sequence[Tensor],
     *,
+    score: Score,
     seed: int,
     observer: Observer,
 ) -> tuple[Program, Permutation]:
@@ -36,6 +35,7 @@ def permute_channels(
         weights: Names of the weights that will be pruned, in graph order.
         pattern: N:M.
         batches: Calibration images, `[batch, C, H, W]` each; the outputs are compared on the first.
+        score: What a weight is worth.
         seed: Of the search.
         observer: Told about each group.
 
@@ -46,7 +46,7 @@ def permute_channels(
     started = time.perf_counter()
     graph = ProgramGraph(program)
     found = find_groups(graph, weights, pattern.m)
-    scores = weight_scores(graph, batches, weights, SCORE)
+    scores = weight_scores(graph, batches, weights, score)
     orders, rows = [], []
     for number, group in enumerate(found.groups, 1):
         best = find_order(group_scores(group, scores), pattern, Search(seed=seed))
@@ -60,7 +60,7 @@ def permute_channels(
     permuted = permute_program(program, orders)
     error = require_same_function(program, permuted, batches[0])
     return permuted, Permutation(
-        score=SCORE,
+        score=score,
         groups=tuple(rows),
         refused={name.removesuffix(".weight"): reason for name, reason in found.refused.items()},
         error=error,

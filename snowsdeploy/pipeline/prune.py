@@ -67,7 +67,9 @@ def prune_model(config: RunConfig, run: RunDirectory, observer: Observer) -> tup
     weights = [d.weight for d in decisions if d.prunable and d.weight]
     permutation = None
     if config.permute:
-        program, permutation = permute_channels(program, weights, pattern, batches, seed=config.seed, observer=observer)
+        program, permutation = permute_channels(
+            program, weights, pattern, batches, score=config.permute_score, seed=config.seed, observer=observer
+        )
         observer.message(str(permutation))
     key = run_key(state=_digest(program), data=calibration.info.fingerprint, **settings)
     pruned = prune_program(

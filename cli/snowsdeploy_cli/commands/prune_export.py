@@ -30,6 +30,7 @@ def command(
     include: o.Include = None,
     exclude: o.Exclude = None,
     permute: o.Permute = None,
+    permute_score: o.PermuteScore = None,
     effort: o.Effort = None,
     held_back: o.HeldBack = None,
     horizon: o.Horizon = None,
