@@ -37,7 +37,7 @@ _RULES: dict[str, Rule] = {
     "cat": shape_rules.concatenate,
     **dict.fromkeys(("pad", "constant_pad_nd"), shape_rules.pad),
     "expand": shape_rules.expand,
-    **dict.fromkeys(("mean", "sum", "amax", "amin"), shape_rules.reduce),
+    **dict.fromkeys(("mean", "sum", "amax", "amin", "linalg_vector_norm"), shape_rules.reduce),
     **dict.fromkeys(("softmax", "_softmax", "log_softmax", "_log_softmax"), shape_rules.along),
     "roll": shape_rules.roll,
     **dict.fromkeys(

@@ -184,12 +184,12 @@ def expand(call: Call) -> Value:
 
 
 def reduce(call: Call) -> Value:
-    """A sum, mean or extremum over whole axes does not depend on their order."""
+    """A sum, mean, norm or extremum over whole axes does not depend on their order."""
     x = call.required(0)
-    rank = len(x.sizes)
-    given = call.argument(1, "dim")
+    rank, first = len(x.sizes), 2 if call.name == "linalg_vector_norm" else 1
+    given = call.argument(first, "dim")
     dims = {d % rank for d in ([given] if isinstance(given, int) else given or range(rank))}
-    keep = bool(call.argument(2, "keepdim", False))
+    keep = bool(call.argument(first + 1, "keepdim", False))
     places = {d: d - (0 if keep else sum(e < d for e in dims)) for d in range(rank)}
     call.fix(b for b in x.blocks if 0 < len(dims & set(b.dims)) < len(b.dims))
     return call.result(moved(b, places) for b in x.blocks if not dims & set(b.dims))

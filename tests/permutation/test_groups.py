@@ -129,6 +129,7 @@ def test_what_reads_the_order_is_refused_with_its_name(operation: object, reason
         lambda x: x.softmax(1),
         lambda x: x.roll(1, 2),
         lambda x: x - x.amax(1, keepdim=True),
+        lambda x: x / torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True),
         lambda x: x.unflatten(1, (2, 4)).transpose(1, 2).flatten(1, 2),  # channels shuffled, all of them whole
         lambda x: torch.cat(x.split(4, 1)[::-1], 1),
         lambda x: x.flatten(2).transpose(1, 2).unflatten(1, (8, 8)).permute(0, 3, 1, 2),
