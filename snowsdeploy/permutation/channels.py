@@ -39,7 +39,7 @@ class Value:
     """A tensor of the graph: each axis longer than one, but the batch, lies in exactly one block.
 
     Attributes:
-        sizes: Of the axes; a multiple of `program_axes.BATCH` where the batch is in it.
+        sizes: Of the axes; a multiple of `call.BATCH` where the batch is in it.
         blocks: The ids.
     """
 
