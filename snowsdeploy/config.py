@@ -12,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from snowsdeploy.artifacts import Precision
 from snowsdeploy.errors import UsageError
+from snowsdeploy.selectors import make_selector
+from snowsdeploy.selectors.base import AbstractLossSelector, AbstractScore
 from snowsdeploy.sparsity.pattern import Pattern
 
 T = TypeVar("T", bound="Settings")
@@ -50,6 +52,15 @@ class PruneSettings(Settings):
     """Mask and solver.
 
     Attributes:
+        selector: Which weights stay: by the inputs of a layer (magnitude, wanda, sparsegpt, obc, exchange), or by the
+            model's loss (woodfisher, woodtaylor, lm, qm, obd).
+        selector_arg: Settings of the selector, by the names of its fields.
+        threshold: What unstructured scores are compared across; `method`: as the selector's paper does.
+        layer_cap: Largest share of a layer that a global threshold prunes.
+        mask_steps: Steps of a loss selector, which looks again at what is left after each; N:M has at most M - N.
+        labels: Of the loss: the data's, or sampled from the model's own softmax; `auto`: the data's if it has any.
+        solver: `snows`; `k0`: exact least squares of each layer; `none`: the mask, and the selector's own update
+            where it has one. Sets what follows where that is not given.
         effort: A point on the curve of accuracy against time: what the settings below are where they are not given.
         held_back: Share of the calibration images that no solve sees: a solve ends before it would raise its loss on
             them, and `targets = auto` is decided on them.
@@ -73,10 +84,16 @@ class PruneSettings(Settings):
     samples: Annotated[int, Field(ge=1)] = 1024
     seed: Annotated[int, Field(ge=0)] = 0
     pattern: str = "2:4"
-    selector: Literal["magnitude", "sparsegpt", "exchange"] = "exchange"
+    selector: str = "exchange"
+    selector_arg: dict[str, Any] = Field(default_factory=dict)
+    threshold: Literal["method", "row", "layer", "global"] = "method"
+    layer_cap: Annotated[float, Field(gt=0, le=1)] = 0.99
+    mask_steps: Annotated[int, Field(ge=1)] = 1
+    labels: Literal["auto", "data", "sampled"] = "auto"
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     effort: Literal["fast", "default", "max"] = "default"
+    solver: Literal["snows", "k0", "none"] = "snows"
     held_back: Annotated[float, Field(ge=0, le=0.5)] = 0.0
     horizon: Annotated[int, Field(ge=0)] | Literal["block", "model"] = "block"
     joint: bool = True
@@ -104,6 +121,47 @@ class PruneSettings(Settings):
         if self.targets == "auto" and not self.held_back:
             raise UsageError(
                 "--targets auto needs images to decide on", seen="--held-back 0", allowed="for example --held-back 0.1"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _selection(self) -> Self:
+        selector, pattern = make_selector(self.selector, self.selector_arg), Pattern.parse(self.pattern)
+        by_loss = isinstance(selector, AbstractLossSelector)
+        if self.threshold != "method" and pattern.sparsity is None:
+            raise UsageError(
+                "--threshold is for unstructured patterns", seen=self.pattern, fix="leave it out, or use --pattern 90%"
+            )
+        if self.threshold in ("row", "global") and not (by_loss or isinstance(selector, AbstractScore)):
+            raise UsageError(
+                f"--threshold {self.threshold} needs a score for each weight",
+                seen=f"--selector {self.selector}, which chooses a layer's mask as a whole",
+                fix="leave --threshold out, or use another selector",
+            )
+        if self.mask_steps > 1 and not by_loss:
+            raise UsageError(
+                "--mask-steps is for selectors that read the loss",
+                seen=f"--selector {self.selector}",
+                fix="leave it out",
+            )
+        if self.labels != "auto" and not by_loss:
+            raise UsageError(
+                "--labels is for selectors that read the loss", seen=f"--selector {self.selector}", fix="leave it out"
+            )
+        across = selector.threshold if self.threshold == "method" else self.threshold
+        if pattern.sparsity is not None and across == "global" and pattern.sparsity > self.layer_cap:
+            raise UsageError(
+                "--layer-cap is below the share of zeros", seen=f"{self.layer_cap:g}", fix=f"raise it above {pattern}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _unsolved(self) -> Self:
+        if self.solver == "none" and (self.newton_steps or self.final_steps or self.reestimate_norms):
+            raise UsageError(
+                "--solver none applies masks and nothing else",
+                seen="--newton-steps, --final-steps or --reestimate-norms",
+                fix="leave them out, or use --solver k0 or snows",
             )
         return self
 
@@ -144,15 +202,24 @@ class RunConfig(ModelSettings, PruneSettings, ExportSettings, ValidateSettings):
     resume: bool = False
 
 
+_LAYERS: dict[str, Any] = {"horizon": 0, "joint": False, "targets": "input", "newton_steps": 0}
 EFFORTS: dict[str, dict[str, Any]] = {
-    "fast": {"horizon": 0, "joint": False, "targets": "input", "newton_steps": 0},
+    "fast": {"solver": "k0"},
     "default": {},
     "max": {"newton_steps": 2, "final_steps": 2, "curvature_samples": "all"},
 }
 
 
+SOLVERS: dict[str, dict[str, Any]] = {
+    "snows": {},
+    "k0": _LAYERS,
+    # the papers' moments, unweighted
+    "none": _LAYERS | {"final_steps": 0, "sensitivity": 0.0},
+}
+
+
 def build_config(kind: type[T], options: Mapping[str, Any], toml: Path | None = None) -> T:
-    """Merge an effort's settings, a TOML file and command-line options; later ones win.
+    """Merge an effort's and a solver's settings, a TOML file and command-line options; later ones win.
 
     Args:
         kind: The settings class.
@@ -166,7 +233,9 @@ def build_config(kind: type[T], options: Mapping[str, Any], toml: Path | None = 
     values = {k: v for k, v in values.items() if k in kind.model_fields}
     values |= {k: v for k, v in options.items() if v is not None}
     if "effort" in kind.model_fields:
-        values = EFFORTS.get(str(values.get("effort")), {}) | values
+        effort = EFFORTS.get(str(values.get("effort")), {})
+        solver = SOLVERS.get(str((effort | values).get("solver")), {})
+        values = effort | solver | values
     try:
         return kind.model_validate(values)
     except ValidationError as error:

@@ -48,7 +48,31 @@ PatternOption = Annotated[
     _Text, _option(_PRUNING, "N of M weights stay; or a share of zeros.", "--pattern", default="2:4", metavar="N:M|P%")
 ]
 Selector = Annotated[
-    _Text, _option(_PRUNING, "Which weights stay.", default="exchange", metavar="magnitude|sparsegpt|exchange")
+    _Text,
+    _option(
+        _PRUNING,
+        "Which weights stay: magnitude, wanda, sparsegpt, obc, exchange (by a layer's inputs); "
+        "woodfisher, woodtaylor, lm, qm, obd (by the loss).",
+        default="exchange",
+        metavar="NAME",
+    ),
+]
+SelectorArg = Annotated[_Texts, _option(_PRUNING, "Setting of the selector; repeatable.", metavar="KEY=VALUE")]
+Threshold = Annotated[
+    _Text,
+    _option(_PRUNING, "Compare unstructured scores across.", default="method", metavar="method|row|layer|global"),
+]
+LayerCap = Annotated[float | None, _option(_PRUNING, "Most that --threshold global takes of a layer.", default="0.99")]
+MaskSteps = Annotated[_Count, _option(_PRUNING, "Steps of a selector that reads the loss.", default="1")]
+Labels = Annotated[_Text, _option(_PRUNING, "Of that loss.", default="auto", metavar="auto|data|sampled")]
+Solver = Annotated[
+    _Text,
+    _option(
+        _PRUNING,
+        "SNOWS, exact least squares of layers, or masks with the selector's own update.",
+        default="snows",
+        metavar="snows|k0|none",
+    ),
 ]
 Include = Annotated[_Texts, _option(_PRUNING, "Prune only these layers; repeatable.", metavar="GLOB")]
 Exclude = Annotated[_Texts, _option(_PRUNING, "Keep these layers dense; repeatable.", metavar="GLOB")]
@@ -158,10 +182,10 @@ def _size(text: str) -> tuple[float, ...]:
     return size
 
 
-def _pair(text: str) -> tuple[str, Any]:
+def _pair(option: str, text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not equals or not key.isidentifier():
-        raise UsageError("--model-arg is not KEY=VALUE", seen=text, allowed="for example num_classes=10")
+        raise UsageError(f"{option} is not KEY=VALUE", seen=text, allowed="for example num_classes=10")
     try:
         return key, ast.literal_eval(value)
     except (ValueError, SyntaxError):
@@ -175,7 +199,8 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "latency_batch": lambda texts: _numbers("--latency-batch", ",".join(texts), int),
     "compile_for": lambda texts: tuple(",".join(texts).split(",")),
     "precision": lambda texts: tuple(",".join(texts).split(",")),
-    "model_arg": lambda texts: dict(_pair(text) for text in texts),
+    "model_arg": lambda texts: dict(_pair("--model-arg", text) for text in texts),
+    "selector_arg": lambda texts: dict(_pair("--selector-arg", text) for text in texts),
 }
 
 

@@ -13,7 +13,7 @@ from snowsdeploy.artifacts.evidence import Compilation, LayerSparsity, Parity, P
 from snowsdeploy.artifacts.files import ExportReport, FilePair, OnnxArtifact
 from snowsdeploy.artifacts.latency import Environment, Latency, LatencyRatio, LatencySeries
 from snowsdeploy.artifacts.profile import FileRatio, OperatorTime, Profile, ProfiledFile, TimedFile
-from snowsdeploy.artifacts.pruning import LayerDecision, LayerReport, PruneReport
+from snowsdeploy.artifacts.pruning import LayerDecision, LayerReport, PruneReport, SelectionReport
 from snowsdeploy.artifacts.report import Report, RuleResult, Variant, Verdict
 from snowsdeploy.artifacts.source import DataInfo, Preprocessing, SourceInfo
 
@@ -48,6 +48,7 @@ __all__ = [
     "Report",
     "Role",
     "RuleResult",
+    "SelectionReport",
     "SourceInfo",
     "SparsityEvidence",
     "TimedFile",

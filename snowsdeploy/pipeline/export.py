@@ -63,7 +63,7 @@ def export_programs(
             made = [exporter.convert(f, run.onnx(f.role, precision), precision, images) for f in files]
             pairs.append(FilePair(dense=made[0], sparse=made[1]))
         for pair in pairs:
-            check_onnx(pair.sparse.path, pattern, expected)
+            check_onnx(pair.sparse.path, pattern, expected, report.sparsity)
     except BaseException:
         run.remove_exports()
         raise

@@ -25,9 +25,11 @@ from snowsdeploy.models.source import ModelRequest, load_model
 from snowsdeploy.models.trace import adopt
 from snowsdeploy.pipeline.load import load_program
 from snowsdeploy.progress import Observer
+from snowsdeploy.pruning.masks import Selection
 from snowsdeploy.pruning.prune import Checkpoints, Plan, prune_program, run_key
 from snowsdeploy.pruning.reconstruct import Reconstruction
 from snowsdeploy.run_directory import RunDirectory
+from snowsdeploy.selectors import make_selector
 from snowsdeploy.solver.cg import ConjugateGradient
 from snowsdeploy.solver.newton import NewtonCG
 from snowsdeploy.sparsity.pattern import Pattern
@@ -71,6 +73,7 @@ def prune_model(config: RunConfig, run: RunDirectory, observer: Observer) -> tup
         pattern,
         make_plan(config, len(batches)),
         observer=observer,
+        labels=None if calibration.labels is None else torch.from_numpy(calibration.labels),
         checkpoints=Checkpoints(run.layers, key),
     )
     for note in pruned.notes:
@@ -78,6 +81,8 @@ def prune_model(config: RunConfig, run: RunDirectory, observer: Observer) -> tup
     report = PruneReport(
         pattern=config.pattern,
         selector=config.selector,
+        selection=pruned.selection,
+        sparsity=pruned.shares,
         solver=solver_settings(config),
         decisions=decisions,
         solves=pruned.units,
@@ -109,6 +114,7 @@ def make_plan(settings: PruneSettings, batches: int) -> Plan:
         horizon=settings.horizon,
         targets=_target_share(settings.targets),
         newton=None if exact else newton,
+        exact=settings.solver != "none",
         curvature=settings.curvature,
         curvature_batches=None if curvature == "all" else max(1, curvature // settings.batch_size),
         preconditioner=settings.preconditioner,
@@ -125,7 +131,14 @@ def make_plan(settings: PruneSettings, batches: int) -> Plan:
     final = replace(method, newton=replace(newton, max_steps=settings.final_steps)) if settings.final_steps else None
     return Plan(
         method,
-        selector=settings.selector,
+        selection=Selection(
+            make_selector(settings.selector, settings.selector_arg),
+            None if settings.threshold == "method" else settings.threshold,
+            settings.layer_cap,
+            settings.mask_steps,
+            settings.labels,
+            settings.seed,
+        ),
         joint=settings.joint,
         layers=settings.solve_layers,
         sensitivity=settings.sensitivity,
@@ -143,6 +156,7 @@ def _target_share(targets: float | Literal["dense", "input", "auto"]) -> float |
 
 _SOLVER_SETTINGS = (
     "effort",
+    "solver",
     "held_back",
     "horizon",
     "joint",

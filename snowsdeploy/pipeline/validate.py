@@ -94,7 +94,7 @@ class _Measurement:
         provider = self.settings.provider
         self.observer.stage("validate", f"{pair.precision}: parity, accuracy and latency on {provider}")
         expected = [d.name for d in self.prune.pruned]
-        evidence = check_onnx(pair.sparse.path, Pattern.parse(self.prune.pattern), expected)
+        evidence = check_onnx(pair.sparse.path, Pattern.parse(self.prune.pattern), expected, self.prune.sparsity)
         dense, sparse = (OrtSession.open(a.path, provider) for a in (pair.dense, pair.sparse))
         return Variant(
             dense=pair.dense,

@@ -13,12 +13,13 @@ from snowsdeploy.errors import NumericsError
 from snowsdeploy.pruning.gram import gram_matrix
 from snowsdeploy.pruning.objective import Sample, Support
 from snowsdeploy.pruning.windows import Window
+from snowsdeploy.selectors.base import Choice
 from snowsdeploy.solver.least_squares import MaskedCholesky, masked_cholesky
 
 Weights = dict[Node, Tensor]
 
 
-Select = Callable[[Tensor, Tensor], Tensor]
+Select = Callable[[str, Tensor, Tensor], Choice]
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Start:
         masks: Boolean mask of each layer's weight.
         tensors: All of the window's tensors, weights on their masks.
         factors: Masked Cholesky factors of each layer's inputs, in the weights' precision: for K = 0 the curvature is
-            exactly `X^T X` in every row.
+            exactly `X^T X` in every row; none where nothing is solved.
     """
 
     masks: tuple[Tensor, ...]
@@ -46,6 +47,7 @@ def least_squares_start(
     ridge: float,
     names: Sequence[str],
     metrics: Mapping[Node, Tensor] | None = None,
+    exact: bool = True,
 ) -> Start:
     """Select and solve each layer in turn, on inputs that the layers before it already changed.
 
@@ -55,10 +57,11 @@ def least_squares_start(
         window: Its first `len(names)` weights are layers'.
         original: The dense tensors.
         samples: What flows into the window.
-        select: Weight `[K, C, ...]` and `X^T X` -> mask.
+        select: Name, weight `[K, C, ...]` and `X^T X` -> mask.
         ridge: As in `masked_cholesky`.
         names: Of the layers' weights.
         metrics: As in `gram_matrix`.
+        exact: Solve; else the mask alone, with the selector's own update where it has one.
 
     Raises:
         NumericsError: A system cannot be factored.
@@ -69,11 +72,14 @@ def least_squares_start(
         pairs = ((c, window.intermediate(_source(c), current, s.live_ins)) for c in calls for s in samples)
         gram = gram_matrix(pairs, metrics)
         weight = original[placeholder]
-        mask = select(weight, gram)
-        exact = _factor(gram, mask, ridge, name)
-        masks.append(mask)
-        factors.append(exact.to(weight.dtype))
-        current[placeholder] = exact(weight.flatten(1).double() @ gram).to(weight.dtype).view(weight.shape)
+        choice = _choose(select, name, weight, gram)
+        masks.append(choice.mask)
+        if not exact:
+            current[placeholder] = weight * choice.mask if choice.weight is None else choice.weight
+            continue
+        factor = _factor(gram, choice.mask, ridge, name)
+        factors.append(factor.to(weight.dtype))
+        current[placeholder] = factor(weight.flatten(1).double() @ gram).to(weight.dtype).view(weight.shape)
     return Start(tuple(masks), current, tuple(factors))
 
 
@@ -96,6 +102,15 @@ def factor_inputs(
             grams[placeholder] = grams[placeholder] + gram if placeholder in grams else gram
     rows = zip(window.weights, support.masks, names, strict=False)
     return [_factor(grams[p], mask, ridge, name).to(weights[p].dtype) for p, mask, name in rows]
+
+
+def _choose(select: Select, name: str, weight: Tensor, gram: Tensor) -> Choice:
+    try:
+        return select(name, weight, gram)
+    except torch.linalg.LinAlgError as error:
+        raise NumericsError(
+            "the selector cannot factor the inputs' moments", seen=name, fix="use more --samples"
+        ) from error
 
 
 def _factor(gram: Tensor, mask: Tensor, ridge: float, name: str) -> MaskedCholesky:
