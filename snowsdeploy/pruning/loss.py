@@ -68,7 +68,8 @@ class ProgramLoss:
         if logits.dim() != 2:
             raise GraphError("the model's output is not a vector of classes", seen=tuple(logits.shape))
         _require_labels(labels, self.total, logits.shape[1])
-        self._labels = None if labels is None else labels.split([len(part) for part in self._images])
+        sizes = [len(part) for part in self._images]
+        self._labels: tuple[Tensor, ...] | None = None if labels is None else labels.split(sizes)
         self._uses = {n: sum(self._count(c, values) for c in graph.calls[n]) for n in names}
 
     def positions(self, name: str) -> int:

@@ -38,14 +38,16 @@ class InverseFisher:
         if not self.dual:
             inverse: Tensor = torch.cholesky_inverse(self.factor)
             return inverse.diagonal()
-        explained = torch.linalg.solve_triangular(self.factor, self.gradients, upper=False).square().sum(0)
+        explained: Tensor = torch.linalg.solve_triangular(self.factor, self.gradients, upper=False).square().sum(0)
         # rounding must not make a variance zero or negative where the gradients explain a weight entirely
-        return (1 - explained).clamp_min(torch.finfo(explained.dtype).eps) / self.damping
+        variance: Tensor = (1 - explained).clamp_min(torch.finfo(explained.dtype).eps) / self.damping
+        return variance
 
     def __call__(self, vector: Tensor) -> Tensor:
         """`F^-1 v`, `[B]` to `[B]`."""
         if not self.dual:
-            return torch.cholesky_solve(vector.unsqueeze(1), self.factor).squeeze(1)
+            solved: Tensor = torch.cholesky_solve(vector.unsqueeze(1), self.factor)
+            return solved.squeeze(1)
         inner = torch.cholesky_solve((self.gradients @ vector).unsqueeze(1), self.factor).squeeze(1)
         return (vector - inner @ self.gradients) / self.damping
 
