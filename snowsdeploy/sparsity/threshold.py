@@ -37,7 +37,14 @@ def mask_of(score: Tensor, pattern: Pattern, threshold: Literal["row", "layer", 
     """One layer's mask; a global threshold is the layer's own here."""
     if pattern.sparsity is None or threshold != "row":
         return mask_by_score(score, pattern)
-    return torch.stack([mask_by_score(row, pattern) for row in score])
+    flat = score.flatten(1)
+    rows, columns = flat.shape
+    # what may stay up to a row, less what stays before: roundings of rows add up to the layer's
+    ends = [pattern.kept(columns * i) for i in range(rows + 1)]
+    counts = torch.tensor(ends[1:], device=score.device) - torch.tensor(ends[:-1], device=score.device)
+    order = torch.sort(flat, dim=1, descending=True, stable=True).indices
+    first = torch.arange(columns, device=score.device) < counts.unsqueeze(1)
+    return torch.zeros_like(flat, dtype=torch.bool).scatter_(1, order, first).view(score.shape)
 
 
 def _global(scores: Scores, pattern: Pattern, cap: float) -> dict[str, Tensor]:

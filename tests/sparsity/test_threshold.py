@@ -46,6 +46,13 @@ def test_rows_and_layers_have_the_share_each() -> None:
         assert int(mask.sum()) == pattern.kept(found[name].numel())
 
 
+def test_rounding_of_rows_adds_up_to_the_layers() -> None:
+    pattern = Pattern.parse("70%")
+    mask = masks_by_scores(scores(), pattern, "row")["low"]
+    assert int(mask.sum()) == pattern.kept(32)
+    assert set(mask.sum(1).tolist()) <= {2, 3}
+
+
 @relaxed
 @given(data=st.data(), pattern=patterns, threshold=st.sampled_from(["row", "layer", "global"]))
 def test_groups_hold_whatever_the_threshold(data: st.DataObject, pattern: Pattern, threshold: str) -> None:
