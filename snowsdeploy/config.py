@@ -16,7 +16,7 @@ from snowsdeploy.sparsity.pattern import Pattern
 
 T = TypeVar("T", bound="Settings")
 Channels = tuple[float, ...]
-ProviderName = Literal["cpu", "cuda", "tensorrt"]
+ProviderName = Literal["cpu", "cuda", "tensorrt", "tensorrt-rtx"]
 
 
 class Settings(BaseModel):
@@ -108,7 +108,31 @@ class PruneSettings(Settings):
         return self
 
 
-class ValidateSettings(Settings):
+class RuntimeSettings(Settings):
+    """Where and how ONNX files run.
+
+    Attributes:
+        provider: Must run every node, or nothing runs.
+        provider_option: ONNX Runtime's options of that provider, laid over ours.
+        allow_fallback: Providers that may run the nodes that it leaves.
+        engine_cache: Folder for compiled engines, each under a key of its own; without it every session compiles.
+    """
+
+    provider: ProviderName = "cpu"
+    provider_option: dict[str, str] = Field(default_factory=dict)
+    allow_fallback: tuple[ProviderName, ...] = ()
+    engine_cache: Path | None = None
+
+    @field_validator("provider_option", mode="before")
+    @classmethod
+    def _texts(cls, value: object) -> object:
+        """TOML has numbers and truth values where ONNX Runtime wants texts."""
+        if not isinstance(value, dict):
+            return value
+        return {key: str(int(v) if isinstance(v, bool) else v) for key, v in value.items()}
+
+
+class ValidateSettings(RuntimeSettings):
     """What is measured on the exported files, and how it is judged.
 
     Attributes:
@@ -116,7 +140,6 @@ class ValidateSettings(Settings):
     """
 
     eval_data: str | None = None
-    provider: ProviderName = "cpu"
     eval_batch: Annotated[int, Field(ge=1)] = 100
     compile_for: tuple[Literal["7.5", "8.0", "8.6", "8.9", "12.0"], ...] = ()
     latency_batch: tuple[Annotated[int, Field(ge=1)], ...] = (1, 8)

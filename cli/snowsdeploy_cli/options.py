@@ -108,8 +108,13 @@ Precision = Annotated[
     _Texts, _option(_CHECKS, "Files to make and judge; a list, or repeated.", default="fp32", metavar="fp32,fp16,int8")
 ]
 Provider = Annotated[
-    _Text, _option(_CHECKS, "Where the files run; never falls back.", default="cpu", metavar="cpu|cuda|tensorrt")
+    _Text, _option(_CHECKS, "Where the files run: cpu, cuda, tensorrt, tensorrt-rtx.", default="cpu", metavar="NAME")
 ]
+ProviderOption = Annotated[
+    _Texts, _option(_CHECKS, "Option of ONNX Runtime's provider; repeatable.", metavar="KEY=VALUE")
+]
+AllowFallback = Annotated[_Texts, _option(_CHECKS, "Providers that may run what it leaves.", metavar="NAME,NAME")]
+EngineCache = Annotated[Path | None, _option(_CHECKS, "Keep compiled engines in this folder.", metavar="FOLDER")]
 CompileFor = Annotated[
     _Texts, _option(_CHECKS, "Compute capabilities whose compiler must take the files.", metavar="8.6,8.9,12.0")
 ]
@@ -158,10 +163,15 @@ def _size(text: str) -> tuple[float, ...]:
     return size
 
 
-def _pair(text: str) -> tuple[str, Any]:
+def _setting(option: str, text: str, example: str = "device_id=0") -> tuple[str, str]:
     key, equals, value = text.partition("=")
     if not equals or not key.isidentifier():
-        raise UsageError("--model-arg is not KEY=VALUE", seen=text, allowed="for example num_classes=10")
+        raise UsageError(f"{option} is not KEY=VALUE", seen=text, allowed=f"for example {example}")
+    return key, value
+
+
+def _pair(text: str) -> tuple[str, Any]:
+    key, value = _setting("--model-arg", text, "num_classes=10")
     try:
         return key, ast.literal_eval(value)
     except (ValueError, SyntaxError):
@@ -175,6 +185,8 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "latency_batch": lambda texts: _numbers("--latency-batch", ",".join(texts), int),
     "compile_for": lambda texts: tuple(",".join(texts).split(",")),
     "precision": lambda texts: tuple(",".join(texts).split(",")),
+    "allow_fallback": lambda texts: tuple(",".join(texts).split(",")),
+    "provider_option": lambda texts: dict(_setting("--provider-option", text) for text in texts),
     "model_arg": lambda texts: dict(_pair(text) for text in texts),
 }
 

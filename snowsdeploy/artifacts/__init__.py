@@ -12,7 +12,7 @@ from snowsdeploy.artifacts.base import SCHEMA_VERSION, Artifact, Precision, Role
 from snowsdeploy.artifacts.evidence import Compilation, LayerSparsity, Parity, ParityRow, SparsityEvidence
 from snowsdeploy.artifacts.files import ExportReport, FilePair, OnnxArtifact
 from snowsdeploy.artifacts.latency import Environment, Latency, LatencyRatio, LatencySeries
-from snowsdeploy.artifacts.profile import FileRatio, OperatorTime, Profile, ProfiledFile, TimedFile
+from snowsdeploy.artifacts.profile import Copies, FileRatio, GpuReading, OperatorTime, Profile, ProfiledFile, TimedFile
 from snowsdeploy.artifacts.pruning import LayerDecision, LayerReport, PruneReport
 from snowsdeploy.artifacts.report import Report, RuleResult, Variant, Verdict
 from snowsdeploy.artifacts.source import DataInfo, Preprocessing, SourceInfo
@@ -23,11 +23,13 @@ __all__ = [
     "Agreement",
     "Artifact",
     "Compilation",
+    "Copies",
     "DataInfo",
     "Environment",
     "ExportReport",
     "FilePair",
     "FileRatio",
+    "GpuReading",
     "Latency",
     "LatencyRatio",
     "LatencySeries",

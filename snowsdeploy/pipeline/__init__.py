@@ -91,7 +91,7 @@ def validate(
         SnowsDeployError: As `prune_export`.
     """
     run = RunDirectory(folder)
-    require_provider(settings.provider)
+    require_provider(settings)
     _, pruned, report = load_run(run)
     artifacts = load_export(run)
     return validate_programs(

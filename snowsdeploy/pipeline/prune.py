@@ -46,7 +46,7 @@ def prune_model(config: RunConfig, run: RunDirectory, observer: Observer) -> tup
     """
     started = time.perf_counter()
     run.require_free(force=config.force, resume=config.resume)
-    require_provider(config.provider)  # before minutes are spent
+    require_provider(config)  # before minutes are spent
     if config.compile_for:
         require_compiler()
     observer.stage("load", config.model)

@@ -95,7 +95,7 @@ class _Measurement:
         self.observer.stage("validate", f"{pair.precision}: parity, accuracy and latency on {provider}")
         expected = [d.name for d in self.prune.pruned]
         evidence = check_onnx(pair.sparse.path, Pattern.parse(self.prune.pattern), expected)
-        dense, sparse = (OrtSession.open(a.path, provider) for a in (pair.dense, pair.sparse))
+        dense, sparse = (OrtSession.open(a.path, self.settings) for a in (pair.dense, pair.sparse))
         return Variant(
             dense=pair.dense,
             sparse=pair.sparse,
@@ -120,7 +120,7 @@ class _Measurement:
         batch, step = self.settings.eval_batch, self.observer.advance
         if pair.dense == self.reference:
             return measure_accuracy(dense, sparse, self.images, batch, progress=step)
-        full = OrtSession.open(self.reference.path, self.settings.provider)
+        full = OrtSession.open(self.reference.path, self.settings)
         return measure_accuracy(full, sparse, self.images, batch, same_precision=dense, progress=step)
 
 

@@ -140,6 +140,6 @@ def test_doctor_finds_a_cpu_and_json_is_only_json(shell):
     diagnosis = json.loads(shell("doctor", "--json").stdout)
     providers = {p["name"]: p for p in diagnosis["providers"]}
     assert providers["cpu"]["loads"] is True
-    assert set(providers) == {"cpu", "cuda", "tensorrt"}
+    assert set(providers) == {"cpu", "cuda", "tensorrt", "tensorrt-rtx"}
     for provider in providers.values():
         assert provider["loads"] or (provider["problem"] and provider["fix"])
