@@ -12,6 +12,7 @@ import pytest
 from snowsdeploy.artifacts import Precision, Report
 from snowsdeploy.gate.judge import judge
 from snowsdeploy.gate.policy import GatePolicy
+from snowsdeploy.report.compare import render_comparison
 from snowsdeploy.report.html import render_html
 from tests.sample_report import make_report, with_variant
 
@@ -100,23 +101,33 @@ def luminance(colour: str) -> float:
 
 @pytest.mark.skipif(not CHROMIUM, reason="needs a Chromium browser, for example apt-get install chromium")
 @pytest.mark.parametrize("width", [390, 1280])
-def test_a_browser_shows_it_without_errors_and_without_sideways_scrolling(width: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("page", ["report", "comparison"])
+def test_a_browser_shows_it_without_errors_and_without_sideways_scrolling(
+    page: str, width: int, tmp_path: Path
+) -> None:
+    report = several_precisions()
+    text = render_html(report) if page == "report" else render_comparison({"one": report, "another": report})
+    errors, inner, outer = browse(text, width, tmp_path)
+    assert "CONSOLE" not in errors
+    assert inner <= outer == width
+
+
+def browse(text: str, width: int, folder: Path) -> tuple[str, int, int]:
+    """What a browser logged, the page's scroll width and the window's width."""
     probe = "<script>document.title = [document.documentElement.scrollWidth, innerWidth].join(' ')</script></body>"
-    frame = tmp_path / "report.html"
-    frame.write_text(render_html(several_precisions()).replace("</body>", probe), encoding="utf-8")
+    (folder / "report.html").write_text(text.replace("</body>", probe), encoding="utf-8")
     outer = f'<iframe src="report.html" width="{width}" height="2000" style="border:0"></iframe>'
     script = (
         "<script>onload = () => document.body.append(document.querySelector('iframe').contentDocument.title)</script>"
     )
-    (tmp_path / "outer.html").write_text(f"<!doctype html><title>t</title><body>{outer}{script}", encoding="utf-8")
+    (folder / "outer.html").write_text(f"<!doctype html><title>t</title><body>{outer}{script}", encoding="utf-8")
     done = subprocess.run(
         [
             CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files",
-            "--enable-logging=stderr", f"--user-data-dir={tmp_path / 'profile'}", f"--window-size={width + 40},2200",
-            "--virtual-time-budget=2000", "--dump-dom", (tmp_path / "outer.html").as_uri(),
+            "--enable-logging=stderr", f"--user-data-dir={folder / 'profile'}", f"--window-size={width + 40},2200",
+            "--virtual-time-budget=2000", "--dump-dom", (folder / "outer.html").as_uri(),
         ],
         capture_output=True, text=True, check=False, timeout=120,
     )  # fmt: skip
-    assert "CONSOLE" not in done.stderr
     (sizes,) = re.findall(r"(\d+) (\d+)</body>", done.stdout)
-    assert int(sizes[0]) <= int(sizes[1]) == width
+    return done.stderr, int(sizes[0]), int(sizes[1])
