@@ -16,6 +16,8 @@ def command(
     eval_data: o.EvalData = None,
     provider: o.Provider = None,
     compile_for: o.CompileFor = None,
+    engine_log: o.EngineLog = None,
+    engine_layers: o.EngineLayers = None,
     eval_batch: o.EvalBatch = None,
     latency_batch: o.LatencyBatch = None,
     latency_runs: o.LatencyRuns = None,
