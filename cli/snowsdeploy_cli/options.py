@@ -115,11 +115,11 @@ CompileFor = Annotated[
 ]
 EngineLog = Annotated[
     _Texts,
-    _option(_CHECKS, "TensorRT's verbose build log of model.onnx; one a precision.", metavar="\\[PRECISION=]FILE"),
+    _option(_CHECKS, "TensorRT's verbose build log of the sparse file.", metavar="FILE|PRECISION=FILE"),
 ]
 EngineLayers = Annotated[
     _Texts,
-    _option(_CHECKS, "Its engine inspector's JSON (--exportLayerInfo), in the same way.", metavar="\\[PRECISION=]FILE"),
+    _option(_CHECKS, "Its engine inspector's JSON (--exportLayerInfo).", metavar="FILE|PRECISION=FILE"),
 ]
 EvalBatch = Annotated[_Count, _option(_CHECKS, "Images a call when accuracy is measured.", default="100")]
 LatencyBatch = Annotated[

@@ -38,9 +38,9 @@ def _share(rule: str, engine: EngineEvidence | None, counts: tuple[int, int] | N
         return RuleResult(rule=rule, measured="not measured", limit=text, verdict="inconclusive", reason=reason)
     sure, unknown = counts
     measured = f"{sure} of {engine.pruned} layers" + (f", {unknown} unknown" if unknown else "")
-    if sure >= limit * engine.pruned:
+    if sure / engine.pruned >= limit:
         return RuleResult(rule=rule, measured=measured, limit=text, verdict="pass")
-    if sure + unknown < limit * engine.pruned:
+    if (sure + unknown) / engine.pruned < limit:
         return RuleResult(rule=rule, measured=measured, limit=text, verdict="fail")
     missing = [option for option, kind in _OPTIONS if kind not in {source.kind for source in engine.sources}]
     fix = f"; also pass {' and '.join(missing)}" if missing else ""
