@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from snowsdeploy.artifacts import Precision, Report
 from snowsdeploy.gate.judge import judge
 from snowsdeploy.gate.policy import GatePolicy
 from snowsdeploy.report.html import render_html
+from snowsdeploy.report.markdown import render_markdown
 from tests.sample_report import make_report, with_variant
 
 CHROMIUM = next(
@@ -55,6 +57,15 @@ def test_it_begins_with_the_verdict_and_holds_the_evidence() -> None:
         "node_softmax",
     ):
         assert part in text
+
+
+@pytest.mark.parametrize(("right", "word"), [(912, "Passed"), (600, "Failed")])
+@pytest.mark.parametrize("render", [render_html, render_markdown])
+def test_a_verdict_is_shown_whatever_it_is(render: Callable[[Report], str], right: int, word: str) -> None:
+    text = render(judged(make_report(sparse_right=right)))
+    assert word in text
+    assert "Not judged" not in text
+    assert "&lt;= 2 points" in text or "<= 2 points" in text  # the gates are listed
 
 
 def test_it_needs_neither_network_nor_scripts() -> None:
