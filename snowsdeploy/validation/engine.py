@@ -54,10 +54,10 @@ def require_same_model(account: EngineAccount, graph: GraphNodes, file: Path) ->
     Raises:
         SourceError: It is of another model.
     """
-    order, products = _order(graph), [node for names in graph.products.values() for node in names]
+    order, products = _order(graph), dict.fromkeys(node for names in graph.products.values() for node in names)
     for option, names in _own_names(account):
-        parts = [read_name(name, order) for name in names]
-        if names and not any(product in part.nodes | part.covered for part in parts for product in products):
+        parts = [read_name(name, order) for name in dict.fromkeys(names)]
+        if names and all(products.keys().isdisjoint(part.nodes | part.covered) for part in parts):
             raise SourceError(
                 f"{option} is of another model: none of its layers is in {file.name}",
                 seen=_some(names),

@@ -19,7 +19,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import takewhile
 
 _MARK = "(Sparsity)"
 _FOUND = re.compile(
@@ -119,15 +118,20 @@ def _sparsity_lines(text: str) -> Iterator[str]:
     lines = [_PLACE.sub("", _COLOUR.sub("", line)) for line in text.splitlines()]
     for index, line in enumerate(lines):
         if _MARK in line:
-            rest = takewhile(lambda i: _continues(lines[i - 1], lines[i]), range(index + 1, len(lines)))
-            yield "".join((line, *(lines[i] for i in rest)))
+            whole = line
+            for place in range(index + 1, len(lines)):
+                if not _continues(whole, lines[place - 1], lines[place]):
+                    break
+                whole += lines[place]
+            yield whole
 
 
-def _continues(before: str, line: str) -> bool:
-    """Whether a terminal broke a list of names here: a full line before, and nothing but names in this one."""
+def _continues(whole: str, before: str, line: str) -> bool:
+    """Whether a terminal broke a line here: it was full, and what follows is the wording's rest or names alone."""
     if len(before) < _WRAPPED_FROM or _NEW_LINE.match(line):
         return False
-    return not any(re.search(r"\S\s+\S", part) for part in re.split(r"[,+|]", line))
+    inside_the_names = bool(_FOUND.search(whole) or _CHOSEN.search(whole))
+    return not (inside_the_names and any(re.search(r"\S\s+\S", part) for part in re.split(r"[,+|]", line)))
 
 
 def _reason(text: str) -> str:

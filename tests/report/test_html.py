@@ -15,7 +15,7 @@ from snowsdeploy.gate.judge import judge
 from snowsdeploy.gate.policy import GatePolicy
 from snowsdeploy.report.html import render_html
 from snowsdeploy.report.markdown import render_markdown
-from tests.sample_report import make_report, with_variant
+from tests.sample_report import make_report, with_engine, with_variant
 
 CHROMIUM = next(
     (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), ""
@@ -66,6 +66,20 @@ def test_a_verdict_is_shown_whatever_it_is(render: Callable[[Report], str], righ
     assert word in text
     assert "Not judged" not in text
     assert "&lt;= 2 points" in text or "<= 2 points" in text  # the gates are listed
+
+
+@pytest.mark.parametrize("render", [render_html, render_markdown])
+def test_found_and_chosen_are_shown_where_an_engine_was_looked_at(render: Callable[[Report], str]) -> None:
+    assert not {"found", "chosen"} & set(re.findall(r"\w+", render(make_report())))
+    text = render(with_engine(make_report()))
+    assert "TensorRT found 2 of 2 pruned layers eligible and chose sparse kernels for 1." in text
+    assert "the engine timed both kernels and kept the faster one" in text
+    assert "a note on &lt;names&gt;" in text or "a note on <names>" in text
+    rows = re.findall(r"stages.\d.blocks.1.conv_pw_expand.conv\d\W(?:.*\n?){1}", text)
+    assert [re.findall(r"\b(?:yes|no|unknown)\b", row) for row in rows if "256x128x3x3" in row] == [
+        ["yes", "yes"],
+        ["yes", "no"],
+    ]
 
 
 def test_it_needs_neither_network_nor_scripts() -> None:
