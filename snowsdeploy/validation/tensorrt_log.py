@@ -36,7 +36,7 @@ _NEW_LINE = re.compile(
     r"\s*(?:$|\[|&&&&|=|\d{4}-\d\d-\d\d|[VIWEF] onnxruntime|VERBOSE|INFO|WARNING|ERROR|\(Sparsity\))"
 )
 _WRAPPED_FROM = 60  # columns: a shorter line was not broken by a terminal
-_VERBOSE = re.compile(r"\[V\]|\bVERBOSE\b|\[V:onnxruntime", re.IGNORECASE)
+_VERBOSE = re.compile(r"\[V\]|\bVERBOSE\b|\[V:onnxruntime")
 
 
 @dataclass(frozen=True)

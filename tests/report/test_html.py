@@ -27,7 +27,7 @@ def judged(report: Report) -> Report:
 
 
 def several_precisions() -> Report:
-    report = make_report()
+    report = with_engine(make_report())
     (variant,) = report.variants
     assert variant.accuracy is not None
     precisions: tuple[Precision, ...] = ("fp32", "fp16", "int8")
