@@ -132,7 +132,7 @@ class RuntimeSettings(Settings):
         return {key: str(int(v) if isinstance(v, bool) else v) for key, v in value.items()}
 
 
-class ValidateSettings(RuntimeSettings):
+class MeasureSettings(RuntimeSettings):
     """What is measured on the exported files, and how it is judged.
 
     Attributes:
@@ -147,6 +147,18 @@ class ValidateSettings(RuntimeSettings):
     policy: Path | None = None
 
 
+class ValidateSettings(MeasureSettings):
+    """The validation stage alone, which can also take what is known of engines built from the files.
+
+    Attributes:
+        engine_log: Verbose build logs of TensorRT: `FILE`, or `PRECISION=FILE`.
+        engine_layers: Its engine inspector's JSON files, written in the same way.
+    """
+
+    engine_log: tuple[str, ...] = ()
+    engine_layers: tuple[str, ...] = ()
+
+
 class ExportSettings(Settings):
     """Which files are written.
 
@@ -159,7 +171,7 @@ class ExportSettings(Settings):
     precision: Annotated[tuple[Precision, ...], Field(min_length=1)] = ("fp32",)
 
 
-class RunConfig(ModelSettings, PruneSettings, ExportSettings, ValidateSettings):
+class RunConfig(ModelSettings, PruneSettings, ExportSettings, MeasureSettings):
     """The main job."""
 
     out: Path
@@ -185,7 +197,8 @@ def build_config(kind: type[T], options: Mapping[str, Any], toml: Path | None = 
     Raises:
         UsageError: An unknown key or a value that is not allowed; all of them are named.
     """
-    values = _read_toml(toml, set(RunConfig.model_fields)) if toml else {}
+    known = {*RunConfig.model_fields, *ValidateSettings.model_fields}
+    values = _read_toml(toml, known) if toml else {}
     values = {k: v for k, v in values.items() if k in kind.model_fields}
     values |= {k: v for k, v in options.items() if v is not None}
     if "effort" in kind.model_fields:

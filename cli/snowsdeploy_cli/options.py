@@ -118,6 +118,14 @@ EngineCache = Annotated[Path | None, _option(_CHECKS, "Keep compiled engines in 
 CompileFor = Annotated[
     _Texts, _option(_CHECKS, "Compute capabilities whose compiler must take the files.", metavar="8.6,8.9,12.0")
 ]
+EngineLog = Annotated[
+    _Texts,
+    _option(_CHECKS, "TensorRT's verbose build log of the sparse file.", metavar="FILE|PRECISION=FILE"),
+]
+EngineLayers = Annotated[
+    _Texts,
+    _option(_CHECKS, "Its engine inspector's JSON (--exportLayerInfo).", metavar="FILE|PRECISION=FILE"),
+]
 EvalBatch = Annotated[_Count, _option(_CHECKS, "Images a call when accuracy is measured.", default="100")]
 LatencyBatch = Annotated[
     _Texts, _option(_CHECKS, "Batch sizes to time; a list, or repeated.", default="1,8", metavar="N,N")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from snowsdeploy.artifacts.accuracy import Accuracy, Agreement, PairedTest, Proportion
 from snowsdeploy.artifacts.base import SCHEMA_VERSION, Artifact, Precision, Role, Tristate
+from snowsdeploy.artifacts.engine import EngineEvidence, EngineSource
 from snowsdeploy.artifacts.evidence import Compilation, LayerSparsity, Parity, ParityRow, SparsityEvidence
 from snowsdeploy.artifacts.files import ExportReport, FilePair, OnnxArtifact
 from snowsdeploy.artifacts.latency import Environment, Latency, LatencyRatio, LatencySeries
@@ -25,6 +26,8 @@ __all__ = [
     "Compilation",
     "Copies",
     "DataInfo",
+    "EngineEvidence",
+    "EngineSource",
     "Environment",
     "ExportReport",
     "FilePair",

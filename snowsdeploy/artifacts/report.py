@@ -8,6 +8,7 @@ from pydantic import Field
 
 from snowsdeploy.artifacts.accuracy import Accuracy
 from snowsdeploy.artifacts.base import SCHEMA_VERSION, Artifact, Precision
+from snowsdeploy.artifacts.engine import EngineEvidence
 from snowsdeploy.artifacts.evidence import Compilation, Parity, SparsityEvidence
 from snowsdeploy.artifacts.files import OnnxArtifact
 from snowsdeploy.artifacts.latency import Environment, Latency
@@ -50,6 +51,7 @@ class Variant(Artifact):
     accuracy: Accuracy | None = None
     latency: Latency | None = None
     compilation: Compilation | None = None
+    engine: EngineEvidence | None = None
 
     @property
     def precision(self) -> Precision:

@@ -16,6 +16,7 @@ from pathlib import Path
 from snowsdeploy.artifacts import ExportReport, Precision, PruneReport, Report
 from snowsdeploy.config import RunConfig, ValidateSettings
 from snowsdeploy.gate.policy import GatePolicy, load_policy
+from snowsdeploy.pipeline.engines import read_accounts
 from snowsdeploy.pipeline.export import Exporter, export_programs, load_export
 from snowsdeploy.pipeline.load import load_program
 from snowsdeploy.pipeline.prune import load_run, make_plan, prune_model
@@ -94,6 +95,7 @@ def validate(
     require_provider(settings)
     _, pruned, report = load_run(run)
     artifacts = load_export(run)
+    engines = read_accounts(settings.engine_log, settings.engine_layers, artifacts)
     return validate_programs(
         pruned,
         report,
@@ -104,4 +106,5 @@ def validate(
         observer=observer or NullObserver(),
         command=command,
         seconds={"prune": report.seconds},
+        engines=engines,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,8 @@ from snowsdeploy.gate.judge import judge
 from snowsdeploy.gate.policy import GatePolicy
 from snowsdeploy.report.compare import render_comparison
 from snowsdeploy.report.html import render_html
-from tests.sample_report import make_report, with_variant
+from snowsdeploy.report.markdown import render_markdown
+from tests.sample_report import make_report, with_engine, with_variant
 
 CHROMIUM = next(
     (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), ""
@@ -26,7 +28,7 @@ def judged(report: Report) -> Report:
 
 
 def several_precisions() -> Report:
-    report = make_report()
+    report = with_engine(make_report())
     (variant,) = report.variants
     assert variant.accuracy is not None
     precisions: tuple[Precision, ...] = ("fp32", "fp16", "int8")
@@ -56,6 +58,29 @@ def test_it_begins_with_the_verdict_and_holds_the_evidence() -> None:
         "node_softmax",
     ):
         assert part in text
+
+
+@pytest.mark.parametrize(("right", "word"), [(912, "Passed"), (600, "Failed")])
+@pytest.mark.parametrize("render", [render_html, render_markdown])
+def test_a_verdict_is_shown_whatever_it_is(render: Callable[[Report], str], right: int, word: str) -> None:
+    text = render(judged(make_report(sparse_right=right)))
+    assert word in text
+    assert "Not judged" not in text
+    assert "&lt;= 2 points" in text or "<= 2 points" in text  # the gates are listed
+
+
+@pytest.mark.parametrize("render", [render_html, render_markdown])
+def test_found_and_chosen_are_shown_where_an_engine_was_looked_at(render: Callable[[Report], str]) -> None:
+    assert not {"found", "chosen"} & set(re.findall(r"\w+", render(make_report())))
+    text = render(with_engine(make_report()))
+    assert "TensorRT found 2 of 2 pruned layers eligible and chose sparse kernels for 1." in text
+    assert "the engine timed both kernels and kept the faster one" in text
+    assert "a note on &lt;names&gt;" in text or "a note on <names>" in text
+    rows = re.findall(r"stages.\d.blocks.1.conv_pw_expand.conv\d\W(?:.*\n?){1}", text)
+    assert [re.findall(r"\b(?:yes|no|unknown)\b", row) for row in rows if "256x128x3x3" in row] == [
+        ["yes", "yes"],
+        ["yes", "no"],
+    ]
 
 
 def test_it_needs_neither_network_nor_scripts() -> None:

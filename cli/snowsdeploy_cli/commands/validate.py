@@ -19,6 +19,8 @@ def command(
     allow_fallback: o.AllowFallback = None,
     engine_cache: o.EngineCache = None,
     compile_for: o.CompileFor = None,
+    engine_log: o.EngineLog = None,
+    engine_layers: o.EngineLayers = None,
     eval_batch: o.EvalBatch = None,
     latency_batch: o.LatencyBatch = None,
     latency_runs: o.LatencyRuns = None,
