@@ -38,6 +38,7 @@ from snowsdeploy.validation.accuracy import measure_accuracy
 from snowsdeploy.validation.compilation import check_compilation
 from snowsdeploy.validation.engine import add_engine
 from snowsdeploy.validation.engine_account import EngineAccount
+from snowsdeploy.validation.engine_build import build_account
 from snowsdeploy.validation.environment import describe_environment, peak_memory_bytes
 from snowsdeploy.validation.latency import measure_latency
 from snowsdeploy.validation.ort import OrtSession
@@ -110,7 +111,8 @@ class _Measurement:
         expected = [d.name for d in self.prune.pruned]
         evidence = check_onnx(pair.sparse.path, Pattern.parse(self.prune.pattern), expected)
         engine = None
-        if account := self.engines.get(pair.precision):
+        account = self.engines.get(pair.precision) or build_account(pair.sparse.path, self.settings)
+        if account is not None:
             evidence, engine = add_engine(evidence, account)
         dense, sparse = (OrtSession.open(a.path, self.settings) for a in (pair.dense, pair.sparse))
         return Variant(

@@ -49,6 +49,8 @@ class OrtSession:
         runtime: RuntimeSettings | None = None,
         threads: int | None = None,
         profile: Path | None = None,
+        *,
+        verbose: bool = False,
     ) -> OrtSession:
         """Load a file.
 
@@ -57,6 +59,7 @@ class OrtSession:
             runtime: Where and how it runs; the CPU when not given.
             threads: Intra-op threads; None leaves ONNX Runtime's choice.
             profile: Prefix of a file in which ONNX Runtime records every kernel call.
+            verbose: Let it write everything it does to standard error.
 
         Raises:
             ProviderError: The provider is not in this build, does not load, leaves nodes to a provider that
@@ -69,7 +72,7 @@ class OrtSession:
         wanted.register()
         if not wanted.plugin and wanted.ep not in ort.get_available_providers():
             raise not_loaded(wanted, f"this build has {', '.join(ort.get_available_providers())}")
-        options = _session_options(threads, profile)
+        options = _session_options(threads, profile, verbose=verbose)
         try:
             providers = [(wanted.ep, provider_options(wanted, model, runtime))]
             providers += [(other.ep, dict(other.options)) for other in fallbacks]
@@ -191,9 +194,9 @@ def _require_fallbacks(wanted: Provider, fallbacks: Sequence[Provider]) -> None:
         )
 
 
-def _session_options(threads: int | None, profile: Path | None) -> ort.SessionOptions:
+def _session_options(threads: int | None, profile: Path | None, *, verbose: bool) -> ort.SessionOptions:
     options = ort.SessionOptions()
-    options.log_severity_level = 4  # its own account of a failed provider; ours follows
+    options.log_severity_level = 0 if verbose else 4  # its own account of a failed provider; ours follows
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     if profile is not None:
         options.enable_profiling, options.profile_file_prefix = True, str(profile)

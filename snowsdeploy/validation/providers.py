@@ -27,6 +27,7 @@ class Provider:
         sparsity_off: Options that forbid sparse kernels; empty where there is no such option.
         cuda_graph: Options that capture the whole model as one CUDA graph; empty where that is not possible.
         cache: Options that keep compiled engines, `{folder}` and `{key}` to be filled in; empty where it compiles none.
+        build_log: Options with which it prints how it builds its engines; empty where it builds none, or tells nothing.
         plugin: Module of the wheel that brings it; empty where it is part of ONNX Runtime.
     """
 
@@ -39,6 +40,7 @@ class Provider:
     sparsity_off: Mapping[str, str] = field(default_factory=dict)
     cuda_graph: Mapping[str, str] = field(default_factory=dict)
     cache: Mapping[str, str] = field(default_factory=dict)
+    build_log: Mapping[str, str] = field(default_factory=dict)
     plugin: str = ""
 
     def register(self) -> None:
@@ -94,6 +96,7 @@ PROVIDERS: dict[str, Provider] = {
             "trt_timing_cache_enable": "1",
             "trt_timing_cache_path": "{folder}",
         },
+        build_log={"trt_detailed_build_log": "1"},
     ),
     "tensorrt-rtx": Provider(
         "tensorrt-rtx",
