@@ -107,6 +107,13 @@ Opset = Annotated[_Count, _option(_CHECKS, "ONNX operator set.", default="20")]
 Precision = Annotated[
     _Texts, _option(_CHECKS, "Files to make and judge; a list, or repeated.", default="fp32", metavar="fp32,fp16,int8")
 ]
+Format = Annotated[
+    _Texts,
+    _option(_CHECKS, "Written beside ONNX; a list.", "--format", default="onnx", metavar="onnx,tensorrt,triton,torch"),
+]
+Uint8Input = Annotated[_Flag, _option(_CHECKS, "Also serving.onnx, which takes uint8 NHWC.", "--uint8-input")]
+Softmax = Annotated[_Flag, _option(_CHECKS, "Also serving.onnx, which ends in probabilities.", "--softmax")]
+TopK = Annotated[_Count, _option(_CHECKS, "Also serving.onnx, which gives the K best classes.", metavar="K")]
 Provider = Annotated[
     _Text, _option(_CHECKS, "Where the files run; never falls back.", default="cpu", metavar="cpu|cuda|tensorrt")
 ]
@@ -175,6 +182,7 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "latency_batch": lambda texts: _numbers("--latency-batch", ",".join(texts), int),
     "compile_for": lambda texts: tuple(",".join(texts).split(",")),
     "precision": lambda texts: tuple(",".join(texts).split(",")),
+    "format": lambda texts: tuple(",".join(texts).split(",")),
     "model_arg": lambda texts: dict(_pair(text) for text in texts),
 }
 

@@ -8,9 +8,9 @@ hold tensors and live elsewhere.
 from __future__ import annotations
 
 from snowsdeploy.artifacts.accuracy import Accuracy, Agreement, PairedTest, Proportion
-from snowsdeploy.artifacts.base import SCHEMA_VERSION, Artifact, Precision, Role, Tristate
+from snowsdeploy.artifacts.base import SCHEMA_VERSION, Artifact, Format, Precision, Role, Tristate
 from snowsdeploy.artifacts.evidence import Compilation, LayerSparsity, Parity, ParityRow, SparsityEvidence
-from snowsdeploy.artifacts.files import ExportReport, FilePair, OnnxArtifact
+from snowsdeploy.artifacts.files import ExportReport, FilePair, OnnxArtifact, Package
 from snowsdeploy.artifacts.latency import Environment, Latency, LatencyRatio, LatencySeries
 from snowsdeploy.artifacts.profile import FileRatio, OperatorTime, Profile, ProfiledFile, TimedFile
 from snowsdeploy.artifacts.pruning import LayerDecision, LayerReport, PruneReport
@@ -28,6 +28,7 @@ __all__ = [
     "ExportReport",
     "FilePair",
     "FileRatio",
+    "Format",
     "Latency",
     "LatencyRatio",
     "LatencySeries",
@@ -36,6 +37,7 @@ __all__ = [
     "LayerSparsity",
     "OnnxArtifact",
     "OperatorTime",
+    "Package",
     "PairedTest",
     "Parity",
     "ParityRow",

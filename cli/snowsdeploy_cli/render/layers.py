@@ -15,7 +15,7 @@ from snowsdeploy_cli.render.table import make_table
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from snowsdeploy.artifacts import LayerDecision, OnnxArtifact, PruneReport, SparsityEvidence
+    from snowsdeploy.artifacts import ExportReport, LayerDecision, Package, PruneReport, SparsityEvidence
 
 _NAMES = 4  # shown of those that share a reason
 
@@ -38,10 +38,21 @@ def print_kept_dense(console: Console, decisions: Sequence[LayerDecision]) -> No
         say(console, f"  dense, {reason}: {', '.join(names[:_NAMES])}{more}")
 
 
-def print_files(console: Console, artifacts: Sequence[OnnxArtifact]) -> None:
+def print_files(console: Console, written: ExportReport) -> None:
     """Exported files."""
-    for artifact in artifacts:
+    pairs = [file for pair in written.pairs for file in (pair.dense, pair.sparse)]
+    for artifact in (*pairs, *written.serving):
         say(console, f"{artifact.path}  {artifact.size_bytes / 2**20:.2f} MiB, opset {artifact.opset}")
+    for package in written.packages:
+        say(console, f"{package.folder}/  {len(package.files)} files")
+    print_notes(console, written.packages)
+
+
+def print_notes(console: Console, packages: Sequence[Package]) -> None:
+    """What a user must know of the formats that were written."""
+    for package in packages:
+        for note in package.notes:
+            say(console, f"  {package.format}: {note}")
 
 
 def print_evidence(console: Console, evidence: SparsityEvidence) -> None:

@@ -1,4 +1,4 @@
-"""ONNX Runtime's static quantizer with its two halves apart: ranges are measured once and used for any choice of layers."""
+"""ONNX Runtime's static quantizer in two halves: ranges are measured once and used for any choice of layers."""
 
 from __future__ import annotations
 
