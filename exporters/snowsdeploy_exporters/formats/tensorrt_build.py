@@ -44,9 +44,9 @@ def build_engine(source: Path, target: Path, *, sparse: bool) -> None:
             reasons = [str(parser.get_error(index)) for index in range(parser.num_errors)]
             raise _refused(source, "; ".join(reasons))
         plan = builder.build_serialized_network(network, _config(trt, builder, network, sparse=sparse))
-        if plan is None:
-            raise _refused(source, "no engine was built")
-        engine = trt.Runtime(logger).deserialize_cuda_engine(plan)
+        engine = None if plan is None else trt.Runtime(logger).deserialize_cuda_engine(plan)
+        if engine is None:
+            raise _refused(source, "no engine was built, or it does not load")
         layers = engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)
     _beside(target, ".engine").write_bytes(plan)
     _beside(target, ".layers.json").write_text(layers, encoding="utf-8")

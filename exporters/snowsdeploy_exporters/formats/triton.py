@@ -52,7 +52,7 @@ def write_triton(contents: Contents, folder: Path) -> Sequence[str]:
         _write_model(model, folder / model.name)
     sparse = next(model for model in models if model.sparse)
     write_template("README.md.j2", folder / "README.md", models=models, sparse=sparse, batches=BATCHES)
-    return ["not tried on a server: it needs Triton 24.04 or later, and a GPU for sparse kernels"]
+    return ["not tried on a server: it needs ONNX Runtime 1.18 or later, and a GPU for sparse kernels"]
 
 
 def planned(files: ExportReport, base: str) -> Iterator[Model]:
@@ -68,8 +68,8 @@ def planned(files: ExportReport, base: str) -> Iterator[Model]:
 
 def base_name(source: SourceInfo) -> str:
     """The architecture, else the file or factory, as a name that is allowed in paths and URLs."""
-    text = source.arch or Path(source.source).stem
-    return re.sub(r"\W+", "_", text.rpartition(":")[2], flags=re.ASCII).strip("_") or "model"
+    text = source.arch.rpartition(":")[2] if source.arch else Path(source.source.rpartition(":")[2]).stem
+    return re.sub(r"\W+", "_", text, flags=re.ASCII).strip("_") or "model"
 
 
 def _write_model(model: Model, folder: Path) -> None:

@@ -30,8 +30,6 @@ def to_int8(model: ModelProto, batches: Sequence[Images]) -> Converted:
         batches: Images `[batch, C, H, W]` from which the ranges of activations come.
     """
     layers = _weighted(model)
-    if not layers:
-        return Converted(model)
     checked = _first(batches, CHECKED)
     expected = _outputs(model, checked)
 

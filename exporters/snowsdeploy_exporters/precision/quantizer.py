@@ -25,13 +25,13 @@ class Quantizer:
     """A model and the ranges of its activations.
 
     Attributes:
-        model: In FP32, with inferred shapes.
-        metadata: What the quantized models carry.
+        model: In FP32.
+        inferred: The same with inferred shapes.
         ranges: ONNX Runtime's record of the smallest and largest value of each tensor.
     """
 
     model: ModelProto
-    metadata: dict[str, str]
+    inferred: ModelProto
     ranges: Any
 
     @classmethod
@@ -54,12 +54,14 @@ class Quantizer:
             calibrator.collect_data(_Reader(model.graph.input[0].name, batches))
             ranges = calibrator.compute_data()
             inferred = load_model_with_shape_infer(source)
-        return cls(inferred, {p.key: p.value for p in model.metadata_props}, ranges)
+        return cls(model, inferred, ranges)
 
     def quantize(self, layers: Sequence[str]) -> ModelProto:
-        """A copy of the model with the products of these names quantized, at least one."""
+        """The model with the products of these names quantized; itself when there are none."""
+        if not layers:  # the quantizer takes an empty list for all
+            return self.model
         copy = ModelProto()
-        copy.CopyFrom(self.model)  # the quantizer works in place
+        copy.CopyFrom(self.inferred)  # the quantizer works in place
         quantizer = QDQQuantizer(
             copy,
             per_channel=True,
@@ -77,7 +79,7 @@ class Quantizer:
         quantizer.model.topological_sort()
         quantized: ModelProto = quantizer.model.model
         del quantized.metadata_props[:]
-        onnx.helper.set_model_props(quantized, self.metadata)
+        quantized.metadata_props.extend(self.model.metadata_props)
         return quantized
 
 
