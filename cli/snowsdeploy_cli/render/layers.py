@@ -44,7 +44,8 @@ def print_files(console: Console, written: ExportReport) -> None:
     for artifact in (*pairs, *written.serving):
         say(console, f"{artifact.path}  {artifact.size_bytes / 2**20:.2f} MiB, opset {artifact.opset}")
     for package in written.packages:
-        say(console, f"{package.folder}/  {len(package.files)} files")
+        count = len(package.files)
+        say(console, f"{package.folder}/  {count} {'file' if count == 1 else 'files'}")
     print_notes(console, written.packages)
 
 
