@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
 
-from snowsdeploy.artifacts import Precision
+from snowsdeploy.artifacts import Format, Precision
 from snowsdeploy.errors import UsageError
 from snowsdeploy.sparsity.pattern import Pattern
 
@@ -165,10 +166,35 @@ class ExportSettings(Settings):
     Attributes:
         opset: ONNX operator set.
         precision: A dense and a sparse file for each; FP32 is always written, since the others are made from it.
+        format: The ONNX files are always written, since the other formats are made from them.
+        uint8_input: A serving file takes pixels `[batch, H, W, C]` and normalises them in the graph.
+        softmax: A serving file ends in probabilities.
+        top_k: A serving file also gives so many largest values and their classes.
     """
 
     opset: Annotated[int, Field(ge=18, le=23)] = 20
     precision: Annotated[tuple[Precision, ...], Field(min_length=1)] = ("fp32",)
+    format: Annotated[tuple[Format, ...], Field(min_length=1)] = ("onnx",)
+    uint8_input: bool = False
+    softmax: bool = False
+    top_k: Annotated[int, Field(ge=1)] | None = None
+
+    @field_validator("precision", mode="before")
+    @classmethod
+    def _runs_here(cls, value: Any) -> Any:  # noqa: ANN401 - whatever the user wrote
+        if isinstance(value, tuple | list) and "bf16" in value:
+            raise UsageError(
+                "--precision bf16 is not offered: no file in it could be verified",
+                seen="ONNX Runtime's CPU provider has no bfloat16 Conv, MatMul or Gemm",
+                allowed="fp32, fp16, int8",
+                fix="use fp16: a node whose values would overflow stays in FP32",
+            )
+        return value
+
+    @property
+    def serving(self) -> bool:
+        """Whether serving files are asked for."""
+        return self.uint8_input or self.softmax or self.top_k is not None
 
 
 class RunConfig(ModelSettings, PruneSettings, ExportSettings, MeasureSettings):
@@ -211,7 +237,7 @@ def build_config(kind: type[T], options: Mapping[str, Any], toml: Path | None = 
 
 def _explain(error: ValidationError) -> UsageError:
     missing = [_option(e["loc"][0]) for e in error.errors() if e["type"] == "missing"]
-    wrong = [e for e in error.errors() if e["type"] != "missing"]
+    wrong = _causes([e for e in error.errors() if e["type"] != "missing"])
     if not wrong:
         return UsageError(f"{', '.join(missing)} must be given", fix="as an option, or as a key of the --config file")
     names = list(dict.fromkeys(_option(e["loc"][0]) for e in wrong))
@@ -220,6 +246,12 @@ def _explain(error: ValidationError) -> UsageError:
     fix = f"{', '.join(missing)} must be given as well" if missing else None
     what = f"{', '.join(names)} cannot have this value"
     return UsageError(what, seen="; ".join(seen), allowed="; ".join(allowed), fix=fix)
+
+
+def _causes(errors: list[ErrorDetails]) -> list[ErrorDetails]:
+    """Without the complaint that a list is too short which only follows from an item that was refused."""
+    others = {e["loc"][0] for e in errors if e["type"] != "too_short"}
+    return [e for e in errors if e["type"] != "too_short" or e["loc"][0] not in others]
 
 
 def _option(field: int | str) -> str:

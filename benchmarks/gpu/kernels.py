@@ -29,7 +29,7 @@ from snowsdeploy.files import write_text_atomic
 from snowsdeploy.pipeline import prune_export
 from snowsdeploy.validation.gpu_state import read_gpu
 from snowsdeploy.validation.profile import ratio
-from snowsdeploy_exporters import OnnxExporter
+from snowsdeploy_exporters import FORMATS, OnnxExporter
 from snowsdeploy_exporters.semi_structured import CONVERTED, load_semi_structured
 
 MODELS = {"vit_base_patch16_224": 224, "resnet50": 224}
@@ -51,7 +51,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         for name in options.only:
             run = (options.keep or Path(scratch)) / name
-            prune_export(_config(name, MODELS[name], run, Path(scratch)), OnnxExporter())
+            prune_export(_config(name, MODELS[name], run, Path(scratch)), OnnxExporter(), writers=FORMATS)
             rows += _time_model(name, run, options)
     result = {"machine": machine(), "device": options.device, "rows": rows}
     write_text_atomic(options.out / "kernels.json", json.dumps(result, indent=2) + "\n")
@@ -166,7 +166,9 @@ def _markdown(result: dict[str, Any]) -> str:
         times = " | ".join(f"{row['p50_ms'][kind]:.3f}" for kind in ("dense kernels", "2:4 kernels"))
         speedup, low, high = row["speedup"]
         layers = f"{row['converted']} of {row['pruned']}"
-        lines.append(f"| {row['model']} | {row['batch']} | {layers} | {times} | {speedup:.3f} [{low:.3f}, {high:.3f}] |")
+        lines.append(
+            f"| {row['model']} | {row['batch']} | {layers} | {times} | {speedup:.3f} [{low:.3f}, {high:.3f}] |"
+        )
     return "\n".join(lines) + "\n"
 
 

@@ -107,6 +107,13 @@ Opset = Annotated[_Count, _option(_CHECKS, "ONNX operator set.", default="20")]
 Precision = Annotated[
     _Texts, _option(_CHECKS, "Files to make and judge; a list, or repeated.", default="fp32", metavar="fp32,fp16,int8")
 ]
+Format = Annotated[
+    _Texts,
+    _option(_CHECKS, "Written beside ONNX; a list.", "--format", default="onnx", metavar="onnx,tensorrt,triton,torch"),
+]
+Uint8Input = Annotated[_Flag, _option(_CHECKS, "Also serving.onnx, which takes uint8 NHWC.", "--uint8-input")]
+Softmax = Annotated[_Flag, _option(_CHECKS, "Also serving.onnx, which ends in probabilities.", "--softmax")]
+TopK = Annotated[_Count, _option(_CHECKS, "Also serving.onnx, which gives the K best classes.", metavar="K")]
 Provider = Annotated[
     _Text, _option(_CHECKS, "Where the files run: cpu, cuda, tensorrt, tensorrt-rtx.", default="cpu", metavar="NAME")
 ]
@@ -195,6 +202,7 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "precision": lambda texts: tuple(",".join(texts).split(",")),
     "allow_fallback": lambda texts: tuple(",".join(texts).split(",")),
     "provider_option": lambda texts: dict(_setting("--provider-option", text) for text in texts),
+    "format": lambda texts: tuple(",".join(texts).split(",")),
     "model_arg": lambda texts: dict(_pair(text) for text in texts),
 }
 

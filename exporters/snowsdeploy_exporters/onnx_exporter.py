@@ -1,4 +1,4 @@
-"""Program -> one ONNX file in FP32, and from that file the other precisions."""
+"""Program -> one ONNX file in FP32, and from that file the other precisions and the files for serving."""
 
 from __future__ import annotations
 
@@ -18,12 +18,14 @@ import onnx_ir as ir
 import torch
 from torch import Tensor
 
-from snowsdeploy.artifacts import OnnxArtifact, Precision, Role
+from snowsdeploy.artifacts import OnnxArtifact, Precision, Preprocessing, Role
+from snowsdeploy.config import ExportSettings
 from snowsdeploy.errors import ExportError
 from snowsdeploy.files import atomic_path
 from snowsdeploy.models.program import Program
 from snowsdeploy.sparsity.onnx_layout import LAYER_MAP_KEY
 from snowsdeploy_exporters.layer_map import layer_map
+from snowsdeploy_exporters.serving import add_ends
 from snowsdeploy_exporters.tidy import name_batch, name_outputs, strip_traces
 
 PROTOBUF_LIMIT = 2 * 2**30
@@ -99,6 +101,48 @@ class OnnxExporter:
         }
         return source.model_copy(update=update)
 
+    def serve(
+        self,
+        source: OnnxArtifact,
+        path: Path,
+        settings: ExportSettings,
+        preprocessing: Preprocessing,
+        images: Sequence[Tensor],
+    ) -> OnnxArtifact:
+        """Write a file with the preprocessing and output ends that are asked for inside the graph.
+
+        Args:
+            source: What `export` or `convert` wrote.
+            path: The file to write; atomic.
+            settings: Which ends.
+            preprocessing: How pixels become the model's input.
+            images: Batches `[batch, C, H, W]` on which both files are compared.
+
+        Raises:
+            ExportError: The new file computes something else, or the ONNX checker refuses it.
+        """
+        from snowsdeploy_exporters.serving_check import require_equal  # noqa: PLC0415 - loads ONNX Runtime
+
+        original = onnx.load(source.path)
+        try:
+            served = add_ends(
+                original,
+                preprocessing,
+                uint8_input=settings.uint8_input,
+                softmax=settings.softmax,
+                top_k=settings.top_k,
+            )
+        except onnx.shape_inference.InferenceError as error:
+            raise ExportError("shapes cannot be inferred in the serving file", seen=_first_line(error)) from error
+        require_equal(original, served, preprocessing, [batch.numpy() for batch in images])
+        update = {
+            "path": path,
+            "sha256": _write(served, path),
+            "size_bytes": path.stat().st_size,
+            "output_names": tuple(o.name for o in served.graph.output),
+        }
+        return source.model_copy(update=update)
+
     def _convert(self, program: Program) -> ir.Model:
         try:
             with _quiet():
@@ -170,7 +214,11 @@ def _check(proto: onnx.ModelProto) -> None:
     try:
         onnx.checker.check_model(proto, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise ExportError("the ONNX checker refuses the file", seen=str(error).strip().splitlines()[0][:200]) from error
+        raise ExportError("the ONNX checker refuses the file", seen=_first_line(error)) from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0][:200]
 
 
 @contextlib.contextmanager

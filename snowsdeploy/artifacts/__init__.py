@@ -8,10 +8,10 @@ hold tensors and live elsewhere.
 from __future__ import annotations
 
 from snowsdeploy.artifacts.accuracy import Accuracy, Agreement, PairedTest, Proportion
-from snowsdeploy.artifacts.base import SCHEMA_VERSION, Artifact, Precision, Role, Tristate
+from snowsdeploy.artifacts.base import SCHEMA_VERSION, Artifact, Format, Precision, Role, Tristate
 from snowsdeploy.artifacts.engine import EngineEvidence, EngineSource
 from snowsdeploy.artifacts.evidence import Compilation, LayerSparsity, Parity, ParityRow, SparsityEvidence
-from snowsdeploy.artifacts.files import ExportReport, FilePair, OnnxArtifact
+from snowsdeploy.artifacts.files import ExportReport, FilePair, OnnxArtifact, Package
 from snowsdeploy.artifacts.latency import Environment, Latency, LatencyRatio, LatencySeries
 from snowsdeploy.artifacts.profile import Copies, FileRatio, GpuReading, OperatorTime, Profile, ProfiledFile, TimedFile
 from snowsdeploy.artifacts.pruning import LayerDecision, LayerReport, PruneReport
@@ -32,6 +32,7 @@ __all__ = [
     "ExportReport",
     "FilePair",
     "FileRatio",
+    "Format",
     "GpuReading",
     "Latency",
     "LatencyRatio",
@@ -41,6 +42,7 @@ __all__ = [
     "LayerSparsity",
     "OnnxArtifact",
     "OperatorTime",
+    "Package",
     "PairedTest",
     "Parity",
     "ParityRow",

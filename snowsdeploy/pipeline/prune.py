@@ -23,6 +23,7 @@ from snowsdeploy.models.program import Program, saved_source
 from snowsdeploy.models.program_graph import ProgramGraph
 from snowsdeploy.models.source import ModelRequest, load_model
 from snowsdeploy.models.trace import adopt
+from snowsdeploy.pipeline.export import require_ends
 from snowsdeploy.pipeline.load import load_program
 from snowsdeploy.progress import Observer
 from snowsdeploy.pruning.prune import Checkpoints, Plan, prune_program, run_key
@@ -52,6 +53,7 @@ def prune_model(config: RunConfig, run: RunDirectory, observer: Observer) -> tup
     observer.stage("load", config.model)
     torch.manual_seed(config.seed)
     program = load_program(config, config.data)
+    require_ends(config, program)
     pattern = Pattern.parse(config.pattern)
     decisions = decide_layers(ProgramGraph(program), pattern, config.include, config.exclude)
     calibration = open_images(config.data, program.preprocessing).sample(config.samples, config.seed)

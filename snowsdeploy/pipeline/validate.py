@@ -75,6 +75,8 @@ def validate_programs(
         preprocessing=pruned.preprocessing,
         prune=prune_report,
         variants=tuple(measurement.variant(pair) for pair in artifacts.judged),
+        serving=artifacts.serving,
+        packages=artifacts.packages,
         warnings=warnings,
         seconds={**seconds, "validate": time.perf_counter() - started},
         peak_memory_bytes=peak_memory_bytes(),

@@ -69,6 +69,19 @@ def test_stages_one_by_one_give_what_the_main_job_gives(cli, workplace):
     assert {p.name for p in (workplace / "run").iterdir()} == ALL_FILES
 
 
+def test_export_names_every_format_and_what_was_not_made(shell, workplace):
+    assert shell("prune", *TINY, "--out", "run", cwd=workplace).returncode == 0
+    options = ("--format", "tensorrt,triton", "--format", "torch", "--uint8-input", "--top-k", "2")
+    done = shell("export", "run", *options, cwd=workplace)
+    assert done.returncode == 0, done.stderr
+    shown = " ".join(done.stdout.split())
+    for part in ("run/serving.onnx", "run/tensorrt/ 1 file ", "run/triton/ ", "run/torch/ 2 files"):
+        assert part in shown
+    assert "tensorrt: no engine was built: " in shown
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    assert {p.name for p in (workplace / "run").iterdir() if p.is_dir()} == {"tensorrt", "triton", "torch"}
+
+
 def test_a_gate_that_fails_still_leaves_the_evidence(cli, workplace):
     (workplace / "strict.toml").write_text("[gate]\nmax_parity_error = 1e-30\nmax_accuracy_drop = 100\n")
     done = cli("prune-export", *TINY, *EVAL, "--policy", "strict.toml", "--out", "run")

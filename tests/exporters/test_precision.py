@@ -11,6 +11,7 @@ import onnx
 import pytest
 import torch
 from onnx import numpy_helper
+from onnxruntime.quantization import quantize_static
 from torch import nn
 
 from snowsdeploy.artifacts import OnnxArtifact, Precision
@@ -19,7 +20,7 @@ from snowsdeploy.sparsity.onnx_layout import check_onnx
 from snowsdeploy.sparsity.pattern import Pattern
 from snowsdeploy.validation.ort import OrtSession
 from snowsdeploy_exporters import OnnxExporter
-from snowsdeploy_exporters.precision import int8
+from snowsdeploy_exporters.precision import int8, quantizer
 from snowsdeploy_exporters.precision.values import largest_values
 from tests.exporters.nets import Folded, Twice, prune
 from tests.nets import TinyAttention, make_program
@@ -112,6 +113,41 @@ def test_layers_that_err_most_stay_in_fp32_where_int8_is_too_coarse(
     assert finer.kept
     assert np.linalg.norm(outputs(finer, batch) - expected) < error * np.linalg.norm(expected)
     check_onnx(finer.path, P24, names)
+
+
+def test_ranges_measured_once_give_the_file_that_one_call_gives(tmp_path: Path) -> None:
+    program, _ = prune(make_program(Folded()), P24)
+    source, artifact = converted(program, tmp_path, "int8")
+    assert not artifact.kept
+    target = tmp_path / "whole.onnx"
+    quantize_static(
+        source.path,
+        target,
+        quantizer._Reader("input", [batch.numpy() for batch in images(program)]),
+        op_types_to_quantize=list(quantizer.PRODUCTS),
+        per_channel=True,
+        extra_options={"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False},
+    )
+    one_call, ours = onnx.load(target), onnx.load(artifact.path)
+    del one_call.metadata_props[:], ours.metadata_props[:]
+    assert ours.SerializeToString(deterministic=True) == one_call.SerializeToString(deterministic=True)
+
+
+def test_ranges_are_measured_once_for_all_trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program, _ = prune(make_program(Folded()), P24)
+    monkeypatch.setattr(int8, "LARGEST_ERROR", 0.0)  # so that every layer is tried, and left out
+    measured = []
+    real = quantizer.create_calibrator
+
+    def counted(*arguments: object, **options: object) -> object:
+        measured.append(arguments)
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(quantizer, "create_calibrator", counted)
+    source, artifact = converted(program, tmp_path, "int8")
+    assert len(artifact.kept) > 2
+    assert len(measured) == 1
+    assert np.array_equal(outputs(artifact, images(program)[0]), outputs(source, images(program)[0]))
 
 
 def test_largest_values_are_those_that_flow(tmp_path: Path) -> None:

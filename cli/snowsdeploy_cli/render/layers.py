@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 
     from snowsdeploy.artifacts import (
         EngineEvidence,
+        ExportReport,
         LayerDecision,
         LayerSparsity,
-        OnnxArtifact,
+        Package,
         PruneReport,
         SparsityEvidence,
     )
@@ -45,10 +46,22 @@ def print_kept_dense(console: Console, decisions: Sequence[LayerDecision]) -> No
         say(console, f"  dense, {reason}: {', '.join(names[:_NAMES])}{more}")
 
 
-def print_files(console: Console, artifacts: Sequence[OnnxArtifact]) -> None:
+def print_files(console: Console, written: ExportReport) -> None:
     """Exported files."""
-    for artifact in artifacts:
+    pairs = [file for pair in written.pairs for file in (pair.dense, pair.sparse)]
+    for artifact in (*pairs, *written.serving):
         say(console, f"{artifact.path}  {artifact.size_bytes / 2**20:.2f} MiB, opset {artifact.opset}")
+    for package in written.packages:
+        count = len(package.files)
+        say(console, f"{package.folder}/  {count} {'file' if count == 1 else 'files'}")
+    print_notes(console, written.packages)
+
+
+def print_notes(console: Console, packages: Sequence[Package]) -> None:
+    """What a user must know of the formats that were written."""
+    for package in packages:
+        for note in package.notes:
+            say(console, f"  {package.format}: {note}")
 
 
 def print_evidence(console: Console, evidence: SparsityEvidence, engine: EngineEvidence | None = None) -> None:
