@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from snowsdeploy.artifacts.accuracy import Accuracy, Agreement, PairedTest, Proportion
 from snowsdeploy.artifacts.base import SCHEMA_VERSION, Artifact, Precision, Role, Tristate
+from snowsdeploy.artifacts.debug import AccuracyCost, Distance, Divergence, LayerCost, Restoration, ValueDifference
 from snowsdeploy.artifacts.evidence import Compilation, LayerSparsity, Parity, ParityRow, SparsityEvidence
 from snowsdeploy.artifacts.files import ExportReport, FilePair, OnnxArtifact
 from snowsdeploy.artifacts.latency import Environment, Latency, LatencyRatio, LatencySeries
@@ -20,10 +21,13 @@ from snowsdeploy.artifacts.source import DataInfo, Preprocessing, SourceInfo
 __all__ = [
     "SCHEMA_VERSION",
     "Accuracy",
+    "AccuracyCost",
     "Agreement",
     "Artifact",
     "Compilation",
     "DataInfo",
+    "Distance",
+    "Divergence",
     "Environment",
     "ExportReport",
     "FilePair",
@@ -31,6 +35,7 @@ __all__ = [
     "Latency",
     "LatencyRatio",
     "LatencySeries",
+    "LayerCost",
     "LayerDecision",
     "LayerReport",
     "LayerSparsity",
@@ -46,12 +51,14 @@ __all__ = [
     "Proportion",
     "PruneReport",
     "Report",
+    "Restoration",
     "Role",
     "RuleResult",
     "SourceInfo",
     "SparsityEvidence",
     "TimedFile",
     "Tristate",
+    "ValueDifference",
     "Variant",
     "Verdict",
 ]

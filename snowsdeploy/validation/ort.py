@@ -74,7 +74,13 @@ class OrtSession:
 
     @classmethod
     def open(
-        cls, model: Path | bytes, provider: str = "cpu", threads: int | None = None, profile: Path | None = None
+        cls,
+        model: Path | bytes,
+        provider: str = "cpu",
+        threads: int | None = None,
+        profile: Path | None = None,
+        *,
+        rewrite: bool = True,
     ) -> OrtSession:
         """Load a file.
 
@@ -83,6 +89,7 @@ class OrtSession:
             provider: Key of `PROVIDERS`.
             threads: Intra-op threads; None leaves ONNX Runtime's choice.
             profile: Prefix of a file in which ONNX Runtime records every kernel call.
+            rewrite: Let ONNX Runtime fuse and replace nodes, as it does by default.
 
         Raises:
             ProviderError: The provider is not in this build, does not load, or ONNX Runtime refuses the file.
@@ -95,6 +102,8 @@ class OrtSession:
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         if profile is not None:
             options.enable_profiling, options.profile_file_prefix = True, str(profile)
+        if not rewrite:
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         if threads is not None:
             options.intra_op_num_threads = threads
         try:
