@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from importlib import import_module
 from itertools import combinations
 from pathlib import Path
 
@@ -65,11 +66,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def label(arguments: dict[str, object]) -> None:
     """Write both data sets: the dense model is always right on them."""
     scope: dict[str, Callable[..., torch.nn.Module]] = {}
-    exec(FACTORY, scope)  # noqa: S102 - the text above
+    exec(FACTORY, scope)
     model = scope["build"](**arguments).eval()
     rng = np.random.default_rng(0)
     for name, count in (("calibration", 64), ("test", 200)):
-        pixels = rng.integers(0, 256, (count, 6, 6, 3), dtype=np.uint8)
+        colour, noise = rng.integers(0, 200, (count, 1, 1, 3)), rng.integers(0, 56, (count, 6, 6, 3))
+        pixels = (colour + noise).astype(np.uint8)
         x = (torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.25
         with torch.no_grad():
             np.savez(f"{name}.npz", x=pixels, y=model(x).argmax(1).numpy())
@@ -110,7 +112,6 @@ def test_the_one_bad_layer_is_restored_alone_and_the_gate_passes(folder: Path) -
     dense, pruned, loaded = load_run(run)
     assert loaded == report.prune
     assert torch.equal(dense.state_dict["3.conv.weight"], pruned.state_dict["3.conv.weight"])
-    assert not torch.equal(dense.state_dict["2.conv.weight"], 1 + pruned.state_dict["2.conv.weight"])
     found = debug_accuracy(folder / "run", None, GatePolicy(max_accuracy_drop=3), NullObserver())
     assert [row.layers for row in found.units if "3.conv" in row.layers] == []
     assert found.suggestion is not None
@@ -150,8 +151,13 @@ def test_a_run_that_passes_restores_nothing_and_one_that_cannot_says_so(folder: 
     assert any("even with all layers dense the rules fail" in note for note in hopeless.notes)
 
 
-@pytest.mark.parametrize("strengths", [(1.0, 0.02, 1.0, 0.05), (0.3, 0.3, 0.3, 0.3)])
-def test_the_number_is_that_of_brute_force(folder: Path, strengths: tuple[float, ...]) -> None:
+@pytest.mark.parametrize(
+    ("strengths", "points"),
+    [((1.0, 0.02, 1.0, 0.05), 6), ((0.03, 0.3, 0.03, 0.2), 6), ((0.03, 0.3, 0.03, 0.2), 3), ((0.3,) * 4, 3)],
+)
+def test_the_number_is_that_of_brute_force(folder: Path, strengths: tuple[float, ...], points: int) -> None:
+    (folder / "policy.toml").write_text(f"[gate]\nmax_accuracy_drop = {points}\nmin_coverage = 0.05\n")
+    needed = 1 - points / 100 - 1e-9
     arguments: dict[str, object] = {"bad": (0, 1, 2, 3), "strengths": strengths}
     label(arguments)
     report = prune(settings(folder, arguments, keep_dense_until_gate=False))
@@ -164,14 +170,14 @@ def test_the_number_is_that_of_brute_force(folder: Path, strengths: tuple[float,
         program = pruned.with_weights({n: dense.state_dict[n] for n in back})
         return float((program.run(images)[0].argmax(1).numpy() == stored["y"]).mean())
 
-    fewest = next(k for k in range(5) for chosen in combinations(names, k) if right(chosen) >= 0.97)
+    fewest = next(k for k in range(5) for chosen in combinations(names, k) if right(chosen) >= needed)
     kept = prune(settings(folder, arguments, force=True))
     restored = [d.name for d in kept.decisions if d.reason == REASON]
     if fewest == len(names):  # then nothing would be pruned
         assert not restored
     else:
         assert len(restored) == fewest
-        assert right(tuple(f"{name}.weight" for name in restored)) >= 0.97
+        assert right(tuple(f"{name}.weight" for name in restored)) >= needed
 
 
 @pytest.mark.parametrize("seed", range(30))
@@ -212,7 +218,7 @@ def test_an_interrupted_search_resumes_without_solving_again(folder: Path, monke
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("snowsdeploy.pipeline.prune.keep_dense", killed)
+        patch.setattr(import_module("snowsdeploy.pipeline.prune"), "keep_dense", killed)
         with pytest.raises(KeyboardInterrupt):
             prune_export(settings(folder, {}), OnnxExporter())
     with monkeypatch.context() as patch:

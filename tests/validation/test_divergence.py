@@ -154,7 +154,9 @@ def test_int8_is_compared_through_its_quantization_and_a_wrong_scale_is_found(tm
     assert any(row.error_in > 0 for row in rows if "qkv" in row.layers)
     worst = most_added(rows)
     assert [row.added for row in worst] == sorted((row.added for row in worst), reverse=True)
-    product = next(n for n in quantized.model.graph.node if n.op_type == "MatMul" and "fc2" in layer_names(rows, n.name))
+    product = next(
+        n for n in quantized.model.graph.node if n.op_type == "MatMul" and "fc2" in layer_names(rows, n.name)
+    )
     scale = next(
         n.input[1]
         for n in quantized.model.graph.node
