@@ -181,7 +181,7 @@ def test_the_number_is_that_of_brute_force(folder: Path, strengths: tuple[float,
 
 
 @pytest.mark.parametrize("seed", range(30))
-def test_what_is_found_was_checked_and_is_minimal_even_where_more_is_not_better(seed: int) -> None:
+def test_what_is_found_was_checked_even_where_more_is_not_better(seed: int) -> None:
     rng = np.random.default_rng(seed)
     table = {frozenset(c): bool(rng.random() < 0.4) for k in range(6) for c in combinations(range(5), k)}
     table[frozenset(range(5))] = True
@@ -194,8 +194,24 @@ def test_what_is_found_was_checked_and_is_minimal_even_where_more_is_not_better(
     found = fewest_that_pass(range(5), passes)
     assert found is not None
     assert table[frozenset(found)]
-    assert not any(table[frozenset(found) - {one}] for one in found)
+    assert frozenset(found) in asked
     assert len(asked) == len(set(asked))
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_where_more_is_better_no_candidate_can_be_left_out(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    gains, limit = rng.random(6), 3 * rng.random()  # in any order, not the most useful first
+
+    def passes(chosen: frozenset[int]) -> bool:
+        return sum(gains[i] for i in chosen) >= limit
+
+    found = fewest_that_pass(range(6), passes)
+    if found is None:
+        assert gains.sum() < limit
+    else:
+        assert passes(frozenset(found))
+        assert not any(passes(frozenset(found) - {one}) for one in found)
 
 
 def test_with_additive_gains_of_equal_candidates_it_is_the_fewest() -> None:

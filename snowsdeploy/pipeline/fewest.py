@@ -11,8 +11,8 @@ T = TypeVar("T")
 def fewest_that_pass(candidates: Sequence[T], passes: Callable[[frozenset[T]], bool]) -> tuple[T, ...] | None:
     """A smallest prefix by bisection, then without every candidate that it can do without.
 
-    Bisection takes for granted that more candidates never do worse. The result does not: it is a set that was checked,
-    and one from which no single candidate can be left out.
+    Bisection takes for granted that more candidates never do worse. That the result passes is never taken for granted:
+    it is a set that was checked. Each of its candidates was tried to be left out, the least useful first.
 
     Args:
         candidates: The most useful first.
@@ -40,11 +40,9 @@ def fewest_that_pass(candidates: Sequence[T], passes: Callable[[frozenset[T]], b
             holds = middle
         else:
             fails = middle
-    chosen, tested = list(candidates[:holds]), -1
-    while tested != len(chosen):  # leaving one out may make another one superfluous where the check is not monotone
-        tested = len(chosen)
-        for candidate in reversed(tuple(chosen)):
-            without = [c for c in chosen if c != candidate]
-            if ask(without):
-                chosen = without
+    chosen = list(candidates[:holds])
+    for candidate in reversed(tuple(chosen)):
+        without = [c for c in chosen if c != candidate]
+        if ask(without):
+            chosen = without
     return tuple(chosen)
