@@ -62,7 +62,7 @@ def _rest(found: Divergence) -> str:
 
 
 def print_accuracy_cost(console: Console, found: AccuracyCost) -> None:
-    """What each unit costs, the dearest first, and the suggestion."""
+    """What each unit costs, the dearest first, and the suggestion; losses are with the mask alone > after the solve."""
     pruned = found.pruned
     agree = "" if pruned.top1_agreement is None else f", same class on {pruned.top1_agreement:.2%}"
     measure = _MEASURES[found.measure]
@@ -81,7 +81,7 @@ def _print_costs(console: Console, title: str, rows: Sequence[LayerCost]) -> Non
     table = make_table(title, "layers", *numbers, numbers=numbers)
     for row in rows:
         agree = "-" if row.restored.top1_agreement is None else f"{row.restored.top1_agreement:.2%}"
-        loss = f"{row.loss_masked:.1e} > {row.loss_final:.1e}"
+        loss = f"{row.loss_masked:.0e}>{row.loss_final:.0e}"
         names = escape(", ".join(row.layers))
         table.add_row(names, f"{row.cost:.3g}", agree, f"{row.share:.1%}", f"{row.cost_per_share:.3g}", loss)
     console.print(table)
