@@ -198,11 +198,24 @@ class ExportSettings(Settings):
 
 
 class RunConfig(ModelSettings, PruneSettings, ExportSettings, MeasureSettings):
-    """The main job."""
+    """The main job.
+
+    Attributes:
+        keep_dense_until_gate: After the solve, put the fewest units back to dense that let the accuracy rules pass.
+    """
 
     out: Path
+    keep_dense_until_gate: bool = False
     force: bool = False
     resume: bool = False
+
+    @model_validator(mode="after")
+    def _judged(self) -> Self:
+        if self.keep_dense_until_gate and not self.eval_data:
+            raise UsageError(
+                "--keep-dense-until-gate needs images to judge on", seen="no --eval-data", fix="pass --eval-data"
+            )
+        return self
 
 
 EFFORTS: dict[str, dict[str, Any]] = {

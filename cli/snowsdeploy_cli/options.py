@@ -140,6 +140,10 @@ LatencyBatch = Annotated[
 LatencyRuns = Annotated[_Count, _option(_CHECKS, "Timed calls of each file and batch size.", default="50")]
 Policy = Annotated[Path | None, _option(_CHECKS, "Limits of the gates, a TOML file.")]
 
+KeepDense = Annotated[
+    _Flag, _option(_CHECKS, "Keep the fewest layers dense that let the accuracy gates pass.", "--keep-dense-until-gate")
+]
+
 Out = Annotated[Path | None, _option(_RUN, "Run directory: everything is written there.")]
 Config = Annotated[Path | None, _option(_RUN, "TOML file with any of these options; - is written as _.")]
 Seed = Annotated[_Count, _option(_RUN, "Seed of every random choice.", default="0")]

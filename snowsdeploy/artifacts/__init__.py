@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from snowsdeploy.artifacts.accuracy import Accuracy, Agreement, PairedTest, Proportion
 from snowsdeploy.artifacts.base import SCHEMA_VERSION, Artifact, Format, Precision, Role, Tristate
+from snowsdeploy.artifacts.debug import AccuracyCost, Distance, Divergence, LayerCost, Restoration, ValueDifference
 from snowsdeploy.artifacts.engine import EngineEvidence, EngineSource
 from snowsdeploy.artifacts.evidence import Compilation, LayerSparsity, Parity, ParityRow, SparsityEvidence
 from snowsdeploy.artifacts.files import ExportReport, FilePair, OnnxArtifact, Package
@@ -21,11 +22,14 @@ from snowsdeploy.artifacts.source import DataInfo, Preprocessing, SourceInfo
 __all__ = [
     "SCHEMA_VERSION",
     "Accuracy",
+    "AccuracyCost",
     "Agreement",
     "Artifact",
     "Compilation",
     "Copies",
     "DataInfo",
+    "Distance",
+    "Divergence",
     "EngineEvidence",
     "EngineSource",
     "Environment",
@@ -37,6 +41,7 @@ __all__ = [
     "Latency",
     "LatencyRatio",
     "LatencySeries",
+    "LayerCost",
     "LayerDecision",
     "LayerReport",
     "LayerSparsity",
@@ -53,12 +58,14 @@ __all__ = [
     "Proportion",
     "PruneReport",
     "Report",
+    "Restoration",
     "Role",
     "RuleResult",
     "SourceInfo",
     "SparsityEvidence",
     "TimedFile",
     "Tristate",
+    "ValueDifference",
     "Variant",
     "Verdict",
 ]

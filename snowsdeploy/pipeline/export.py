@@ -69,7 +69,8 @@ def export_programs(
     require_ends(settings, program)
     require_formats(settings.format, writers, run)
     converted = [p for p in dict.fromkeys(settings.precision) if p != "fp32"]
-    images = _conversion_images(program, report) if converted or settings.serving else []
+    needed = converted or settings.serving
+    images = calibration_batches(program, report, CONVERSION_IMAGES, CONVERSION_BATCH) if needed else []
     programs: tuple[tuple[Role, Program], ...] = (("dense", program), ("sparse", pruned))
     observer.stage("export", f"dense and sparse, {', '.join(dict.fromkeys(['fp32', *settings.precision]))}")
     try:
@@ -159,17 +160,21 @@ def _found(artifact: OnnxArtifact, path: Path) -> OnnxArtifact:
     return artifact.model_copy(update={"path": path})
 
 
-def _conversion_images(program: Program, report: PruneReport) -> list[Tensor]:
-    """Some of the calibration images, one batch each of a few: ranges of activations are measured on them."""
+def calibration_batches(program: Program, report: PruneReport, count: int | None, batch: int) -> list[Tensor]:
+    """The first of a run's calibration images, in batches `[batch, C, H, W]`.
+
+    Raises:
+        DataError: The images cannot be read, or are not what they were.
+    """
     source = open_images(report.calibration.source, program.preprocessing)
-    items = report.calibration_items[:CONVERSION_IMAGES]
+    items = report.calibration_items[:count]
     if source.info.origin != report.calibration.origin:
         raise DataError(
             "the calibration images have changed since the pruning run",
             seen=report.calibration.source,
             fix="put them back, or prune again",
         )
-    return [source.read(items[i : i + CONVERSION_BATCH]) for i in range(0, len(items), CONVERSION_BATCH)]
+    return [source.read(items[i : i + batch]) for i in range(0, len(items), batch)]
 
 
 def _provenance(program: Program, report: PruneReport, role: str) -> dict[str, str]:

@@ -47,10 +47,11 @@ class OrtSession:
         cls,
         model: Path | bytes,
         runtime: RuntimeSettings | None = None,
+        *,
         threads: int | None = None,
         profile: Path | None = None,
-        *,
         verbose: bool = False,
+        rewrite: bool = True,
     ) -> OrtSession:
         """Load a file.
 
@@ -60,6 +61,7 @@ class OrtSession:
             threads: Intra-op threads; None leaves ONNX Runtime's choice.
             profile: Prefix of a file in which ONNX Runtime records every kernel call.
             verbose: Let it write everything it does to standard error.
+            rewrite: Let ONNX Runtime fuse and replace nodes, as it does by default.
 
         Raises:
             ProviderError: The provider is not in this build, does not load, leaves nodes to a provider that
@@ -72,7 +74,7 @@ class OrtSession:
         wanted.register()
         if not wanted.plugin and wanted.ep not in ort.get_available_providers():
             raise not_loaded(wanted, f"this build has {', '.join(ort.get_available_providers())}")
-        options = _session_options(threads, profile, verbose=verbose)
+        options = _session_options(threads, profile, verbose=verbose, rewrite=rewrite)
         try:
             providers = [(wanted.ep, provider_options(wanted, model, runtime))]
             providers += [(other.ep, dict(other.options)) for other in fallbacks]
@@ -194,7 +196,7 @@ def _require_fallbacks(wanted: Provider, fallbacks: Sequence[Provider]) -> None:
         )
 
 
-def _session_options(threads: int | None, profile: Path | None, *, verbose: bool) -> ort.SessionOptions:
+def _session_options(threads: int | None, profile: Path | None, *, verbose: bool, rewrite: bool) -> ort.SessionOptions:
     options = ort.SessionOptions()
     options.log_severity_level = 0 if verbose else 4  # its own account of a failed provider; ours follows
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
@@ -202,6 +204,8 @@ def _session_options(threads: int | None, profile: Path | None, *, verbose: bool
         options.enable_profiling, options.profile_file_prefix = True, str(profile)
     if threads is not None:
         options.intra_op_num_threads = threads
+    if not rewrite:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     return options
 
 

@@ -61,6 +61,7 @@ def command(
     latency_batch: o.LatencyBatch = None,
     latency_runs: o.LatencyRuns = None,
     policy: o.Policy = None,
+    keep_dense_until_gate: o.KeepDense = None,
     config: o.Config = None,
     force: o.Force = None,
     resume: o.Resume = None,
