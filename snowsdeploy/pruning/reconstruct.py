@@ -104,7 +104,14 @@ class Reconstruction:
         samples = gather_samples(window, original, streams, share)
         seen = samples[: len(samples) - streams.held_back]
         begin = least_squares_start(
-            window, original, seen, select, ridge=self.ridge, names=unit.weights, metrics=streams.metrics
+            window,
+            original,
+            seen,
+            select,
+            ridge=self.ridge,
+            names=unit.weights,
+            metrics=streams.metrics,
+            keep=self.newton is not None and self.preconditioner in ("cholesky", "kronecker"),
         )
         support = Support((*begin.masks, *window.whole_vectors(original)))
         metrics = [streams.metrics.get(n) for n in window.outputs]
