@@ -166,6 +166,7 @@ class ExportSettings(Settings):
     Attributes:
         opset: ONNX operator set.
         precision: A dense and a sparse file for each; FP32 is always written, since the others are made from it.
+        keep_fp32: Layers or nodes that a conversion leaves in FP32; `*` and `?` stand for more.
         format: The ONNX files are always written, since the other formats are made from them.
         uint8_input: A serving file takes pixels `[batch, H, W, C]` and normalises them in the graph.
         softmax: A serving file ends in probabilities.
@@ -174,6 +175,7 @@ class ExportSettings(Settings):
 
     opset: Annotated[int, Field(ge=18, le=23)] = 20
     precision: Annotated[tuple[Precision, ...], Field(min_length=1)] = ("fp32",)
+    keep_fp32: tuple[str, ...] = ()
     format: Annotated[tuple[Format, ...], Field(min_length=1)] = ("onnx",)
     uint8_input: bool = False
     softmax: bool = False

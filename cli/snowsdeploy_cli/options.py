@@ -107,9 +107,12 @@ Opset = Annotated[_Count, _option(_CHECKS, "ONNX operator set.", default="20")]
 Precision = Annotated[
     _Texts, _option(_CHECKS, "Files to make and judge; a list, or repeated.", default="fp32", metavar="fp32,fp16,int8")
 ]
+KeepFp32 = Annotated[
+    _Texts, _option(_CHECKS, "Leave these layers or nodes in FP32; repeatable.", "--keep-fp32", metavar="GLOB")
+]
 Format = Annotated[
     _Texts,
-    _option(_CHECKS, "Written beside ONNX; a list.", "--format", default="onnx", metavar="onnx,tensorrt,triton,torch"),
+    _option(_CHECKS, "Also write tensorrt, triton or torch; a list.", "--format", default="onnx", metavar="NAME,NAME"),
 ]
 Uint8Input = Annotated[_Flag, _option(_CHECKS, "Also serving.onnx, which takes uint8 NHWC.", "--uint8-input")]
 Softmax = Annotated[_Flag, _option(_CHECKS, "Also serving.onnx, which ends in probabilities.", "--softmax")]

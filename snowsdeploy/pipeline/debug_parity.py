@@ -168,7 +168,7 @@ def _conclusion(
 def _remedy(precision: Precision) -> str:
     if precision == "fp32":
         return "export again; if it stays, replace that operation in the model or try another --opset"
-    return f"keep it in FP32, or leave {precision} out of --precision"
+    return f"keep it in FP32 (export --keep-fp32 LAYER), or leave {precision} out of --precision"
 
 
 def place(row: ValueDifference) -> str:

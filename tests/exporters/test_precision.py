@@ -15,6 +15,7 @@ from onnxruntime.quantization import quantize_static
 from torch import nn
 
 from snowsdeploy.artifacts import OnnxArtifact, Precision
+from snowsdeploy.errors import UsageError
 from snowsdeploy.models.program import Program
 from snowsdeploy.sparsity.onnx_layout import check_onnx
 from snowsdeploy.sparsity.pattern import Pattern
@@ -23,7 +24,7 @@ from snowsdeploy_exporters import OnnxExporter
 from snowsdeploy_exporters.precision import int8, quantizer
 from snowsdeploy_exporters.precision.values import largest_values
 from tests.exporters.nets import Folded, Twice, prune
-from tests.nets import TinyAttention, make_program
+from tests.nets import TinyAttention, TinyCNN, make_program
 
 P24 = Pattern(2, 4)
 
@@ -158,3 +159,26 @@ def test_largest_values_are_those_that_flow(tmp_path: Path) -> None:
     with torch.no_grad():
         expected = max(float(program.run(batch)[0].abs().max()) for batch in images(program))
     assert found["output"] == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_layers_that_the_user_names_stay_in_fp32(precision: Precision, tmp_path: Path) -> None:
+    program = make_program(TinyCNN())
+    exporter = OnnxExporter(keep_fp32=("dilat*",))
+    source = exporter.export(program, tmp_path / "model.onnx", "sparse", {})
+    artifact = exporter.convert(source, tmp_path / f"model.{precision}.onnx", precision, images(program))
+    (node,) = artifact.kept
+    assert artifact.kept[node] == "asked for by --keep-fp32"
+    stored = {t.name: t.data_type for t in onnx.load(artifact.path).graph.initializer}
+    assert stored["dilated.weight"] == onnx.TensorProto.FLOAT
+    converted_to = {"fp16": onnx.TensorProto.FLOAT16, "int8": onnx.TensorProto.INT8}[precision]
+    assert converted_to in {kind for name, kind in stored.items() if name.startswith("strided.weight")}
+
+
+def test_a_name_of_no_layer_is_refused(tmp_path: Path) -> None:
+    program = make_program(TinyCNN())
+    exporter = OnnxExporter(keep_fp32=("no such layer",))
+    source = exporter.export(program, tmp_path / "model.onnx", "sparse", {})
+    with pytest.raises(UsageError, match="--keep-fp32") as caught:
+        exporter.convert(source, tmp_path / "model.fp16.onnx", "fp16", images(program))
+    assert "layers such as depthwise, dilated, head" in str(caught.value.allowed)

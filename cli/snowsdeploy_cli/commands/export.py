@@ -17,6 +17,7 @@ def command(
     *,
     opset: o.Opset = None,
     precision: o.Precision = None,
+    keep_fp32: o.KeepFp32 = None,
     format: o.Format = None,  # noqa: A002 - the option's name
     uint8_input: o.Uint8Input = None,
     softmax: o.Softmax = None,
@@ -35,5 +36,5 @@ def command(
 
     settings = build_config(ExportSettings, given)
     with ConsoleObserver(make_console(stderr=True), quiet=quiet) as observer:
-        artifacts = export(run, OnnxExporter(settings.opset), settings, observer, FORMATS)
+        artifacts = export(run, OnnxExporter(settings.opset, settings.keep_fp32), settings, observer, FORMATS)
     print_files(make_console(), artifacts)

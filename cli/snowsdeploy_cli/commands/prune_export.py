@@ -48,6 +48,7 @@ def command(
     batch_size: o.BatchSize = None,
     opset: o.Opset = None,
     precision: o.Precision = None,
+    keep_fp32: o.KeepFp32 = None,
     format: o.Format = None,  # noqa: A002 - the option's name
     uint8_input: o.Uint8Input = None,
     softmax: o.Softmax = None,
@@ -81,6 +82,8 @@ def command(
     settings = build_config(RunConfig, given, config)
     quiet_onnxruntime()
     with ConsoleObserver(make_console(stderr=True), quiet=quiet) as observer:
-        report = prune_export(settings, OnnxExporter(settings.opset), observer, o.command_line(sys.argv[1:]), FORMATS)
+        report = prune_export(
+            settings, OnnxExporter(settings.opset, settings.keep_fp32), observer, o.command_line(sys.argv[1:]), FORMATS
+        )
     print_summary(make_console(), report, settings.out)
     raise typer.Exit(exit_code(report.verdict))

@@ -8,13 +8,13 @@ are measured once.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
 from onnx import ModelProto
 
-from snowsdeploy_exporters.precision.converted import Converted, Images
+from snowsdeploy_exporters.precision.converted import ASKED, Converted, Images
 from snowsdeploy_exporters.precision.quantizer import PRODUCTS, Quantizer
 from snowsdeploy_exporters.precision.values import run_model
 
@@ -22,14 +22,16 @@ LARGEST_ERROR = 0.1  # relative, of the model's outputs, L2
 CHECKED = 16  # images on which errors are measured
 
 
-def to_int8(model: ModelProto, batches: Sequence[Images]) -> Converted:
+def to_int8(model: ModelProto, batches: Sequence[Images], keep: Collection[str] = ()) -> Converted:
     """Quantize the products that have constant weights; inputs and outputs stay FP32.
 
     Args:
         model: An FP32 model; not changed.
         batches: Images `[batch, C, H, W]` from which the ranges of activations come.
+        keep: Names of nodes that stay in FP32 whatever their error.
     """
-    layers = _weighted(model)
+    kept = {name: ASKED for name in _weighted(model) if name in keep}
+    layers = [name for name in _weighted(model) if name not in kept]
     checked = _first(batches, CHECKED)
     expected = _outputs(model, checked)
 
@@ -40,9 +42,8 @@ def to_int8(model: ModelProto, batches: Sequence[Images]) -> Converted:
     whole = quantizer.quantize(layers)
     found = error(whole)
     if found <= LARGEST_ERROR:
-        return Converted(whole)
+        return Converted(whole, kept)
     alone = {layer: error(quantizer.quantize([layer])) for layer in layers}
-    kept: dict[str, str] = {}
     for layer in sorted(alone, key=alone.__getitem__, reverse=True):
         if found <= LARGEST_ERROR:
             break
