@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
 
-from snowsdeploy.artifacts import Precision
+from snowsdeploy.artifacts import Format, Precision
 from snowsdeploy.errors import UsageError
 from snowsdeploy.selectors import make_selector
 from snowsdeploy.selectors.base import AbstractLossSelector, AbstractScore
@@ -18,7 +19,7 @@ from snowsdeploy.sparsity.pattern import Pattern
 
 T = TypeVar("T", bound="Settings")
 Channels = tuple[float, ...]
-ProviderName = Literal["cpu", "cuda", "tensorrt"]
+ProviderName = Literal["cpu", "cuda", "tensorrt", "tensorrt-rtx"]
 
 
 class Settings(BaseModel):
@@ -166,7 +167,31 @@ class PruneSettings(Settings):
         return self
 
 
-class ValidateSettings(Settings):
+class RuntimeSettings(Settings):
+    """Where and how ONNX files run.
+
+    Attributes:
+        provider: Must run every node, or nothing runs.
+        provider_option: ONNX Runtime's options of that provider, laid over ours.
+        allow_fallback: Providers that may run the nodes that it leaves.
+        engine_cache: Folder for compiled engines, each under a key of its own; without it every session compiles.
+    """
+
+    provider: ProviderName = "cpu"
+    provider_option: dict[str, str] = Field(default_factory=dict)
+    allow_fallback: tuple[ProviderName, ...] = ()
+    engine_cache: Path | None = None
+
+    @field_validator("provider_option", mode="before")
+    @classmethod
+    def _texts(cls, value: object) -> object:
+        """TOML has numbers and truth values where ONNX Runtime wants texts."""
+        if not isinstance(value, dict):
+            return value
+        return {key: str(int(v) if isinstance(v, bool) else v) for key, v in value.items()}
+
+
+class MeasureSettings(RuntimeSettings):
     """What is measured on the exported files, and how it is judged.
 
     Attributes:
@@ -174,12 +199,23 @@ class ValidateSettings(Settings):
     """
 
     eval_data: str | None = None
-    provider: ProviderName = "cpu"
     eval_batch: Annotated[int, Field(ge=1)] = 100
     compile_for: tuple[Literal["7.5", "8.0", "8.6", "8.9", "12.0"], ...] = ()
     latency_batch: tuple[Annotated[int, Field(ge=1)], ...] = (1, 8)
     latency_runs: Annotated[int, Field(ge=5)] = 50
     policy: Path | None = None
+
+
+class ValidateSettings(MeasureSettings):
+    """The validation stage alone, which can also take what is known of engines built from the files.
+
+    Attributes:
+        engine_log: Verbose build logs of TensorRT: `FILE`, or `PRECISION=FILE`.
+        engine_layers: Its engine inspector's JSON files, written in the same way.
+    """
+
+    engine_log: tuple[str, ...] = ()
+    engine_layers: tuple[str, ...] = ()
 
 
 class ExportSettings(Settings):
@@ -188,18 +224,58 @@ class ExportSettings(Settings):
     Attributes:
         opset: ONNX operator set.
         precision: A dense and a sparse file for each; FP32 is always written, since the others are made from it.
+        keep_fp32: Layers or nodes that a conversion leaves in FP32; `*` and `?` stand for more.
+        format: The ONNX files are always written, since the other formats are made from them.
+        uint8_input: A serving file takes pixels `[batch, H, W, C]` and normalises them in the graph.
+        softmax: A serving file ends in probabilities.
+        top_k: A serving file also gives so many largest values and their classes.
     """
 
     opset: Annotated[int, Field(ge=18, le=23)] = 20
     precision: Annotated[tuple[Precision, ...], Field(min_length=1)] = ("fp32",)
+    keep_fp32: tuple[str, ...] = ()
+    format: Annotated[tuple[Format, ...], Field(min_length=1)] = ("onnx",)
+    uint8_input: bool = False
+    softmax: bool = False
+    top_k: Annotated[int, Field(ge=1)] | None = None
+
+    @field_validator("precision", mode="before")
+    @classmethod
+    def _runs_here(cls, value: Any) -> Any:  # noqa: ANN401 - whatever the user wrote
+        if isinstance(value, tuple | list) and "bf16" in value:
+            raise UsageError(
+                "--precision bf16 is not offered: no file in it could be verified",
+                seen="ONNX Runtime's CPU provider has no bfloat16 Conv, MatMul or Gemm",
+                allowed="fp32, fp16, int8",
+                fix="use fp16: a node whose values would overflow stays in FP32",
+            )
+        return value
+
+    @property
+    def serving(self) -> bool:
+        """Whether serving files are asked for."""
+        return self.uint8_input or self.softmax or self.top_k is not None
 
 
-class RunConfig(ModelSettings, PruneSettings, ExportSettings, ValidateSettings):
-    """The main job."""
+class RunConfig(ModelSettings, PruneSettings, ExportSettings, MeasureSettings):
+    """The main job.
+
+    Attributes:
+        keep_dense_until_gate: After the solve, put the fewest units back to dense that let the accuracy rules pass.
+    """
 
     out: Path
+    keep_dense_until_gate: bool = False
     force: bool = False
     resume: bool = False
+
+    @model_validator(mode="after")
+    def _judged(self) -> Self:
+        if self.keep_dense_until_gate and not self.eval_data:
+            raise UsageError(
+                "--keep-dense-until-gate needs images to judge on", seen="no --eval-data", fix="pass --eval-data"
+            )
+        return self
 
 
 _LAYERS: dict[str, Any] = {"horizon": 0, "joint": False, "targets": "input", "newton_steps": 0}
@@ -229,7 +305,8 @@ def build_config(kind: type[T], options: Mapping[str, Any], toml: Path | None = 
     Raises:
         UsageError: An unknown key or a value that is not allowed; all of them are named.
     """
-    values = _read_toml(toml, set(RunConfig.model_fields)) if toml else {}
+    known = {*RunConfig.model_fields, *ValidateSettings.model_fields}
+    values = _read_toml(toml, known) if toml else {}
     values = {k: v for k, v in values.items() if k in kind.model_fields}
     values |= {k: v for k, v in options.items() if v is not None}
     if "effort" in kind.model_fields:
@@ -244,7 +321,7 @@ def build_config(kind: type[T], options: Mapping[str, Any], toml: Path | None = 
 
 def _explain(error: ValidationError) -> UsageError:
     missing = [_option(e["loc"][0]) for e in error.errors() if e["type"] == "missing"]
-    wrong = [e for e in error.errors() if e["type"] != "missing"]
+    wrong = _causes([e for e in error.errors() if e["type"] != "missing"])
     if not wrong:
         return UsageError(f"{', '.join(missing)} must be given", fix="as an option, or as a key of the --config file")
     names = list(dict.fromkeys(_option(e["loc"][0]) for e in wrong))
@@ -253,6 +330,12 @@ def _explain(error: ValidationError) -> UsageError:
     fix = f"{', '.join(missing)} must be given as well" if missing else None
     what = f"{', '.join(names)} cannot have this value"
     return UsageError(what, seen="; ".join(seen), allowed="; ".join(allowed), fix=fix)
+
+
+def _causes(errors: list[ErrorDetails]) -> list[ErrorDetails]:
+    """Without the complaint that a list is too short which only follows from an item that was refused."""
+    others = {e["loc"][0] for e in errors if e["type"] != "too_short"}
+    return [e for e in errors if e["type"] != "too_short" or e["loc"][0] not in others]
 
 
 def _option(field: int | str) -> str:

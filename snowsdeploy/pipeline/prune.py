@@ -23,6 +23,8 @@ from snowsdeploy.models.program import Program, saved_source
 from snowsdeploy.models.program_graph import ProgramGraph
 from snowsdeploy.models.source import ModelRequest, load_model
 from snowsdeploy.models.trace import adopt
+from snowsdeploy.pipeline.export import require_ends
+from snowsdeploy.pipeline.keep_dense import keep_dense
 from snowsdeploy.pipeline.load import load_program
 from snowsdeploy.progress import Observer
 from snowsdeploy.pruning.masks import Selection
@@ -48,12 +50,13 @@ def prune_model(config: RunConfig, run: RunDirectory, observer: Observer) -> tup
     """
     started = time.perf_counter()
     run.require_free(force=config.force, resume=config.resume)
-    require_provider(config.provider)  # before minutes are spent
+    require_provider(config)  # before minutes are spent
     if config.compile_for:
         require_compiler()
     observer.stage("load", config.model)
     torch.manual_seed(config.seed)
     program = load_program(config, config.data)
+    require_ends(config, program)
     pattern = Pattern.parse(config.pattern)
     decisions = decide_layers(ProgramGraph(program), pattern, config.include, config.exclude)
     calibration = open_images(config.data, program.preprocessing).sample(config.samples, config.seed)
@@ -93,12 +96,16 @@ def prune_model(config: RunConfig, run: RunDirectory, observer: Observer) -> tup
         seconds=time.perf_counter() - started,
         seed=config.seed,
     )
+    tensors = pruned.tensors
+    if config.keep_dense_until_gate:
+        tensors, report = keep_dense(program, tensors, report, batches=batches, config=config, observer=observer)
+        report = report.model_copy(update={"seconds": time.perf_counter() - started})
     program.save(run.program)
     with atomic_path(run.weights) as path:
-        save_file({n: w.contiguous() for n, w in pruned.tensors.items()}, path)
+        save_file({n: w.contiguous() for n, w in tensors.items()}, path)
     write_text_atomic(run.prune, report.model_dump_json(indent=2) + "\n")
     shutil.rmtree(run.layers, ignore_errors=True)
-    return program, program.with_weights(pruned.tensors), report
+    return program, program.with_weights(tensors), report
 
 
 def make_plan(settings: PruneSettings, batches: int) -> Plan:

@@ -115,6 +115,7 @@ class Reconstruction:
             names=unit.weights,
             metrics=streams.metrics,
             exact=self.exact,
+            keep=self.newton is not None and self.preconditioner in ("cholesky", "kronecker"),
         )
         support = Support((*begin.masks, *window.whole_vectors(original)))
         metrics = [streams.metrics.get(n) for n in window.outputs]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -13,12 +13,13 @@ import onnx
 import onnx.inliner
 import torch
 from google.protobuf.message import DecodeError
-from onnx import ModelProto
+from onnx import GraphProto, ModelProto
 
 from snowsdeploy.artifacts import LayerSparsity, SparsityEvidence
 from snowsdeploy.errors import LayoutError, SourceError
 from snowsdeploy.sparsity.evidence import layer_sparsity, summarise, unproven
 from snowsdeploy.sparsity.onnx_products import WeightUse, weight_uses
+from snowsdeploy.sparsity.onnx_weights import subgraphs
 from snowsdeploy.sparsity.pattern import Pattern
 
 LAYER_MAP_KEY = "snowsdeploy.layers"  # model metadata: JSON, weight name -> names of the nodes that use it
@@ -130,11 +131,50 @@ def node_layers(model: ModelProto) -> dict[str, list[str]]:
     return names
 
 
+@dataclass(frozen=True)
+class GraphNodes:
+    """The names by which another tool speaks of a file.
+
+    Attributes:
+        order: Names of all nodes, in graph order.
+        products: Layer, as in `SparsityEvidence` -> names of the nodes that multiply by its weight.
+    """
+
+    order: tuple[str, ...]
+    products: dict[str, tuple[str, ...]]
+
+
+def graph_nodes(path: Path) -> GraphNodes:
+    """Names of a file's nodes, and which of them are its layers.
+
+    Raises:
+        SourceError: The file cannot be read as ONNX.
+        LayoutError: As `inspect_onnx`.
+    """
+    model = _load(path)
+    names, products = node_layers(model), dict[str, tuple[str, ...]]()
+    for use in weight_uses(model.graph, {o.domain: o.version for o in model.opset_import}):
+        for layer in _layer_names(use, names):
+            products[layer] = (*products.get(layer, ()), use.node.name)
+    return GraphNodes(tuple(_node_names(model.graph)), products)
+
+
+def _node_names(graph: GraphProto) -> Iterator[str]:
+    for node in graph.node:
+        yield node.name
+        for subgraph in subgraphs(node):
+            yield from _node_names(subgraph)
+
+
+def _layer_names(use: WeightUse, names: dict[str, list[str]]) -> list[str]:
+    return names.get(use.node.name) or [use.weight.name.removesuffix(".weight") or use.node.name]
+
+
 def _judge(
     use: WeightUse, names: dict[str, list[str]], pattern: Pattern, shares: Mapping[str, float]
 ) -> Iterator[LayerSparsity]:
     weight = use.weight
-    for name in names.get(use.node.name) or [weight.name.removesuffix(".weight") or use.node.name]:
+    for name in _layer_names(use, names):
         if weight.values is None or use.axis is None:
             yield unproven(
                 name=name,

@@ -180,3 +180,30 @@ def test_settings_that_fit_are_taken():
     assert parse_options({"selector_arg": ["damping=1e-4", "batch=2"]}) == {
         "selector_arg": {"damping": 1e-4, "batch": 2}
     }
+
+
+def test_a_precision_that_cannot_be_verified_says_why_and_what_to_use():
+    with pytest.raises(UsageError, match="--precision bf16 is not offered") as caught:
+        build_config(RunConfig, {**NEEDED, "precision": ("fp32", "bf16")})
+    assert "no bfloat16 Conv, MatMul or Gemm" in str(caught.value)
+    assert "use fp16" in str(caught.value)
+
+
+def test_a_refused_item_is_the_only_complaint():
+    with pytest.raises(UsageError, match="--precision") as caught:
+        build_config(RunConfig, {**NEEDED, "precision": ("fp8",)})
+    assert caught.value.seen == "fp8"
+    assert caught.value.allowed == "'fp32', 'fp16' or 'int8'"
+
+
+def test_an_empty_list_is_refused_too():
+    with pytest.raises(UsageError, match="--format") as caught:
+        build_config(RunConfig, {**NEEDED, "format": ()})
+    assert "at least 1 item" in str(caught.value)
+
+
+def test_formats_are_a_list():
+    assert parse_options({"format": ["onnx,torch", "triton"]}) == {"format": ("onnx", "torch", "triton")}
+    with pytest.raises(UsageError, match="--format") as caught:
+        build_config(RunConfig, {**NEEDED, "format": ("coreml",)})
+    assert "'tensorrt'" in str(caught.value)
