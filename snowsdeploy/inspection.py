@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from snowsdeploy.artifacts import SparsityEvidence
+from snowsdeploy.artifacts import EngineEvidence, SparsityEvidence
 from snowsdeploy.errors import UsageError
 from snowsdeploy.models.checkpoint import read_checkpoint
 from snowsdeploy.models.formats import FileFormat, detect_format
@@ -16,6 +16,8 @@ from snowsdeploy.models.source import read_pt2
 from snowsdeploy.sparsity.evidence import inspect_state_dict
 from snowsdeploy.sparsity.onnx_layout import inspect_onnx
 from snowsdeploy.sparsity.pattern import Pattern
+from snowsdeploy.validation.engine import add_engine
+from snowsdeploy.validation.engine_account import read_account
 
 
 def inspect_file(path: Path, pattern: Pattern) -> SparsityEvidence:
@@ -27,6 +29,29 @@ def inspect_file(path: Path, pattern: Pattern) -> SparsityEvidence:
     if path.suffix == ".onnx":
         return inspect_onnx(path, pattern)
     return inspect_state_dict(_tensors(path), path, pattern)
+
+
+def inspect_engine(
+    evidence: SparsityEvidence, log: Path | None, layers: Path | None
+) -> tuple[SparsityEvidence, EngineEvidence]:
+    """What an engine that was built from an inspected ONNX file made of the layers that hold the pattern.
+
+    Args:
+        evidence: What the file holds.
+        log: TensorRT's build log.
+        layers: Its engine inspector's JSON.
+
+    Raises:
+        UsageError: The file is not ONNX.
+        SourceError: A file cannot be read, is not what its option asks for, or is of another model.
+    """
+    if evidence.file.suffix != ".onnx":
+        raise UsageError(
+            "--engine-log and --engine-layers need the ONNX file that the engine was built from",
+            seen=evidence.file,
+            allowed="an .onnx file",
+        )
+    return add_engine(evidence, read_account(log, layers))
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-from snowsdeploy.artifacts import Precision, Role
+from snowsdeploy.artifacts import Format, Precision, Role
 from snowsdeploy.errors import OutputError
+
+PACKAGE_MARK = ".snowsdeploy"  # in every package's folder: only what holds it is ever removed
 
 
 @dataclass(frozen=True)
@@ -37,15 +40,42 @@ class RunDirectory:
         stem = "dense" if role == "dense" else "model"
         return self.path / (f"{stem}.onnx" if precision == "fp32" else f"{stem}.{precision}.onnx")
 
+    def serving(self, precision: Precision = "fp32") -> Path:
+        """The sparse model with preprocessing or output ends: `serving.onnx`, `serving.fp16.onnx` ..."""
+        return self.path / ("serving.onnx" if precision == "fp32" else f"serving.{precision}.onnx")
+
+    def package(self, format_: Format) -> Path:
+        """The folder of a format beside ONNX."""
+        return self.path / format_
+
     @property
     def onnx_files(self) -> tuple[Path, ...]:
         """Every ONNX file that a run may leave."""
-        return tuple(self.onnx(role, precision) for role in get_args(Role) for precision in get_args(Precision))
+        precisions: tuple[Precision, ...] = get_args(Precision)
+        pairs = (self.onnx(role, precision) for role in get_args(Role) for precision in precisions)
+        return (*pairs, *(self.serving(precision) for precision in precisions))
+
+    def require_packages_free(self, formats: Iterable[Format]) -> None:
+        """Refuse a folder that has a package's name and is not ours.
+
+        Raises:
+            OutputError: There is one.
+        """
+        for path in map(self.package, formats):
+            if path.exists() and not (path / PACKAGE_MARK).is_file():
+                raise OutputError(
+                    f"--format {path.name} would overwrite what this program has not written",
+                    seen=path,
+                    fix="move it away, or choose another --out",
+                )
 
     def remove_exports(self) -> None:
-        """Remove them, where they are."""
-        for path in self.onnx_files:
+        """Remove everything that the export stage leaves, where it is."""
+        for path in (*self.onnx_files, self.export):
             path.unlink(missing_ok=True)
+        for path in map(self.package, get_args(Format)):
+            if (path / PACKAGE_MARK).is_file():
+                shutil.rmtree(path)
 
     @property
     def export(self) -> Path:
@@ -83,8 +113,6 @@ class RunDirectory:
             self.program,
             self.weights,
             self.prune,
-            *self.onnx_files,
-            self.export,
             self.report,
             self.summary,
             self.page,
@@ -93,6 +121,7 @@ class RunDirectory:
             self.path.mkdir(parents=True, exist_ok=True)
             for path in stale:
                 path.unlink(missing_ok=True)
+            self.remove_exports()
         except OSError as error:
             raise OutputError(
                 "--out cannot be written", seen=f"{self.path}: {error}", fix="choose another --out"

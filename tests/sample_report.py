@@ -8,6 +8,8 @@ from snowsdeploy.artifacts import (
     Accuracy,
     Agreement,
     DataInfo,
+    EngineEvidence,
+    EngineSource,
     Environment,
     Latency,
     LatencyRatio,
@@ -65,6 +67,27 @@ def with_variant(report: Report, **changes: object) -> Report:
     """The report with parts of its only variant replaced."""
     (variant,) = report.variants
     return report.model_copy(update={"variants": (variant.model_copy(update=changes),)})
+
+
+def with_engine(report: Report, *, found_unknown: int = 0, chosen_unknown: int = 0) -> Report:
+    """The report with an engine that found both pruned layers eligible and chose a sparse kernel for the first."""
+    sparsity = report.variants[0].sparsity
+    assert sparsity is not None
+    rows = [
+        row.model_copy(update={"found": "yes", "chosen": "yes" if row.name == NAMES[0] else "no"})
+        for row in sparsity.layers
+    ]
+    engine = EngineEvidence(
+        sources=(EngineSource(kind="log", path=Path("build.log"), sha256="0"),),
+        pruned=2,
+        eligible=2,
+        found=2 - found_unknown,
+        found_unknown=found_unknown,
+        chosen=1,
+        chosen_unknown=chosen_unknown,
+        notes=("a note on <names>",),
+    )
+    return with_variant(report, sparsity=sparsity.model_copy(update={"layers": tuple(rows)}), engine=engine)
 
 
 def _prune() -> PruneReport:

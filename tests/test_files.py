@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from snowsdeploy.files import atomic_path, write_text_atomic
+from snowsdeploy.files import atomic_folder, atomic_path, write_text_atomic
 
 
 def test_a_write_replaces_the_old_file(tmp_path: Path) -> None:
@@ -29,3 +29,31 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
         fail()
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_folder_appears_whole_with_ordinary_permissions(tmp_path: Path) -> None:
+    with atomic_folder(tmp_path / "made") as temporary:
+        (temporary / "inner").mkdir()
+        (temporary / "inner" / "a.txt").write_text("a")
+        assert not (tmp_path / "made").exists()
+        assert temporary.parent == tmp_path
+    assert (tmp_path / "made" / "inner" / "a.txt").read_text() == "a"
+    (tmp_path / "plain").mkdir()
+    assert (tmp_path / "made").stat().st_mode == (tmp_path / "plain").stat().st_mode
+    assert {p.name for p in tmp_path.iterdir()} == {"made", "plain"}
+
+
+def test_a_folder_that_fails_or_is_taken_leaves_nothing(tmp_path: Path) -> None:
+    def fail() -> None:
+        with atomic_folder(tmp_path / "made") as temporary:
+            (temporary / "half.txt").touch()
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "made").mkdir()
+    (tmp_path / "made" / "precious.txt").touch()
+    with pytest.raises(OSError, match="made"), atomic_folder(tmp_path / "made") as temporary:
+        (temporary / "new.txt").touch()
+    assert [p.name for p in tmp_path.rglob("*.txt")] == ["precious.txt"]

@@ -85,7 +85,7 @@ def test_ci_runs_the_command_of_the_readme():
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_options_that_documents_name_exist(name):
     known = {f"--{p.replace('_', '-')}" for f in COMMANDS.values() for p in inspect.signature(f).parameters}
-    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", DOCUMENTS[name]))
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]+", DOCUMENTS[name]))
     assert named <= known | OTHER_OPTIONS
 
 

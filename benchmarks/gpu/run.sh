@@ -1,14 +1,19 @@
 #!/usr/bin/env bash
 # The main job on a machine with an NVIDIA GPU: bash benchmarks/gpu/run.sh
 #
-# Needs `snowsdeploy` on PATH (or SNOWSDEPLOY="python -m snowsdeploy_cli"). Runs doctor, then the example with the CUDA and the
-# TensorRT provider and, where SNOWSDEPLOY_DATA points at the benchmark data, ResNet-20 and DeiT-Tiny with TensorRT. A provider
-# that does not load ends its run with exit code 3 and the others go on. What a run left, its log and its exit code are in
-# benchmarks/results/<gpu>/; the ONNX files themselves are not kept.
+# Needs `snowsdeploy` on PATH (or SNOWSDEPLOY="python -m snowsdeploy_cli") and PYTHON, the interpreter beside it. Runs
+# doctor; the example with the CUDA and the TensorRT provider; where SNOWSDEPLOY_DATA points at the benchmark data,
+# ResNet-20 and DeiT-Tiny with TensorRT; PyTorch's 2:4 kernels against its dense ones on whole models (kernels.md); the
+# ONNX files of those models side by side on the CUDA and TensorRT providers (profile-*.json); and the latency rules
+# against themselves (latency-*.md). A provider that does not load ends its run with exit code 3 and the others go on.
+# What a run left, its log and its exit code are in benchmarks/results/<gpu>/; the ONNX files are not kept.
 set -uo pipefail
-cd "$(dirname "$0")/../.."
+cd "$(dirname "$0")/../.." || exit 3
 # shellcheck disable=SC2206 # split into words on purpose
 snowsdeploy=(${SNOWSDEPLOY:-snowsdeploy})
+# shellcheck disable=SC2206
+python=(${PYTHON:-python})
+root="$PWD"
 
 if ! gpu="$(nvidia-smi --query-gpu=name --format=csv,noheader | head -n 1)" || [ -z "$gpu" ]; then
     echo "error: no NVIDIA GPU answers to nvidia-smi" >&2
@@ -27,7 +32,7 @@ job() { # NAME OPTIONS...: one run; keeps the evidence
     "${snowsdeploy[@]}" prune-export "$@" --latency-batch 1,8,32,128 --latency-runs 200 --out "$scratch/$name" --force \
         2>&1 | tee "$results/$name.log" || code="${PIPESTATUS[0]}"
     echo "$code" >"$results/$name.exit"
-    for file in report.json summary.md; do
+    for file in report.json report.html summary.md; do
         if [ -f "$scratch/$name/$file" ]; then cp "$scratch/$name/$file" "$results/$name.$file"; fi
     done
     if [ "$code" -gt "$worst" ]; then worst="$code"; fi
@@ -52,5 +57,22 @@ if [ -n "$data" ]; then
 else
     echo "SNOWSDEPLOY_DATA is not set: ResNet-20 and DeiT-Tiny are left out"
 fi
+cd "$root" || exit 3
+echo "== PyTorch's 2:4 kernels"
+"${python[@]}" -m benchmarks.gpu.kernels --keep "$scratch/kernels" --out "$results" 2>&1 | tee "$results/kernels.log"
+for model in vit_base_patch16_224 resnet50; do
+    run="$scratch/kernels/$model"
+    if [ ! -f "$run/model.fp16.onnx" ]; then continue; fi
+    for provider in cuda tensorrt; do
+        options=()
+        if [ "$provider" = tensorrt ]; then options=(--sparsity-off); fi
+        echo "== profile $model on $provider"
+        "${snowsdeploy[@]}" profile "$run/dense.fp16.onnx" "$run/model.fp16.onnx" --provider "$provider" --allow-fallback cpu \
+            "${options[@]}" --batch 1,8,32,128 --memory --export "$results/profile-$model-$provider.json" \
+            2>&1 | tee "$results/profile-$model-$provider.log"
+    done
+done
+echo "== the latency rules against themselves"
+"${python[@]}" -m benchmarks.latency --out "$results" 2>&1 | tee "$results/latency.log"
 echo "results in $results; worst exit code $worst"
 exit "$worst"

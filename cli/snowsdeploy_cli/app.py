@@ -7,7 +7,18 @@ from typing import Annotated
 
 import typer
 
-from snowsdeploy_cli.commands import doctor, export, gate, inspect, profile, prune, prune_export, report, validate
+from snowsdeploy_cli.commands import (
+    debug,
+    doctor,
+    export,
+    gate,
+    inspect,
+    profile,
+    prune,
+    prune_export,
+    report,
+    validate,
+)
 from snowsdeploy_cli.outcome import guarded
 from snowsdeploy_cli.version import version_text
 
@@ -32,6 +43,12 @@ COMMANDS: dict[str, Callable[..., None]] = {
 }
 for name, function in COMMANDS.items():
     app.command(name)(guarded(function))
+
+DEBUG_COMMANDS: dict[str, Callable[..., None]] = {"parity": debug.parity, "accuracy": debug.accuracy}
+debug_app = typer.Typer(help="Find out why parity or accuracy fails.", no_args_is_help=True)
+for name, function in DEBUG_COMMANDS.items():
+    debug_app.command(name)(guarded(function))
+app.add_typer(debug_app, name="debug")
 
 
 def _show_version(value: bool) -> None:

@@ -48,7 +48,31 @@ PatternOption = Annotated[
     _Text, _option(_PRUNING, "N of M weights stay; or a share of zeros.", "--pattern", default="2:4", metavar="N:M|P%")
 ]
 Selector = Annotated[
-    _Text, _option(_PRUNING, "Which weights stay.", default="exchange", metavar="magnitude|sparsegpt|exchange")
+    _Text,
+    _option(
+        _PRUNING,
+        "Which weights stay: magnitude, wanda, sparsegpt, obc, exchange (by a layer's inputs); "
+        "woodfisher, woodtaylor, lm, qm, obd (by the loss).",
+        default="exchange",
+        metavar="NAME",
+    ),
+]
+SelectorArg = Annotated[_Texts, _option(_PRUNING, "Setting of the selector; repeatable.", metavar="KEY=VALUE")]
+Threshold = Annotated[
+    _Text,
+    _option(_PRUNING, "Compare unstructured scores across.", default="method", metavar="method|row|layer|global"),
+]
+LayerCap = Annotated[float | None, _option(_PRUNING, "Most that --threshold global takes of a layer.", default="0.99")]
+MaskSteps = Annotated[_Count, _option(_PRUNING, "Steps of a selector that reads the loss.", default="1")]
+Labels = Annotated[_Text, _option(_PRUNING, "Of that loss.", default="auto", metavar="auto|data|sampled")]
+Solver = Annotated[
+    _Text,
+    _option(
+        _PRUNING,
+        "SNOWS, exact least squares of layers, or masks with the selector's own update.",
+        default="snows",
+        metavar="snows|k0|none",
+    ),
 ]
 Include = Annotated[_Texts, _option(_PRUNING, "Prune only these layers; repeatable.", metavar="GLOB")]
 Exclude = Annotated[_Texts, _option(_PRUNING, "Keep these layers dense; repeatable.", metavar="GLOB")]
@@ -112,11 +136,34 @@ Opset = Annotated[_Count, _option(_CHECKS, "ONNX operator set.", default="20")]
 Precision = Annotated[
     _Texts, _option(_CHECKS, "Files to make and judge; a list, or repeated.", default="fp32", metavar="fp32,fp16,int8")
 ]
-Provider = Annotated[
-    _Text, _option(_CHECKS, "Where the files run; never falls back.", default="cpu", metavar="cpu|cuda|tensorrt")
+KeepFp32 = Annotated[
+    _Texts, _option(_CHECKS, "Leave these layers or nodes in FP32; repeatable.", "--keep-fp32", metavar="GLOB")
 ]
+Format = Annotated[
+    _Texts,
+    _option(_CHECKS, "Also write tensorrt, triton or torch; a list.", "--format", default="onnx", metavar="NAME,NAME"),
+]
+Uint8Input = Annotated[_Flag, _option(_CHECKS, "Also serving.onnx, which takes uint8 NHWC.", "--uint8-input")]
+Softmax = Annotated[_Flag, _option(_CHECKS, "Also serving.onnx, which ends in probabilities.", "--softmax")]
+TopK = Annotated[_Count, _option(_CHECKS, "Also serving.onnx, which gives the K best classes.", metavar="K")]
+Provider = Annotated[
+    _Text, _option(_CHECKS, "Where the files run: cpu, cuda, tensorrt, tensorrt-rtx.", default="cpu", metavar="NAME")
+]
+ProviderOption = Annotated[
+    _Texts, _option(_CHECKS, "Option of ONNX Runtime's provider; repeatable.", metavar="KEY=VALUE")
+]
+AllowFallback = Annotated[_Texts, _option(_CHECKS, "Providers that may run what it leaves.", metavar="NAME,NAME")]
+EngineCache = Annotated[Path | None, _option(_CHECKS, "Keep compiled engines in this folder.", metavar="FOLDER")]
 CompileFor = Annotated[
     _Texts, _option(_CHECKS, "Compute capabilities whose compiler must take the files.", metavar="8.6,8.9,12.0")
+]
+EngineLog = Annotated[
+    _Texts,
+    _option(_CHECKS, "TensorRT's verbose build log of the sparse file.", metavar="FILE|PRECISION=FILE"),
+]
+EngineLayers = Annotated[
+    _Texts,
+    _option(_CHECKS, "Its engine inspector's JSON (--exportLayerInfo).", metavar="FILE|PRECISION=FILE"),
 ]
 EvalBatch = Annotated[_Count, _option(_CHECKS, "Images a call when accuracy is measured.", default="100")]
 LatencyBatch = Annotated[
@@ -124,6 +171,10 @@ LatencyBatch = Annotated[
 ]
 LatencyRuns = Annotated[_Count, _option(_CHECKS, "Timed calls of each file and batch size.", default="50")]
 Policy = Annotated[Path | None, _option(_CHECKS, "Limits of the gates, a TOML file.")]
+
+KeepDense = Annotated[
+    _Flag, _option(_CHECKS, "Keep the fewest layers dense that let the accuracy gates pass.", "--keep-dense-until-gate")
+]
 
 Out = Annotated[Path | None, _option(_RUN, "Run directory: everything is written there.")]
 Config = Annotated[Path | None, _option(_RUN, "TOML file with any of these options; - is written as _.")]
@@ -163,10 +214,15 @@ def _size(text: str) -> tuple[float, ...]:
     return size
 
 
-def _pair(text: str) -> tuple[str, Any]:
+def _setting(option: str, text: str, example: str = "device_id=0") -> tuple[str, str]:
     key, equals, value = text.partition("=")
     if not equals or not key.isidentifier():
-        raise UsageError("--model-arg is not KEY=VALUE", seen=text, allowed="for example num_classes=10")
+        raise UsageError(f"{option} is not KEY=VALUE", seen=text, allowed=f"for example {example}")
+    return key, value
+
+
+def _pair(option: str, text: str, example: str) -> tuple[str, Any]:
+    key, value = _setting(option, text, example)
     try:
         return key, ast.literal_eval(value)
     except (ValueError, SyntaxError):
@@ -180,7 +236,11 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "latency_batch": lambda texts: _numbers("--latency-batch", ",".join(texts), int),
     "compile_for": lambda texts: tuple(",".join(texts).split(",")),
     "precision": lambda texts: tuple(",".join(texts).split(",")),
-    "model_arg": lambda texts: dict(_pair(text) for text in texts),
+    "allow_fallback": lambda texts: tuple(",".join(texts).split(",")),
+    "provider_option": lambda texts: dict(_setting("--provider-option", text) for text in texts),
+    "format": lambda texts: tuple(",".join(texts).split(",")),
+    "model_arg": lambda texts: dict(_pair("--model-arg", text, "num_classes=10") for text in texts),
+    "selector_arg": lambda texts: dict(_pair("--selector-arg", text, "damping=0.01") for text in texts),
 }
 
 

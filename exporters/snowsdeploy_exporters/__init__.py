@@ -1,5 +1,6 @@
 """Program -> files for deployment."""
 
+from snowsdeploy_exporters.formats import FORMATS
 from snowsdeploy_exporters.onnx_exporter import OnnxExporter
 
-__all__ = ["OnnxExporter"]
+__all__ = ["FORMATS", "OnnxExporter"]

@@ -1,4 +1,4 @@
-"""Program -> one ONNX file in FP32, and from that file the other precisions."""
+"""Program -> one ONNX file in FP32, and from that file the other precisions and the files for serving."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from hashlib import file_digest
 from pathlib import Path
 
@@ -18,12 +19,14 @@ import onnx_ir as ir
 import torch
 from torch import Tensor
 
-from snowsdeploy.artifacts import OnnxArtifact, Precision, Role
-from snowsdeploy.errors import ExportError
+from snowsdeploy.artifacts import OnnxArtifact, Precision, Preprocessing, Role
+from snowsdeploy.config import ExportSettings
+from snowsdeploy.errors import ExportError, UsageError
 from snowsdeploy.files import atomic_path
 from snowsdeploy.models.program import Program
-from snowsdeploy.sparsity.onnx_layout import LAYER_MAP_KEY
+from snowsdeploy.sparsity.onnx_layout import LAYER_MAP_KEY, node_layers
 from snowsdeploy_exporters.layer_map import layer_map
+from snowsdeploy_exporters.serving import add_ends
 from snowsdeploy_exporters.tidy import name_batch, name_outputs, strip_traces
 
 PROTOBUF_LIMIT = 2 * 2**30
@@ -37,9 +40,11 @@ class OnnxExporter:
 
     Attributes:
         opset: ONNX operator set.
+        keep_fp32: Names of layers or nodes that a conversion leaves in FP32; `*` and `?` stand for more.
     """
 
     opset: int = 20
+    keep_fp32: tuple[str, ...] = ()
 
     def export(self, program: Program, path: Path, role: Role, metadata: Mapping[str, str]) -> OnnxArtifact:
         """Write one file with input `input`, outputs `output` (or `output_0` ...), batch dimension `batch`.
@@ -85,17 +90,62 @@ class OnnxExporter:
 
         Raises:
             ExportError: The model overflows in this precision, or the ONNX checker refuses the file.
+            UsageError: A name in `keep_fp32` is of no layer or node.
         """
         from snowsdeploy_exporters.precision import CONVERTERS  # noqa: PLC0415 - loads ONNX Runtime's tools
 
+        model = onnx.load(source.path)
+        keep = _matching_nodes(model, self.keep_fp32)
         with _quiet():
-            converted = CONVERTERS[precision](onnx.load(source.path), [batch.numpy() for batch in images])
+            converted = CONVERTERS[precision](model, [batch.numpy() for batch in images], keep)
         update = {
             "path": path,
             "precision": precision,
             "kept": converted.kept,
             "sha256": _write(converted.model, path),
             "size_bytes": path.stat().st_size,
+        }
+        return source.model_copy(update=update)
+
+    def serve(
+        self,
+        source: OnnxArtifact,
+        path: Path,
+        settings: ExportSettings,
+        preprocessing: Preprocessing,
+        images: Sequence[Tensor],
+    ) -> OnnxArtifact:
+        """Write a file with the preprocessing and output ends that are asked for inside the graph.
+
+        Args:
+            source: What `export` or `convert` wrote.
+            path: The file to write; atomic.
+            settings: Which ends.
+            preprocessing: How pixels become the model's input.
+            images: Batches `[batch, C, H, W]` on which both files are compared.
+
+        Raises:
+            ExportError: The new file computes something else, or the ONNX checker refuses it.
+        """
+        from snowsdeploy_exporters.serving_check import require_equal  # noqa: PLC0415 - loads ONNX Runtime
+
+        original = onnx.load(source.path)
+        try:
+            served = add_ends(
+                original,
+                preprocessing,
+                uint8_input=settings.uint8_input,
+                softmax=settings.softmax,
+                top_k=settings.top_k,
+            )
+        except onnx.shape_inference.InferenceError as error:
+            raise ExportError("shapes cannot be inferred in the serving file", seen=_first_line(error)) from error
+        require_equal(original, served, preprocessing, [batch.numpy() for batch in images])
+        update = {
+            "path": path,
+            "sha256": _write(served, path),
+            "size_bytes": path.stat().st_size,
+            "output_names": tuple(o.name for o in served.graph.output),
         }
         return source.model_copy(update=update)
 
@@ -126,6 +176,25 @@ class OnnxExporter:
                 fix=f"use --opset {written}",
             )
         return converted.model
+
+
+def _matching_nodes(model: onnx.ModelProto, names: Sequence[str]) -> set[str]:
+    """Nodes whose name, or that of a layer whose weight they multiply by, is meant by one of the names."""
+    layers = node_layers(model)
+    found: set[str] = set()
+    for name in names:
+        nodes = {
+            n.name for n in model.graph.node if any(fnmatchcase(x, name) for x in (n.name, *layers.get(n.name, ())))
+        }
+        if not nodes:
+            shown = list(dict.fromkeys(layer for found_in in layers.values() for layer in found_in))
+            raise UsageError(
+                "--keep-fp32 names no layer or node of the file",
+                seen=name,
+                allowed=f"layers such as {', '.join(shown[:3])}, and names of nodes",
+            )
+        found |= nodes
+    return found
 
 
 def _culprit(error: Exception) -> str:
@@ -170,7 +239,11 @@ def _check(proto: onnx.ModelProto) -> None:
     try:
         onnx.checker.check_model(proto, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise ExportError("the ONNX checker refuses the file", seen=str(error).strip().splitlines()[0][:200]) from error
+        raise ExportError("the ONNX checker refuses the file", seen=_first_line(error)) from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0][:200]
 
 
 @contextlib.contextmanager

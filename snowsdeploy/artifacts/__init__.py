@@ -8,35 +8,47 @@ hold tensors and live elsewhere.
 from __future__ import annotations
 
 from snowsdeploy.artifacts.accuracy import Accuracy, Agreement, PairedTest, Proportion
-from snowsdeploy.artifacts.base import SCHEMA_VERSION, Artifact, Precision, Role, Tristate
+from snowsdeploy.artifacts.base import SCHEMA_VERSION, Artifact, Format, Precision, Role, Tristate
+from snowsdeploy.artifacts.debug import AccuracyCost, Distance, Divergence, LayerCost, Restoration, ValueDifference
+from snowsdeploy.artifacts.engine import EngineEvidence, EngineSource
 from snowsdeploy.artifacts.evidence import Compilation, LayerSparsity, Parity, ParityRow, SparsityEvidence
-from snowsdeploy.artifacts.files import ExportReport, FilePair, OnnxArtifact
+from snowsdeploy.artifacts.files import ExportReport, FilePair, OnnxArtifact, Package
 from snowsdeploy.artifacts.latency import Environment, Latency, LatencyRatio, LatencySeries
 from snowsdeploy.artifacts.permutation import Permutation, PermutedGroup
-from snowsdeploy.artifacts.profile import FileRatio, OperatorTime, Profile, ProfiledFile, TimedFile
-from snowsdeploy.artifacts.pruning import LayerDecision, LayerReport, PruneReport
+from snowsdeploy.artifacts.profile import Copies, FileRatio, GpuReading, OperatorTime, Profile, ProfiledFile, TimedFile
+from snowsdeploy.artifacts.pruning import LayerDecision, LayerReport, PruneReport, SelectionReport
 from snowsdeploy.artifacts.report import Report, RuleResult, Variant, Verdict
 from snowsdeploy.artifacts.source import DataInfo, Preprocessing, SourceInfo
 
 __all__ = [
     "SCHEMA_VERSION",
     "Accuracy",
+    "AccuracyCost",
     "Agreement",
     "Artifact",
     "Compilation",
+    "Copies",
     "DataInfo",
+    "Distance",
+    "Divergence",
+    "EngineEvidence",
+    "EngineSource",
     "Environment",
     "ExportReport",
     "FilePair",
     "FileRatio",
+    "Format",
+    "GpuReading",
     "Latency",
     "LatencyRatio",
     "LatencySeries",
+    "LayerCost",
     "LayerDecision",
     "LayerReport",
     "LayerSparsity",
     "OnnxArtifact",
     "OperatorTime",
+    "Package",
     "PairedTest",
     "Parity",
     "ParityRow",
@@ -49,12 +61,15 @@ __all__ = [
     "Proportion",
     "PruneReport",
     "Report",
+    "Restoration",
     "Role",
     "RuleResult",
+    "SelectionReport",
     "SourceInfo",
     "SparsityEvidence",
     "TimedFile",
     "Tristate",
+    "ValueDifference",
     "Variant",
     "Verdict",
 ]

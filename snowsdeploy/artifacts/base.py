@@ -10,6 +10,7 @@ SCHEMA_VERSION: Literal[1] = 1
 Tristate = Literal["yes", "no", "unknown"]
 Role = Literal["dense", "sparse"]
 Precision = Literal["fp32", "fp16", "int8"]
+Format = Literal["onnx", "tensorrt", "triton", "torch"]
 
 
 class Artifact(BaseModel):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from snowsdeploy.artifacts.base import Artifact, Precision, Role
+from snowsdeploy.artifacts.base import Artifact, Format, Precision, Role
 
 
 class OnnxArtifact(Artifact):
@@ -41,16 +41,36 @@ class FilePair(Artifact):
         return self.sparse.precision
 
 
+class Package(Artifact):
+    """What was written for one format beside the ONNX files.
+
+    Attributes:
+        format: Its name.
+        folder: Where it lies.
+        files: Relative to the folder.
+        notes: What a user must know of it, such as what was not made and why.
+    """
+
+    format: Format
+    folder: Path
+    files: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+
 class ExportReport(Artifact):
     """The export stage: a pair of files for each precision; FP32, from which the others are made, is always there.
 
     Attributes:
         pairs: FP32 first.
         asked: The precisions that the user asked for; only these are judged.
+        serving: Files with preprocessing or output ends in the graph, one for each precision asked for.
+        packages: One for each format beside ONNX.
     """
 
     pairs: tuple[FilePair, ...]
     asked: tuple[Precision, ...] = ("fp32",)
+    serving: tuple[OnnxArtifact, ...] = ()
+    packages: tuple[Package, ...] = ()
 
     @property
     def fp32(self) -> FilePair:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import Field
+
 from snowsdeploy.artifacts.base import Artifact
 from snowsdeploy.artifacts.permutation import Permutation
 from snowsdeploy.artifacts.source import DataInfo
@@ -74,11 +76,35 @@ class LayerReport(Artifact):
     outcome: str
 
 
+class SelectionReport(Artifact):
+    """How the masks were chosen.
+
+    Attributes:
+        settings: The selector's own settings.
+        threshold: What scores were compared across: a group of an N:M pattern, an output row, a layer or all layers.
+        steps: For masks chosen by the loss: the pattern after each step, and what its scores rest on.
+        labels: Whether labels of the loss were the data's, or sampled from the model's own softmax; none if not read.
+        seconds: Wall time of what was chosen before the first solve.
+    """
+
+    settings: dict[str, str | int | float | bool] = Field(default_factory=dict)
+    threshold: Literal["group", "row", "layer", "global"]
+    steps: tuple[str, ...] = ()
+    labels: Literal["none", "data", "sampled"] = "none"
+    seconds: float = 0.0
+
+
 class PruneReport(Artifact):
-    """The pruning stage: what was decided for each layer, and what each solve did."""
+    """The pruning stage: what was decided for each layer, and what each solve did.
+
+    Attributes:
+        sparsity: Share of zeros that each layer must have, by name, where a global threshold made them differ.
+    """
 
     pattern: str
     selector: str
+    selection: SelectionReport | None = None
+    sparsity: dict[str, float] = Field(default_factory=dict)
     solver: dict[str, str | int | float | bool]
     decisions: tuple[LayerDecision, ...]
     solves: tuple[LayerReport, ...]

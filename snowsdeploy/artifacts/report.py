@@ -8,8 +8,9 @@ from pydantic import Field
 
 from snowsdeploy.artifacts.accuracy import Accuracy
 from snowsdeploy.artifacts.base import SCHEMA_VERSION, Artifact, Precision
+from snowsdeploy.artifacts.engine import EngineEvidence
 from snowsdeploy.artifacts.evidence import Compilation, Parity, SparsityEvidence
-from snowsdeploy.artifacts.files import OnnxArtifact
+from snowsdeploy.artifacts.files import OnnxArtifact, Package
 from snowsdeploy.artifacts.latency import Environment, Latency
 from snowsdeploy.artifacts.pruning import PruneReport
 from snowsdeploy.artifacts.source import Preprocessing, SourceInfo
@@ -50,6 +51,7 @@ class Variant(Artifact):
     accuracy: Accuracy | None = None
     latency: Latency | None = None
     compilation: Compilation | None = None
+    engine: EngineEvidence | None = None
 
     @property
     def precision(self) -> Precision:
@@ -62,6 +64,8 @@ class Report(Artifact):
 
     Attributes:
         variants: One for each precision that was asked for.
+        serving: As in `ExportReport`.
+        packages: As in `ExportReport`.
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION
@@ -72,6 +76,8 @@ class Report(Artifact):
     preprocessing: Preprocessing
     prune: PruneReport
     variants: tuple[Variant, ...] = ()
+    serving: tuple[OnnxArtifact, ...] = ()
+    packages: tuple[Package, ...] = ()
     warnings: tuple[str, ...] = ()
     seconds: dict[str, float] = Field(default_factory=dict)
     peak_memory_bytes: int | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from snowsdeploy.artifacts import Report, RuleResult, Variant, Verdict
+from snowsdeploy.gate.engine import ENGINE_RULES
 from snowsdeploy.gate.policy import GatePolicy
 from snowsdeploy.gate.regression import COMPARISONS
 from snowsdeploy.gate.rules import RULES
@@ -33,7 +34,7 @@ def judge(report: Report, policy: GatePolicy, baseline: Report | None = None) ->
 
 
 def _absolute(variant: Variant, report: Report, policy: GatePolicy) -> Iterator[RuleResult]:
-    for rule in RULES:
+    for rule in (*RULES, *ENGINE_RULES):
         yield from rule(variant, report, policy)
 
 

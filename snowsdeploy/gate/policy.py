@@ -37,6 +37,9 @@ class GatePolicy(BaseModel):
         required_provider: The provider that must have run every node: cpu, cuda or tensorrt.
         required_compilation: Compute capabilities for which the ahead-of-time compiler must have taken the sparse file;
             a refusal fails whatever this says.
+        min_found: Share of the pruned layers that the engine called eligible for sparse tactics; one number, or one for
+            each precision, where a precision that is not in the table is not judged.
+        min_chosen: Share of the pruned layers that the engine runs with sparse kernels, written in the same way.
         strict_intervals: Judge accuracy by the whole confidence interval: inconclusive when the limit lies inside.
     """
 
@@ -55,12 +58,25 @@ class GatePolicy(BaseModel):
     max_size_regression: Annotated[float, Field(ge=0)] | None = 1.0
     required_provider: str | None = None
     required_compilation: tuple[str, ...] = ()
+    min_found: Share | dict[Precision, Share] | None = None
+    min_chosen: Share | dict[Precision, Share] | None = None
     strict_intervals: bool = False
 
     def parity_limit(self, precision: Precision) -> float | None:
         """What `max_parity_error` says of a precision."""
-        limit = self.max_parity_error
-        return limit.get(precision) if isinstance(limit, dict) else limit
+        return _limit(self.max_parity_error, precision)
+
+    def found_limit(self, precision: Precision) -> float | None:
+        """What `min_found` says of a precision."""
+        return _limit(self.min_found, precision)
+
+    def chosen_limit(self, precision: Precision) -> float | None:
+        """What `min_chosen` says of a precision."""
+        return _limit(self.min_chosen, precision)
+
+
+def _limit(limit: float | dict[Precision, float] | None, precision: Precision) -> float | None:
+    return limit.get(precision) if isinstance(limit, dict) else limit
 
 
 def load_policy(path: Path) -> GatePolicy:

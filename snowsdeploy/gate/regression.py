@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
-from snowsdeploy.artifacts import LatencySeries, RuleResult, Variant
+from snowsdeploy.artifacts import Latency, LatencySeries, RuleResult, Variant
 from snowsdeploy.gate.policy import GatePolicy
 
+_SOURCE = "snowsdeploy.source_sha256"  # in a file's metadata
+
+_Estimate = tuple[float, float, float]  # value, and the ends of its interval
 Comparison = Callable[[Variant, Variant, GatePolicy], Iterator[RuleResult]]
 
 
@@ -33,31 +38,103 @@ def top1_regression(new: Variant, old: Variant, policy: GatePolicy) -> Iterator[
 
 
 def latency_regression(new: Variant, old: Variant, policy: GatePolicy) -> Iterator[RuleResult]:
-    """The sparse median is not far above the baseline's, judged by the intervals of both medians."""
+    """The sparse file has not become slower, at any batch size that both reports have.
+
+    A machine is faster on one day than on another. Where both reports timed the same dense model beside the sparse
+    file, it is the control: what is compared is sparse over dense, each within one run.
+    """
     limit = policy.max_latency_regression
     if limit is None:
         return
-    text = f"<= {limit:g} % above the baseline, or {policy.latency_floor_ms:g} ms"
+    text = _latency_limit(limit, policy.latency_floor_ms)
     if new.latency is None or old.latency is None or new.latency.requested != old.latency.requested:
         yield _inconclusive("latency against baseline", text, "latency is not in both reports, on one provider")
         return
-    before = {s.batch: s for s in old.latency.series if s.role == "sparse"}
-    for series in new.latency.series:
-        if series.role == "sparse" and series.batch in before:
-            yield _latency(series, before[series.batch], text, policy, limit)
+    controlled = _same_dense_model(new, old)
+    before = {ratio.batch for ratio in old.latency.ratios}
+    for ratio in new.latency.ratios:
+        if ratio.batch in before:
+            change = latency_change(new.latency, old.latency, ratio.batch, controlled=controlled)
+            yield judge_change(change, limit=limit, floor_ms=policy.latency_floor_ms)
 
 
-def _latency(new: LatencySeries, old: LatencySeries, text: str, policy: GatePolicy, limit: float) -> RuleResult:
-    # The medians are independent, so the ratio's interval from both ends is conservative.
-    low, high = new.p50_low_ms / old.p50_high_ms - 1, new.p50_high_ms / old.p50_low_ms - 1
-    measured = f"{new.p50_ms / old.p50_ms - 1:+.1%} [{low:+.1%}, {high:+.1%}]"
-    small = new.p50_high_ms - old.p50_low_ms <= policy.latency_floor_ms
-    name = f"latency against baseline, batch {new.batch}"
-    if small or high <= limit / 100:
+@dataclass(frozen=True)
+class LatencyChange:
+    """By how much a file has become slower, with an interval; 0.1 is ten percent.
+
+    Attributes:
+        batch: Batch size.
+        controlled: Whether the dense file of both runs was the control.
+        median_ms: Median latency of the new sparse file.
+    """
+
+    batch: int
+    controlled: bool
+    median_ms: float
+    value: float
+    low: float
+    high: float
+
+
+def latency_change(new: Latency, old: Latency, batch: int, *, controlled: bool) -> LatencyChange:
+    """The change from one run to another; both runs are independent.
+
+    Args:
+        new: Of the report.
+        old: Of the baseline.
+        batch: A batch size that both have.
+        controlled: Compare sparse over dense, not sparse alone.
+    """
+    series, before = _sparse(new, batch), _sparse(old, batch)
+    if controlled:
+        now, then = (next(r for r in side.ratios if r.batch == batch) for side in (new, old))
+        ends = _quotient((then.speedup, then.low, then.high), (now.speedup, now.low, now.high))
+    else:
+        sides = ((s.p50_ms, s.p50_low_ms, s.p50_high_ms) for s in (series, before))
+        ends = _quotient(*sides)
+    value, low, high = (end - 1 for end in ends)
+    return LatencyChange(batch, controlled, series.p50_ms, value, low, high)
+
+
+def _quotient(a: _Estimate, b: _Estimate) -> _Estimate:
+    """A quotient of independent estimates with its interval, from theirs (Zou & Donner 2008, on logarithms)."""
+    (x, x_low, x_high), (y, y_low, y_high) = (tuple(map(math.log, side)) for side in (a, b))
+    low = x - y - math.hypot(x - x_low, y_high - y)
+    high = x - y + math.hypot(x_high - x, y - y_low)
+    return math.exp(x - y), math.exp(low), math.exp(high)
+
+
+def judge_change(change: LatencyChange, *, limit: float, floor_ms: float) -> RuleResult:
+    """The verdict on a change, by its interval.
+
+    Args:
+        change: What was measured.
+        limit: Percent above the baseline that is still accepted.
+        floor_ms: A difference below this is no regression, whatever its percentage.
+    """
+    text = _latency_limit(limit, floor_ms)
+    control = ", the dense file as control" if change.controlled else ""
+    measured = f"{change.value:+.1%} [{change.low:+.1%}, {change.high:+.1%}]{control}"
+    name = f"latency against baseline, batch {change.batch}"
+    if change.high * change.median_ms <= floor_ms or change.high <= limit / 100:
         return RuleResult(rule=name, measured=measured, limit=text, verdict="pass")
-    if low > limit / 100:
+    if change.low > limit / 100:
         return RuleResult(rule=name, measured=measured, limit=text, verdict="fail")
     return _inconclusive(name, text, "the limit lies inside the interval: use more --latency-runs", measured)
+
+
+def _latency_limit(limit: float, floor_ms: float) -> str:
+    return f"<= {limit:g} % above the baseline, or {floor_ms:g} ms"
+
+
+def _same_dense_model(new: Variant, old: Variant) -> bool:
+    """The files themselves may differ in what they say of the pruning run."""
+    same_source = new.dense.metadata.get(_SOURCE, "new") == old.dense.metadata.get(_SOURCE, "old")
+    return same_source and (new.dense.precision, new.dense.opset) == (old.dense.precision, old.dense.opset)
+
+
+def _sparse(latency: Latency, batch: int) -> LatencySeries:
+    return next(s for s in latency.series if (s.role, s.batch) == ("sparse", batch))
 
 
 def size_regression(new: Variant, old: Variant, policy: GatePolicy) -> Iterator[RuleResult]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Literal
 
-from snowsdeploy.artifacts import Proportion, Report, RuleResult, Variant
+from snowsdeploy.artifacts import Accuracy, Proportion, Report, RuleResult, Variant
 from snowsdeploy.gate.policy import GatePolicy
 
 Outcome = Literal["pass", "fail", "inconclusive"]
@@ -58,11 +58,14 @@ def parity(variant: Variant, report: Report, policy: GatePolicy) -> Iterator[Rul
 def accuracy_drop(variant: Variant, report: Report, policy: GatePolicy) -> Iterator[RuleResult]:
     """Sparse top-1 is not far below dense."""
     del report
+    yield from _accuracy_drop(variant.accuracy, policy)
+
+
+def _accuracy_drop(accuracy: Accuracy | None, policy: GatePolicy) -> Iterator[RuleResult]:
     limit = policy.max_accuracy_drop
     if limit is None:
         return
     text = f"<= {limit:g} points"
-    accuracy = variant.accuracy
     if accuracy is None:
         yield _missing("accuracy drop", text, "accuracy was not measured; pass --eval-data")
     elif accuracy.paired is not None:
@@ -75,11 +78,15 @@ def accuracy_drop(variant: Variant, report: Report, policy: GatePolicy) -> Itera
 def top1(variant: Variant, report: Report, policy: GatePolicy) -> Iterator[RuleResult]:
     """Sparse top-1 is high enough."""
     del report
+    yield from _top1(variant.accuracy, policy)
+
+
+def _top1(accuracy: Accuracy | None, policy: GatePolicy) -> Iterator[RuleResult]:
     limit = policy.min_top1
     if limit is None:
         return
     text = f">= {limit:.2%}"
-    value = variant.accuracy.sparse_top1 if variant.accuracy else None
+    value = accuracy.sparse_top1 if accuracy else None
     if value is None:
         yield _missing("top-1", text, "accuracy needs labelled --eval-data")
         return
@@ -89,11 +96,20 @@ def top1(variant: Variant, report: Report, policy: GatePolicy) -> Iterator[RuleR
 def top1_agreement(variant: Variant, report: Report, policy: GatePolicy) -> Iterator[RuleResult]:
     """Without labels: both models choose the same class often enough."""
     del report
+    yield from _top1_agreement(variant.accuracy, policy)
+
+
+def _top1_agreement(accuracy: Accuracy | None, policy: GatePolicy) -> Iterator[RuleResult]:
     limit = policy.min_top1_agreement
-    if limit is None or variant.accuracy is None or variant.accuracy.paired is not None:
+    if limit is None or accuracy is None or accuracy.paired is not None:
         return
-    value = variant.accuracy.agreement.top1
+    value = accuracy.agreement.top1
     yield _proportion("top-1 agreement", value, limit, f">= {limit:.1%}", strict=policy.strict_intervals)
+
+
+def judge_accuracy(accuracy: Accuracy, policy: GatePolicy) -> tuple[RuleResult, ...]:
+    """The accuracy rules alone, on outputs that no file gave yet."""
+    return tuple(r for rule in (_accuracy_drop, _top1, _top1_agreement) for r in rule(accuracy, policy))
 
 
 def speedup(variant: Variant, report: Report, policy: GatePolicy) -> Iterator[RuleResult]:

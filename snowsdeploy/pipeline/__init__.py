@@ -3,31 +3,39 @@
     load -> prune -> export -> validate -> judge, a module each
 
 A run directory holds what each stage left: `program.pt2` (dense), `pruned.safetensors` and `prune.json`, `dense.onnx`
-and `model.onnx` (for other precisions `dense.fp16.onnx` and the like), `report.json`, `summary.md` and `report.html`.
-Exporters come in as values, so that the library never imports them.
+and `model.onnx` (for other precisions `dense.fp16.onnx` and the like; `serving.onnx` with preprocessing or output
+ends), a folder for each other format, `export.json`, `report.json`, `summary.md` and `report.html`.
+Exporters and writers of formats come in as values, so that the library never imports them.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
-from snowsdeploy.artifacts import ExportReport, Precision, PruneReport, Report
-from snowsdeploy.config import RunConfig, ValidateSettings
+from snowsdeploy.artifacts import ExportReport, PruneReport, Report
+from snowsdeploy.config import ExportSettings, RunConfig, ValidateSettings
 from snowsdeploy.gate.policy import GatePolicy, load_policy
+from snowsdeploy.pipeline.engines import read_accounts
 from snowsdeploy.pipeline.export import Exporter, export_programs, load_export
 from snowsdeploy.pipeline.load import load_program
+from snowsdeploy.pipeline.packages import PackageWriter, Writers, require_formats
 from snowsdeploy.pipeline.prune import load_run, make_plan, prune_model
 from snowsdeploy.pipeline.validate import validate_programs
 from snowsdeploy.progress import NullObserver, Observer
 from snowsdeploy.run_directory import RunDirectory
 from snowsdeploy.validation.probe import require_provider
 
-__all__ = ["Exporter", "export", "load_program", "make_plan", "prune", "prune_export", "validate"]
+__all__ = ["Exporter", "PackageWriter", "export", "load_program", "make_plan", "prune", "prune_export", "validate"]
 
 
-def prune_export(config: RunConfig, exporter: Exporter, observer: Observer | None = None, command: str = "") -> Report:
+def prune_export(
+    config: RunConfig,
+    exporter: Exporter,
+    observer: Observer | None = None,
+    command: str = "",
+    writers: Writers | None = None,
+) -> Report:
     """Checkpoint -> pruned, verified ONNX model, its evidence and verdict.
 
     Args:
@@ -35,6 +43,7 @@ def prune_export(config: RunConfig, exporter: Exporter, observer: Observer | Non
         exporter: Writes the ONNX files.
         observer: Told about progress.
         command: Recorded in the report, for repeating the run.
+        writers: Of the formats beside ONNX.
 
     Raises:
         SnowsDeployError: Any of its subclasses; see `snowsdeploy.errors`.
@@ -42,10 +51,13 @@ def prune_export(config: RunConfig, exporter: Exporter, observer: Observer | Non
     observer = observer or NullObserver()
     policy = load_policy(config.policy) if config.policy else GatePolicy()
     run = RunDirectory(config.out)
+    require_formats(config.format, writers or {}, run)
     program, pruned, report = prune_model(config, run, observer)
     seconds = {"prune": report.seconds}
     started = time.perf_counter()
-    artifacts = export_programs(program, pruned, report, run, exporter, precisions=config.precision, observer=observer)
+    artifacts = export_programs(
+        program, pruned, report, run, exporter, settings=config, writers=writers or {}, observer=observer
+    )
     seconds["export"] = time.perf_counter() - started
     return validate_programs(
         pruned, report, artifacts, run, config, policy=policy, observer=observer, command=command, seconds=seconds
@@ -63,7 +75,11 @@ def prune(config: RunConfig, observer: Observer | None = None) -> PruneReport:
 
 
 def export(
-    folder: Path, exporter: Exporter, precisions: Sequence[Precision] = ("fp32",), observer: Observer | None = None
+    folder: Path,
+    exporter: Exporter,
+    settings: ExportSettings | None = None,
+    observer: Observer | None = None,
+    writers: Writers | None = None,
 ) -> ExportReport:
     """The export stage alone, on what `prune` left.
 
@@ -73,7 +89,14 @@ def export(
     run = RunDirectory(folder)
     program, pruned, report = load_run(run)
     return export_programs(
-        program, pruned, report, run, exporter, precisions=precisions, observer=observer or NullObserver()
+        program,
+        pruned,
+        report,
+        run,
+        exporter,
+        settings=settings or ExportSettings(),
+        writers=writers or {},
+        observer=observer or NullObserver(),
     )
 
 
@@ -91,9 +114,10 @@ def validate(
         SnowsDeployError: As `prune_export`.
     """
     run = RunDirectory(folder)
-    require_provider(settings.provider)
+    require_provider(settings)
     _, pruned, report = load_run(run)
     artifacts = load_export(run)
+    engines = read_accounts(settings.engine_log, settings.engine_layers, artifacts)
     return validate_programs(
         pruned,
         report,
@@ -104,4 +128,5 @@ def validate(
         observer=observer or NullObserver(),
         command=command,
         seconds={"prune": report.seconds},
+        engines=engines,
     )

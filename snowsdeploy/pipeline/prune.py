@@ -23,12 +23,16 @@ from snowsdeploy.models.program import Program, saved_source
 from snowsdeploy.models.program_graph import ProgramGraph
 from snowsdeploy.models.source import ModelRequest, load_model
 from snowsdeploy.models.trace import adopt
+from snowsdeploy.pipeline.export import require_ends
+from snowsdeploy.pipeline.keep_dense import keep_dense
 from snowsdeploy.pipeline.load import load_program
 from snowsdeploy.pipeline.permute import permute_channels
 from snowsdeploy.progress import Observer
+from snowsdeploy.pruning.masks import Selection
 from snowsdeploy.pruning.prune import Checkpoints, Plan, prune_program, run_key
 from snowsdeploy.pruning.reconstruct import Reconstruction
 from snowsdeploy.run_directory import RunDirectory
+from snowsdeploy.selectors import make_selector
 from snowsdeploy.solver.cg import ConjugateGradient
 from snowsdeploy.solver.newton import NewtonCG
 from snowsdeploy.sparsity.pattern import Pattern
@@ -47,12 +51,13 @@ def prune_model(config: RunConfig, run: RunDirectory, observer: Observer) -> tup
     """
     started = time.perf_counter()
     run.require_free(force=config.force, resume=config.resume)
-    require_provider(config.provider)  # before minutes are spent
+    require_provider(config)  # before minutes are spent
     if config.compile_for:
         require_compiler()
     observer.stage("load", config.model)
     torch.manual_seed(config.seed)
     program = load_program(config, config.data)
+    require_ends(config, program)
     pattern = Pattern.parse(config.pattern)
     decisions = decide_layers(ProgramGraph(program), pattern, config.include, config.exclude)
     calibration = open_images(config.data, program.preprocessing).sample(config.samples, config.seed)
@@ -79,6 +84,7 @@ def prune_model(config: RunConfig, run: RunDirectory, observer: Observer) -> tup
         pattern,
         make_plan(config, len(batches)),
         observer=observer,
+        labels=None if calibration.labels is None else torch.from_numpy(calibration.labels),
         checkpoints=Checkpoints(run.layers, key),
     )
     for note in pruned.notes:
@@ -86,6 +92,8 @@ def prune_model(config: RunConfig, run: RunDirectory, observer: Observer) -> tup
     report = PruneReport(
         pattern=config.pattern,
         selector=config.selector,
+        selection=pruned.selection,
+        sparsity=pruned.shares,
         solver=solver_settings(config),
         decisions=decisions,
         solves=pruned.units,
@@ -97,12 +105,16 @@ def prune_model(config: RunConfig, run: RunDirectory, observer: Observer) -> tup
         seconds=time.perf_counter() - started,
         seed=config.seed,
     )
+    tensors = pruned.tensors
+    if config.keep_dense_until_gate:
+        tensors, report = keep_dense(program, tensors, report, batches=batches, config=config, observer=observer)
+        report = report.model_copy(update={"seconds": time.perf_counter() - started})
     program.save(run.program)
     with atomic_path(run.weights) as path:
-        save_file({n: w.contiguous() for n, w in pruned.tensors.items()}, path)
+        save_file({n: w.contiguous() for n, w in tensors.items()}, path)
     write_text_atomic(run.prune, report.model_dump_json(indent=2) + "\n")
     shutil.rmtree(run.layers, ignore_errors=True)
-    return program, program.with_weights(pruned.tensors), report
+    return program, program.with_weights(tensors), report
 
 
 def make_plan(settings: PruneSettings, batches: int) -> Plan:
@@ -118,6 +130,7 @@ def make_plan(settings: PruneSettings, batches: int) -> Plan:
         horizon=settings.horizon,
         targets=_target_share(settings.targets),
         newton=None if exact else newton,
+        exact=settings.solver != "none",
         curvature=settings.curvature,
         curvature_batches=None if curvature == "all" else max(1, curvature // settings.batch_size),
         preconditioner=settings.preconditioner,
@@ -134,7 +147,14 @@ def make_plan(settings: PruneSettings, batches: int) -> Plan:
     final = replace(method, newton=replace(newton, max_steps=settings.final_steps)) if settings.final_steps else None
     return Plan(
         method,
-        selector=settings.selector,
+        selection=Selection(
+            make_selector(settings.selector, settings.selector_arg),
+            None if settings.threshold == "method" else settings.threshold,
+            settings.layer_cap,
+            settings.mask_steps,
+            settings.labels,
+            settings.seed,
+        ),
         joint=settings.joint,
         layers=settings.solve_layers,
         sensitivity=settings.sensitivity,
@@ -152,6 +172,7 @@ def _target_share(targets: float | Literal["dense", "input", "auto"]) -> float |
 
 _SOLVER_SETTINGS = (
     "effort",
+    "solver",
     "held_back",
     "horizon",
     "joint",

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import torch
 from torch import Tensor
 
-from snowsdeploy.artifacts import Accuracy, ExportReport, FilePair, OnnxArtifact, PruneReport, Report, Variant
-from snowsdeploy.config import ValidateSettings
+from snowsdeploy.artifacts import (
+    Accuracy,
+    ExportReport,
+    FilePair,
+    OnnxArtifact,
+    Precision,
+    PruneReport,
+    Report,
+    Variant,
+)
+from snowsdeploy.config import MeasureSettings
 from snowsdeploy.data.images import ImageSet
 from snowsdeploy.data.open import open_images
 from snowsdeploy.files import write_text_atomic
@@ -27,6 +36,9 @@ from snowsdeploy.sparsity.onnx_layout import check_onnx
 from snowsdeploy.sparsity.pattern import Pattern
 from snowsdeploy.validation.accuracy import measure_accuracy
 from snowsdeploy.validation.compilation import check_compilation
+from snowsdeploy.validation.engine import add_engine
+from snowsdeploy.validation.engine_account import EngineAccount
+from snowsdeploy.validation.engine_build import build_account
 from snowsdeploy.validation.environment import describe_environment, peak_memory_bytes
 from snowsdeploy.validation.latency import measure_latency
 from snowsdeploy.validation.ort import OrtSession
@@ -40,12 +52,13 @@ def validate_programs(
     prune_report: PruneReport,
     artifacts: ExportReport,
     run: RunDirectory,
-    settings: ValidateSettings,
+    settings: MeasureSettings,
     *,
     policy: GatePolicy,
     observer: Observer,
     command: str,
     seconds: dict[str, float],
+    engines: Mapping[Precision, EngineAccount] | None = None,
 ) -> Report:
     """Measure everything on the exported files, judge it, and write the report."""
     started = time.perf_counter()
@@ -53,7 +66,7 @@ def validate_programs(
     warnings = _warnings(prune_report, images)
     for text in warnings:
         observer.warn(text)
-    measurement = _Measurement(pruned, prune_report, artifacts.fp32.dense, images, settings, observer)
+    measurement = _Measurement(pruned, prune_report, artifacts.fp32.dense, images, settings, observer, engines or {})
     report = Report(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         command=command,
@@ -62,6 +75,8 @@ def validate_programs(
         preprocessing=pruned.preprocessing,
         prune=prune_report,
         variants=tuple(measurement.variant(pair) for pair in artifacts.judged),
+        serving=artifacts.serving,
+        packages=artifacts.packages,
         warnings=warnings,
         seconds={**seconds, "validate": time.perf_counter() - started},
         peak_memory_bytes=peak_memory_bytes(),
@@ -80,22 +95,28 @@ class _Measurement:
         images: Evaluation images, if there are any.
         settings: How to measure.
         observer: Told about progress.
+        engines: What is known of engines that were built from the sparse files.
     """
 
     pruned: Program
     prune: PruneReport
     reference: OnnxArtifact
     images: ImageSet | None
-    settings: ValidateSettings
+    settings: MeasureSettings
     observer: Observer
+    engines: Mapping[Precision, EngineAccount] = field(default_factory=dict)
 
     def variant(self, pair: FilePair) -> Variant:
         """Layout, parity with PyTorch, accuracy, and latency against the dense file of the same precision."""
         provider = self.settings.provider
         self.observer.stage("validate", f"{pair.precision}: parity, accuracy and latency on {provider}")
         expected = [d.name for d in self.prune.pruned]
-        evidence = check_onnx(pair.sparse.path, Pattern.parse(self.prune.pattern), expected)
-        dense, sparse = (OrtSession.open(a.path, provider) for a in (pair.dense, pair.sparse))
+        evidence = check_onnx(pair.sparse.path, Pattern.parse(self.prune.pattern), expected, self.prune.sparsity)
+        engine = None
+        account = self.engines.get(pair.precision) or build_account(pair.sparse.path, self.settings)
+        if account is not None:
+            evidence, engine = add_engine(evidence, account)
+        dense, sparse = (OrtSession.open(a.path, self.settings) for a in (pair.dense, pair.sparse))
         return Variant(
             dense=pair.dense,
             sparse=pair.sparse,
@@ -112,6 +133,7 @@ class _Measurement:
             compilation=check_compilation(pair.sparse.path, self.settings.compile_for)
             if self.settings.compile_for
             else None,
+            engine=engine,
         )
 
     def _accuracy(self, pair: FilePair, dense: OrtSession, sparse: OrtSession) -> Accuracy | None:
@@ -120,7 +142,7 @@ class _Measurement:
         batch, step = self.settings.eval_batch, self.observer.advance
         if pair.dense == self.reference:
             return measure_accuracy(dense, sparse, self.images, batch, progress=step)
-        full = OrtSession.open(self.reference.path, self.settings.provider)
+        full = OrtSession.open(self.reference.path, self.settings)
         return measure_accuracy(full, sparse, self.images, batch, same_precision=dense, progress=step)
 
 

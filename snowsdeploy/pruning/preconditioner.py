@@ -16,14 +16,14 @@ from torch import Tensor
 from snowsdeploy.models.graph import base_name
 from snowsdeploy.pruning.objective import Support, WindowObjective
 from snowsdeploy.solver.cg import Product
-from snowsdeploy.solver.least_squares import MaskedCholesky
+from snowsdeploy.solver.least_squares import Factored
 
 PreconditionerKind = Literal["none", "diagonal", "cholesky", "kronecker"]
 _FLOOR = 1e-2  # of the mean: an estimate from few probes must not divide by almost nothing
 
 
 def make_preconditioner(
-    kind: PreconditionerKind, objective: WindowObjective, x: Tensor, factors: Sequence[MaskedCholesky], seed: int = 0
+    kind: PreconditionerKind, objective: WindowObjective, x: Tensor, factors: Sequence[Factored], seed: int = 0
 ) -> Product | None:
     """`r -> M^-1 r` on the kept coordinates.
 
@@ -32,7 +32,7 @@ def make_preconditioner(
             each row's output curvature. Vectors take the diagonal in the last two.
         objective: Gives the window, its samples and scales.
         x: Where the curvature is taken, `[kept]`.
-        factors: Masked Cholesky factors of `X^T X` of each of the window's layers.
+        factors: Factors of `X^T X` of each of the window's layers.
         seed: Of the probes.
     """
     if kind == "none":
@@ -48,7 +48,7 @@ def make_preconditioner(
     return lambda r: torch.cat([solves(r[:matrices]), r[matrices:] * inverse[matrices:]])
 
 
-def _blocks(support: Support, factors: Sequence[MaskedCholesky], rows: Sequence[Tensor | None]) -> Product:
+def _blocks(support: Support, factors: Sequence[Factored], rows: Sequence[Tensor | None]) -> Product:
     matrices = Support(support.masks[: len(factors)])
 
     def apply(residual: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from snowsdeploy.artifacts import LayerReport
 from snowsdeploy.pruning.objective import WindowObjective
 from snowsdeploy.pruning.schedule import Unit
 from snowsdeploy.pruning.windows import Window
-from snowsdeploy.solver.least_squares import MaskedCholesky
+from snowsdeploy.solver.least_squares import Factored
 from snowsdeploy.solver.newton import NewtonSolution
 
 
@@ -39,7 +39,7 @@ class Problem:
         objective: On the images that the solver sees.
         held_back: The same on those that it does not see.
         start: First point, `[kept]`.
-        factors: Masked Cholesky factors of each layer's inputs.
+        factors: Factors of each layer's inputs.
         loss_masked: Objective with the masks applied and nothing solved.
         loss_start: Objective of the warm start.
     """
@@ -47,7 +47,7 @@ class Problem:
     objective: WindowObjective
     held_back: WindowObjective | None
     start: Tensor
-    factors: tuple[MaskedCholesky, ...]
+    factors: tuple[Factored, ...]
     loss_masked: float
     loss_start: float
 

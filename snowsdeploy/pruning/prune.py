@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.fx import Node
 
-from snowsdeploy.artifacts import LayerReport
+from snowsdeploy.artifacts import LayerReport, SelectionReport
 from snowsdeploy.errors import LayoutError
 from snowsdeploy.files import atomic_path
 from snowsdeploy.models.program import Program
@@ -22,12 +22,12 @@ from snowsdeploy.models.program_graph import ProgramGraph
 from snowsdeploy.progress import Observer
 from snowsdeploy.pruning.activations import Activations
 from snowsdeploy.pruning.final import final_pass
+from snowsdeploy.pruning.masks import Selection, prepare_masks
 from snowsdeploy.pruning.norms import reestimate_batch_norms
 from snowsdeploy.pruning.reconstruct import Reconstruction
 from snowsdeploy.pruning.schedule import Unit, make_schedule
 from snowsdeploy.pruning.sensitivity import output_curvature
 from snowsdeploy.pruning.streams import Streams, output_error
-from snowsdeploy.selectors import SELECTORS, select_mask
 from snowsdeploy.sparsity.pattern import Pattern, count_violations
 
 
@@ -80,7 +80,7 @@ class Plan:
 
     Attributes:
         method: How a unit is solved.
-        selector: Which weights stay, a name in `SELECTORS`.
+        selection: Which weights stay.
         joint: Solve the layers of a residual block together.
         layers: Join residual blocks until a unit has so many layers.
         sensitivity: Share of the model's output curvature in the metric of a unit's end; the rest is the identity.
@@ -90,7 +90,7 @@ class Plan:
     """
 
     method: Reconstruction
-    selector: str = "magnitude"
+    selection: Selection = field(default_factory=Selection)
     joint: bool = True
     layers: int = 1
     sensitivity: float = 0.0
@@ -107,12 +107,16 @@ class Pruned:
         tensors: New values by name: pruned weights, and vectors and statistics that changed with them.
         units: A report a unit.
         final: The final pass' report.
+        selection: How the masks were chosen.
+        shares: Share of zeros that each layer must have, by layer name, where a global threshold made them differ.
         notes: What was decided on the way, a sentence each.
     """
 
     tensors: dict[str, Tensor]
     units: tuple[LayerReport, ...]
     final: LayerReport | None
+    selection: SelectionReport
+    shares: dict[str, float]
     notes: tuple[str, ...]
 
 
@@ -124,6 +128,7 @@ def prune_program(
     plan: Plan,
     *,
     observer: Observer,
+    labels: Tensor | None = None,
     checkpoints: Checkpoints | None = None,
 ) -> Pruned:
     """Solve every unit in graph order, then what the plan has for the whole model.
@@ -135,15 +140,22 @@ def prune_program(
         pattern: Of the masks; checked on every weight after its solve.
         plan: What is solved and how.
         observer: Told about each solve.
+        labels: Classes of the images in order, for selectors that read the loss.
         checkpoints: Solutions are read from and written there.
 
     Raises:
         LayoutError: A solved weight breaks the pattern.
         NumericsError: An activation is not finite.
+        DataError: The selector needs labels that are not there.
+        GraphError: The selector cannot read the graph.
     """
     graph = ProgramGraph(program)
+    seen = batches[: len(batches) - plan.held_back]
+    known = None if labels is None else labels[: sum(map(len, seen))]
+    masks = prepare_masks(
+        graph, seen, known, names=weights, pattern=pattern, selection=plan.selection, observer=observer
+    )
     units = make_schedule(graph, weights, joint=plan.joint, layers=plan.layers)
-    select = partial(select_mask, SELECTORS[plan.selector], pattern=pattern)
     metrics = _metrics(graph, batches, units, plan)
     streams = _streams(graph, batches, metrics, plan, {})
     tensors: dict[str, Tensor] = {}
@@ -157,14 +169,14 @@ def prune_program(
             checkpoints.save(problem, values, report)
         for name, value in values.items():
             if name in weights:
-                require_pattern(name, value, pattern, "solved weight")
+                require_pattern(name, value, masks.patterns[name], "solved weight")
             streams.pruned.set_weight(graph.placeholder(name), value)
         tensors.update(values)
         observer.advance(len(reports) + 1, total, describe(report, restored=found is not None))
         return report
 
     for unit in units:
-        one = partial(plan.method.solve, graph, unit, streams, select)
+        one = partial(plan.method.solve, graph, unit, streams, masks.select)
         reports += [solve("|".join(unit.weights), one)]
     notes = []
     if plan.reestimate:
@@ -173,13 +185,13 @@ def prune_program(
         notes.append(note)
     final = None
     if plan.final is not None:
-        masks = {name: tensors[name] != 0 for name in weights}
+        supports = {name: tensors[name] != 0 for name in weights}
         method, fresh = plan.final, _streams(graph, batches, metrics, plan, tensors)
         before = output_error(fresh, {}, held_back_only=False)
-        final = solve("final pass", lambda: final_pass(graph, units, fresh, masks, method))
+        final = solve("final pass", lambda: final_pass(graph, units, fresh, supports, method))
         after = output_error(_streams(graph, batches, metrics, plan, tensors), {}, held_back_only=False)
         notes.append(f"final pass: relative output error {before:.3g} -> {after:.3g}")
-    return Pruned(tensors, tuple(reports), final, tuple(notes))
+    return Pruned(tensors, tuple(reports), final, masks.report, masks.shares, tuple(notes))
 
 
 def _metrics(graph: ProgramGraph, batches: Sequence[Tensor], units: Sequence[Unit], plan: Plan) -> dict[Node, Tensor]:

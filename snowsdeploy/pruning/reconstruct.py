@@ -37,7 +37,9 @@ class Reconstruction:
             residual sum that it flows into; `model`: that sum and the model's output.
         targets: Share of the true dense activations in the targets; the rest is the dense layers on the pruned
             prefix (SNOWS, algorithm 1). `auto` solves with either and keeps what serves the output better.
-        newton: The solver; None leaves the exact masked least squares of each layer.
+        newton: The solver; None leaves the start.
+        exact: Start from the exact masked least squares of each layer; else from the mask alone, with the selector's
+            own update where it has one.
         curvature: Gauss-Newton or the exact Hessian.
         curvature_batches: Batches in a curvature product; None for all.
         preconditioner: Of conjugate gradients.
@@ -49,6 +51,7 @@ class Reconstruction:
     horizon: Horizon
     targets: float | Literal["auto"]
     newton: NewtonCG | None
+    exact: bool = True
     curvature: Curvature = "gauss-newton"
     curvature_batches: int | None = None
     preconditioner: PreconditionerKind = "kronecker"
@@ -76,7 +79,7 @@ class Reconstruction:
             graph: The program's graph.
             unit: The layers.
             streams: Activations, advanced to the unit.
-            select: A layer's weight and `X^T X` of its inputs -> boolean mask.
+            select: A layer's name, weight and `X^T X` of its inputs -> mask.
 
         Returns:
             Solved tensors by name, weights zero outside their mask, and what happened.
@@ -104,7 +107,15 @@ class Reconstruction:
         samples = gather_samples(window, original, streams, share)
         seen = samples[: len(samples) - streams.held_back]
         begin = least_squares_start(
-            window, original, seen, select, ridge=self.ridge, names=unit.weights, metrics=streams.metrics
+            window,
+            original,
+            seen,
+            select,
+            ridge=self.ridge,
+            names=unit.weights,
+            metrics=streams.metrics,
+            exact=self.exact,
+            keep=self.newton is not None and self.preconditioner in ("cholesky", "kronecker"),
         )
         support = Support((*begin.masks, *window.whole_vectors(original)))
         metrics = [streams.metrics.get(n) for n in window.outputs]
@@ -119,11 +130,14 @@ class Reconstruction:
             raise NumericsError(
                 "the window objective is not finite", seen=", ".join(unit.weights), fix="lower --horizon"
             )
-        start = start if loss_warm <= loss_masked else masked
+        start = start if loss_warm <= loss_masked or not self.exact else masked
         return Problem(objective, unseen, start, begin.factors, loss_masked, loss_warm)
 
     def newton_steps(self, problem: Problem) -> Solution:
         """Precondition and solve; the start itself where there is no solver."""
+        if self.newton is None and not self.exact:
+            loss = problem.loss_start
+            return Solution(NewtonSolution(problem.start, loss, loss, 0, 0, Outcome.UNSOLVED), 0.0, 0.0, "")
         if self.newton is None:
             loss = min(problem.loss_masked, problem.loss_start)
             return Solution(NewtonSolution(problem.start, loss, loss, 0, 0, Outcome.EXACT), 0.0, 0.0, "")

@@ -46,11 +46,16 @@ def output_curvature(
         signs = [torch.randint(0, 2, y.shape, generator=generator).to(y) * 2 - 1 for y in outputs]
         gradients = torch.autograd.grad(outputs, [as_tensor(values[n]) for n in nodes], signs, allow_unused=True)
         for node, gradient in zip(nodes, gradients, strict=True):
-            if gradient is not None:
-                square = gradient.square().sum(0, keepdim=True)
-                totals[node] = totals[node] + square if node in totals else square
-    means = {node: float(total.mean()) for node, total in totals.items()}
-    return {n: totals[n] / means[n] if means.get(n, 0.0) > 0 else torch.ones(1) for n in nodes}
+            value = as_tensor(values[node])
+            square = torch.zeros_like(value) if gradient is None else gradient.square()
+            total = square.sum(0, keepdim=True).detach()
+            totals[node] = totals[node] + total if node in totals else total
+    return {node: _proportions(total) for node, total in totals.items()}
+
+
+def _proportions(total: Tensor) -> Tensor:
+    mean = float(total.mean())
+    return total / mean if mean > 0 else torch.ones_like(total)
 
 
 def _evaluate(graph: ProgramGraph, state: Mapping[Node, Tensor], images: Tensor) -> dict[Node, object]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -13,12 +14,13 @@ from snowsdeploy.errors import NumericsError
 from snowsdeploy.pruning.gram import gram_matrix
 from snowsdeploy.pruning.objective import Sample, Support
 from snowsdeploy.pruning.windows import Window
-from snowsdeploy.solver.least_squares import MaskedCholesky, masked_cholesky
+from snowsdeploy.selectors.base import Choice
+from snowsdeploy.solver.least_squares import Factored, masked_least_squares, solve_and_factor
 
 Weights = dict[Node, Tensor]
 
 
-Select = Callable[[Tensor, Tensor], Tensor]
+Select = Callable[[str, Tensor, Tensor], Choice]
 
 
 @dataclass(frozen=True)
@@ -28,13 +30,13 @@ class Start:
     Attributes:
         masks: Boolean mask of each layer's weight.
         tensors: All of the window's tensors, weights on their masks.
-        factors: Masked Cholesky factors of each layer's inputs, in the weights' precision: for K = 0 the curvature is
-            exactly `X^T X` in every row.
+        factors: Of each layer's inputs, in the weights' precision: for K = 0 the curvature is exactly `X^T X` in every
+            row. None where nothing is solved or preconditioned.
     """
 
     masks: tuple[Tensor, ...]
     tensors: Weights
-    factors: tuple[MaskedCholesky, ...]
+    factors: tuple[Factored, ...]
 
 
 def least_squares_start(
@@ -46,6 +48,8 @@ def least_squares_start(
     ridge: float,
     names: Sequence[str],
     metrics: Mapping[Node, Tensor] | None = None,
+    exact: bool = True,
+    keep: bool = True,
 ) -> Start:
     """Select and solve each layer in turn, on inputs that the layers before it already changed.
 
@@ -55,10 +59,12 @@ def least_squares_start(
         window: Its first `len(names)` weights are layers'.
         original: The dense tensors.
         samples: What flows into the window.
-        select: Weight `[K, C, ...]` and `X^T X` -> mask.
-        ridge: As in `masked_cholesky`.
+        select: Name, weight `[K, C, ...]` and `X^T X` -> mask.
+        ridge: The damping of `masked_least_squares`.
         names: Of the layers' weights.
         metrics: As in `gram_matrix`.
+        exact: Solve; else the mask alone, with the selector's own update where it has one.
+        keep: Keep the factors of what is solved, which a preconditioner needs.
 
     Raises:
         NumericsError: A system cannot be factored.
@@ -69,11 +75,20 @@ def least_squares_start(
         pairs = ((c, window.intermediate(_source(c), current, s.live_ins)) for c in calls for s in samples)
         gram = gram_matrix(pairs, metrics)
         weight = original[placeholder]
-        mask = select(weight, gram)
-        exact = _factor(gram, mask, ridge, name)
-        masks.append(mask)
-        factors.append(exact.to(weight.dtype))
-        current[placeholder] = exact(weight.flatten(1).double() @ gram).to(weight.dtype).view(weight.shape)
+        with _naming(name):
+            choice = select(name, weight, gram)
+        masks.append(choice.mask)
+        if not exact:
+            current[placeholder] = weight * choice.mask if choice.weight is None else choice.weight
+            continue
+        system = gram, weight.flatten(1).double() @ gram, choice.mask.flatten(1), ridge
+        with _naming(name):
+            if keep:
+                solved, factor = solve_and_factor(*system, dtype=weight.dtype)
+                factors.append(factor)
+            else:
+                solved = masked_least_squares(*system)
+        current[placeholder] = solved.to(weight.dtype).view(weight.shape)
     return Start(tuple(masks), current, tuple(factors))
 
 
@@ -86,7 +101,7 @@ def factor_inputs(
     ridge: float,
     names: Sequence[str],
     metrics: Mapping[Node, Tensor] | None = None,
-) -> list[MaskedCholesky]:
+) -> list[Factored]:
     """The factors of each layer's inputs at given weights and masks; errors as `least_squares_start`."""
     grams: dict[Node, Tensor] = {}
     for sample in samples:
@@ -94,16 +109,22 @@ def factor_inputs(
         for placeholder in window.weights[: len(names)]:
             gram = gram_matrix(((c, inputs[_source(c)]) for c in window.calls_of(placeholder)), metrics)
             grams[placeholder] = grams[placeholder] + gram if placeholder in grams else gram
-    rows = zip(window.weights, support.masks, names, strict=False)
-    return [_factor(grams[p], mask, ridge, name).to(weights[p].dtype) for p, mask, name in rows]
+    factors = []
+    for placeholder, mask, name in zip(window.weights, support.masks, names, strict=False):
+        with _naming(name):
+            weight = weights[placeholder].flatten(1).double()
+            system = grams[placeholder], weight, mask.flatten(1), ridge
+            factors.append(solve_and_factor(*system, dtype=weights[placeholder].dtype)[1])
+    return factors
 
 
-def _factor(gram: Tensor, mask: Tensor, ridge: float, name: str) -> MaskedCholesky:
+@contextmanager
+def _naming(layer: str) -> Iterator[None]:
     try:
-        return masked_cholesky(gram, mask.flatten(1), ridge)
+        yield
     except torch.linalg.LinAlgError as error:
         raise NumericsError(
-            "the inputs of a layer give no positive definite system", seen=name, fix="use more --samples"
+            "the inputs of a layer give no positive definite system", seen=layer, fix="use more --samples"
         ) from error
 
 

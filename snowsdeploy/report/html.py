@@ -31,7 +31,7 @@ def render_html(report: Report) -> str:
     return render_template(
         "report.html.j2",
         report=report,
-        outcome=report.verdict.verdict if report.verdict else None,
+        outcome=None if report.verdict is None else report.verdict.verdict,
         accuracy_plot=Markup(accuracy_plot(report)),
         latency_plots={v.precision: Markup(latency_plot(v.latency, v.precision)) for v in report.variants if v.latency},
         layers={v.precision: _layers(report, v) for v in report.variants},

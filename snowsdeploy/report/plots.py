@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -65,6 +65,36 @@ def latency_plot(latency: Latency, precision: str) -> str:
         _name_rows(axes, [f"{s.role}, batch {s.batch}" for s in latency.series])
         axes.set_xlabel("ms a call: median with its interval, marks at p90 and p99")
         return _svg(figure, f"Latency of the dense and the sparse {precision} file at each batch size")
+
+
+def effort_plot(reports: Mapping[str, Report]) -> str:
+    """Sparse top-1 against the seconds of pruning, a point for each run; empty with fewer than two with labels."""
+    points = [(name, r.prune.seconds, found) for name, r in reports.items() if (found := _sparse_top1(r)) is not None]
+    if len(points) < 2:
+        return ""
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(7.5, 3.6), layout="constrained")
+        axes = figure.subplots()
+        for name, seconds, found in points:
+            middle = 100 * found.value
+            reach = [[middle - 100 * found.low], [100 * found.high - middle]]
+            axes.errorbar(seconds, middle, yerr=reach, fmt="o", color=_SPARSE, capsize=4)
+            axes.annotate(name, (seconds, middle), xytext=(7, 4), textcoords="offset points")
+        axes.set_xscale("log")
+        axes.margins(x=0.25)
+        axes.xaxis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(mpl.ticker.FormatStrFormatter("%g"))
+        axes.xaxis.set_minor_formatter(mpl.ticker.NullFormatter())
+        axes.grid(alpha=0.2)
+        axes.set_xlabel("seconds of pruning")
+        axes.set_ylabel("sparse top-1, %")
+        return _svg(figure, "Top-1 accuracy of each run against the time that its pruning took")
+
+
+def _sparse_top1(report: Report) -> Proportion | None:
+    """Of the first precision that was measured with labels."""
+    found = (v.accuracy.sparse_top1 for v in report.variants if v.accuracy)
+    return next((value for value in found if value is not None), None)
 
 
 def _figure(rows: int) -> tuple[Figure, Axes]:

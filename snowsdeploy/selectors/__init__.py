@@ -1,37 +1,85 @@
-"""Which weights stay: a selector reads a layer's weight and the second moments of its inputs, and gives a mask."""
+"""Which weights stay. To add a selector: one file with its class, one line in `SELECTORS`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
-from snowsdeploy.selectors.exchange import exchange
-from snowsdeploy.selectors.magnitude import magnitude
-from snowsdeploy.selectors.sparsegpt import sparsegpt
+from snowsdeploy.errors import UsageError
+from snowsdeploy.selectors.base import AbstractLossSelector, AbstractScore, AbstractSelector, AbstractSweep, Choice
+from snowsdeploy.selectors.base import Threshold as Threshold
+from snowsdeploy.selectors.exchange import Exchange
+from snowsdeploy.selectors.magnitude import Magnitude
+from snowsdeploy.selectors.obc import OBC
+from snowsdeploy.selectors.sparsegpt import SparseGPT
+from snowsdeploy.selectors.taylor import LinearModel, OptimalBrainDamage, QuadraticModel
+from snowsdeploy.selectors.wanda import Wanda
+from snowsdeploy.selectors.woodfisher import WoodFisher, WoodTaylor
 from snowsdeploy.sparsity.pattern import Pattern
+from snowsdeploy.sparsity.threshold import mask_of
 
-# weight [rows, d], X^T X [d, d], pattern -> mask [rows, d]; groups are consecutive columns
-Selector = Callable[[Tensor, Tensor, Pattern], Tensor]
-SELECTORS: dict[str, Selector] = {"magnitude": magnitude, "sparsegpt": sparsegpt, "exchange": exchange}
+SELECTORS: dict[str, type[AbstractSelector]] = {
+    "magnitude": Magnitude,
+    "wanda": Wanda,
+    "sparsegpt": SparseGPT,
+    "obc": OBC,
+    "exchange": Exchange,
+    "woodfisher": WoodFisher,
+    "woodtaylor": WoodTaylor,
+    "lm": LinearModel,
+    "qm": QuadraticModel,
+    "obd": OptimalBrainDamage,
+}
 
 
-def select_mask(selector: Selector, weight: Tensor, gram: Tensor, pattern: Pattern) -> Tensor:
-    """The mask of a layer, with its groups where the hardware has them.
+def make_selector(name: str, settings: Mapping[str, Any]) -> AbstractSelector:
+    """A selector with its settings.
+
+    Raises:
+        UsageError: There is no such selector or setting, or a value is not allowed.
+    """
+    if name not in SELECTORS:
+        raise UsageError("--selector is not known", seen=name, allowed=", ".join(SELECTORS))
+    kind = SELECTORS[name]
+    known = {field.name: f"{field.name}={field.default}" for field in fields(kind)}  # type: ignore[arg-type]  # all are dataclasses
+    allowed = ", ".join(known.values()) or f"{name} has no settings"
+    for key in settings:
+        if key not in known:
+            raise UsageError(f"--selector-arg is not a setting of {name}", seen=key, allowed=allowed)
+    try:
+        return TypeAdapter(kind).validate_python(dict(settings))
+    except ValidationError as error:
+        seen = "; ".join(f"{e['loc'][0]}={e['input']}: {e['msg']}" for e in error.errors())
+        raise UsageError("--selector-arg has a value that is not allowed", seen=seen, allowed=allowed) from error
+
+
+def select_mask(
+    selector: AbstractSelector, weight: Tensor, gram: Tensor, pattern: Pattern, threshold: Threshold = "layer"
+) -> Choice:
+    """The mask of a layer by its inputs, with its groups where the hardware has them.
 
     Args:
-        selector: One of `SELECTORS`.
+        selector: A layer selector.
         weight: `[K, C, ...]`.
         gram: `X^T X` in the order of `weight.flatten(1)`.
-        pattern: N:M along C.
+        pattern: N:M along C, or unstructured.
+        threshold: What unstructured scores are compared across.
 
     Returns:
-        Boolean, the weight's shape.
+        Mask and update in the weight's shape.
     """
+    assert not isinstance(selector, AbstractLossSelector)
+    if isinstance(selector, AbstractScore):
+        return Choice(mask_of(selector.score(weight.flatten(1), gram).view(weight.shape), pattern, threshold))
+    assert isinstance(selector, AbstractSweep)
     columns = torch.arange(weight[0].numel(), device=weight.device).view(weight.shape[1:])
     order = columns.movedim(0, -1).flatten()  # the m consecutive channels at one kernel position become neighbours
-    chosen = selector(weight.flatten(1)[:, order], gram[order][:, order], pattern)
-    mask = torch.zeros_like(chosen)
-    mask[:, order] = chosen
-    return mask.view(weight.shape)
+    chosen = selector.choose(weight.flatten(1)[:, order], gram[order][:, order], pattern)
+    place = torch.argsort(order)
+    update = None if chosen.weight is None else chosen.weight[:, place].view(weight.shape)
+    return Choice(chosen.mask[:, place].view(weight.shape), update)

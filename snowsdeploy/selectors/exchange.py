@@ -11,10 +11,12 @@ blocks of columns, the others' weights at rest meanwhile: O(d block^2) for a row
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import final
 
 import torch
 from torch import Tensor
 
+from snowsdeploy.selectors.base import AbstractSweep, Choice
 from snowsdeploy.selectors.sparsegpt import damped, sparsegpt
 from snowsdeploy.solver.least_squares import masked_least_squares
 from snowsdeploy.sparsity.pattern import Pattern
@@ -22,6 +24,22 @@ from snowsdeploy.sparsity.pattern import Pattern
 _CHUNK_BYTES = 16 * 2**20  # of the inverses, which every exchange reads: what a processor's cache holds
 BLOCK = 256
 _LEAST_GAIN = 1e-4  # of a row's error, below which an exchange is not worth its time
+
+
+@final
+@dataclass(frozen=True)
+class Exchange(AbstractSweep):
+    """The search with its setting.
+
+    Attributes:
+        block: Columns that move together.
+    """
+
+    block: int = BLOCK
+
+    def choose(self, weight: Tensor, gram: Tensor, pattern: Pattern) -> Choice:
+        """See `AbstractSweep`; the weights of the search are left to the solver."""
+        return Choice(exchange(weight, gram, pattern, self.block))
 
 
 def exchange(weight: Tensor, gram: Tensor, pattern: Pattern, block: int = BLOCK) -> Tensor:
@@ -39,7 +57,7 @@ def exchange(weight: Tensor, gram: Tensor, pattern: Pattern, block: int = BLOCK)
     Raises:
         torch.linalg.LinAlgError: `gram` has a NaN.
     """
-    mask = sparsegpt(weight, gram, pattern)
+    mask = sparsegpt(weight, gram, pattern).mask
     if pattern.sparsity is not None:
         return mask
     system = damped(gram)

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import final
+
 from torch import Tensor
 
-from snowsdeploy.sparsity.pattern import Pattern, mask_by_score
+from snowsdeploy.selectors.base import AbstractScore
 
 
-def magnitude(weight: Tensor, gram: Tensor, pattern: Pattern) -> Tensor:
-    """Keep the largest `|w|` of each group of `weight [rows, d]`; the inputs' moments `gram` play no part."""
-    return mask_by_score(weight.abs(), pattern)
+@final
+@dataclass(frozen=True)
+class Magnitude(AbstractScore):
+    """`|w|`; the inputs' moments play no part."""
+
+    def score(self, weight: Tensor, gram: Tensor) -> Tensor:
+        """See `AbstractScore`."""
+        del gram
+        return weight.abs()

@@ -2,41 +2,67 @@
 
 For a layer's least squares `||X (W - V)^T||^2` with `G = X^T X`, columns are visited in order; pruning the weight of
 column j costs `w_j^2 / [F^-1]_jj`, F being G on the columns not visited yet, and the rest of the row moves to make up
-for it. An upper Cholesky factor U of `G^-1` holds all those inverses: `[F^-1]_jj = U_jj^2`. Only the choice is kept
-here: the solver then finds the weights on it exactly.
+for it. An upper Cholesky factor U of `G^-1` holds all those inverses: `[F^-1]_jj = U_jj^2`. The weights that the
+sweep arrives at are its update; a solver that follows starts from the choice alone.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import final
+
 import torch
 from torch import Tensor
 
+from snowsdeploy.selectors.base import AbstractSweep, Choice
 from snowsdeploy.sparsity.pattern import Pattern, mask_by_score
 
 BLOCK = 128
 DAMPING = 1e-2  # of the mean of the diagonal, as in the paper's code
 
 
-def sparsegpt(weight: Tensor, gram: Tensor, pattern: Pattern) -> Tensor:
+@final
+@dataclass(frozen=True)
+class SparseGPT(AbstractSweep):
+    """The sweep with its settings.
+
+    Attributes:
+        damping: Of the mean of the Gram matrix's diagonal.
+        block: Columns whose unstructured choice is made together.
+    """
+
+    damping: float = DAMPING
+    block: int = BLOCK
+
+    def choose(self, weight: Tensor, gram: Tensor, pattern: Pattern) -> Choice:
+        """See `AbstractSweep`."""
+        return sparsegpt(weight, gram, pattern, damping=self.damping, block=self.block)
+
+
+def sparsegpt(
+    weight: Tensor, gram: Tensor, pattern: Pattern, *, damping: float = DAMPING, block: int = BLOCK
+) -> Choice:
     """Choose in each group the weights that are cheapest to prune, given all groups before it.
 
     Args:
         weight: `[rows, d]`, groups of `m` consecutive columns.
         gram: `X^T X` in the same order of columns, `[d, d]`.
         pattern: N:M, where the choice of a group is made when the sweep reaches its first column (section 3.4); or
-            unstructured, chosen for all rows of `BLOCK` columns at once (section 3.3).
+            unstructured, chosen for all rows of `block` columns at once (section 3.3).
+        damping: Of the mean of the diagonal.
+        block: Columns of an unstructured choice.
 
     Returns:
-        Boolean `[rows, d]`, true where a weight is kept.
+        The mask `[rows, d]` and the weights that the sweep ends with.
 
     Raises:
         torch.linalg.LinAlgError: `gram` has a NaN.
     """
-    upper = _inverse_factor(damped(gram))
+    upper = _inverse_factor(damped(gram, damping))
     work = weight.double().clone()
     work[:, gram.diagonal() == 0] = 0  # weights of inputs that are always zero cost nothing
     mask = torch.ones_like(work, dtype=torch.bool)
-    step = pattern.m if pattern.sparsity is None else BLOCK
+    step = pattern.m if pattern.sparsity is None else block
     for start in range(0, work.shape[1], step):
         group = slice(start, min(start + step, work.shape[1]))
         cost = work[:, group].square() / upper.diagonal()[group].square()
@@ -48,7 +74,7 @@ def sparsegpt(weight: Tensor, gram: Tensor, pattern: Pattern) -> Tensor:
             errors[:, j] = lost / upper[column, column]
             work[:, column + 1 : group.stop] -= errors[:, j : j + 1] * upper[column, column + 1 : group.stop]
         work[:, group.stop :] -= errors @ upper[group, group.stop :]
-    return mask
+    return Choice(mask, (work * mask).to(weight.dtype))
 
 
 def _choose(cost: Tensor, start: int, pattern: Pattern) -> Tensor:
@@ -61,10 +87,10 @@ def _choose(cost: Tensor, start: int, pattern: Pattern) -> Tensor:
     return torch.zeros_like(cost, dtype=torch.bool).flatten().index_fill_(0, chosen, True).view(cost.shape)
 
 
-def damped(gram: Tensor) -> Tensor:
-    """`gram` in float64 with `DAMPING` on its diagonal, so that it is definite."""
+def damped(gram: Tensor, share: float = DAMPING) -> Tensor:
+    """`gram` in float64 with a share of its mean diagonal added to the diagonal, so that it is definite."""
     gram = gram.double()
-    damping = DAMPING * float(gram.diagonal().mean()) + torch.finfo(gram.dtype).tiny
+    damping = share * float(gram.diagonal().mean()) + torch.finfo(gram.dtype).tiny
     return gram + damping * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
 
 

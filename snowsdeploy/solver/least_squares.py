@@ -6,12 +6,14 @@ For one output row w with kept positions Z: minimise `||X w - t||^2` over w supp
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 _CHUNK_BYTES = 256 * 2**20
+KEPT_BYTES = 2**30  # of one layer's factors, kept as a preconditioner
 
 
 @dataclass(frozen=True)
@@ -37,55 +39,108 @@ class MaskedCholesky:
         out = torch.zeros(rhs.shape, dtype=values.dtype, device=rhs.device)
         return out.scatter_add_(1, self.positions, values).to(rhs.dtype)
 
-    def to(self, dtype: torch.dtype) -> MaskedCholesky:
-        """The same factors in another precision."""
-        return replace(self, factors=tuple(factor.to(dtype) for factor in self.factors))
 
+@dataclass(frozen=True)
+class SharedCholesky:
+    """One factor of the whole G for all rows: `Z G^-1 Z` in place of `G[Z, Z]^-1`, where the latter do not fit.
 
-def masked_cholesky(gram: Tensor, mask: Tensor, damping: float) -> MaskedCholesky:
-    """Factor `G[Z, Z] + damping * mean(diag G) I` for every row's support.
-
-    Args:
-        gram: `[d, d]`, symmetric positive semi-definite, `X^T X` over all samples.
-        mask: Boolean `[rows, d]`, true where a weight is kept.
-        damping: Relative to the mean of the diagonal; keeps the factor defined when inputs are collinear.
-
-    Returns:
-        The factors, a function of right-hand sides.
-
-    Raises:
-        torch.linalg.LinAlgError: A damped block is not positive definite (a NaN in `gram`, or damping too small).
+    Attributes:
+        mask: Boolean `[rows, d]`.
+        factor: Lower factor, `[d, d]`.
     """
-    rows, _ = mask.shape
-    width = max(int(mask.sum(1).max()), 1)
-    # Kept positions first, padded with pruned ones; the padding is an identity block, so that it solves to zero.
-    positions = torch.argsort(mask.to(torch.int8), dim=1, descending=True, stable=True)[:, :width]
-    valid = torch.gather(mask, 1, positions)
-    ridge = damping * float(gram.diagonal().mean()) + torch.finfo(gram.dtype).tiny
-    step = max(1, _CHUNK_BYTES // (width * width * gram.element_size()))
-    factors = []
-    for start in range(0, rows, step):
-        index, live = positions[start : start + step], valid[start : start + step]
-        block = gram[index.unsqueeze(2), index.unsqueeze(1)]
-        block = block * (live.unsqueeze(2) & live.unsqueeze(1))
-        block.diagonal(dim1=1, dim2=2).add_(torch.where(live, ridge, 1.0))
-        factors.append(torch.linalg.cholesky(block))
-    return MaskedCholesky(positions, valid, tuple(factors))
+
+    mask: Tensor
+    factor: Tensor
+
+    def __call__(self, rhs: Tensor) -> Tensor:
+        """Symmetric positive definite on the support; `[rows, d]` to `[rows, d]`, zero elsewhere."""
+        kept = (rhs * self.mask).to(self.factor.dtype)
+        return (torch.cholesky_solve(kept.T, self.factor).T * self.mask).to(rhs.dtype)
+
+
+Factored = MaskedCholesky | SharedCholesky
 
 
 def masked_least_squares(gram: Tensor, cross: Tensor, mask: Tensor, damping: float = 0.0) -> Tensor:
-    """Minimise `||X W^T - T||^2` over W supported on the mask, each row exactly.
+    """Minimise `||X W^T - T||^2` over W supported on the mask, each row exactly; a chunk of rows at a time.
 
     Args:
-        gram: `X^T X`, `[d, d]`.
+        gram: `[d, d]`, symmetric positive semi-definite, `X^T X` over all samples.
         cross: `T^T X`, `[rows, d]`.
-        mask: Boolean `[rows, d]`.
-        damping: As in `masked_cholesky`.
+        mask: Boolean `[rows, d]`, true where a weight is kept.
+        damping: Relative to the mean of the diagonal; keeps the factor defined when inputs are collinear.
 
     Returns:
         `[rows, d]` in the dtype of `cross`.
 
     Raises:
-        torch.linalg.LinAlgError: As `masked_cholesky`.
+        torch.linalg.LinAlgError: A damped block is not positive definite (a NaN in `gram`, or damping too small).
     """
-    return masked_cholesky(gram, mask, damping)(cross)
+    positions, valid = _positions(mask)
+    chunks = _factors(gram, positions, valid, damping)
+    return torch.cat([solved for solved, _ in _solutions(chunks, positions, valid, cross)])
+
+
+def solve_and_factor(
+    gram: Tensor, cross: Tensor, mask: Tensor, damping: float, *, dtype: torch.dtype, limit: int = KEPT_BYTES
+) -> tuple[Tensor, Factored]:
+    """`masked_least_squares` and what preconditions the layer: each row's own factor where all of them fit.
+
+    Args:
+        gram: As in `masked_least_squares`.
+        cross: As there.
+        mask: As there.
+        damping: As there.
+        dtype: Of the factors that are kept.
+        limit: Most bytes of the rows' own factors; beyond it one factor serves all rows.
+
+    Raises:
+        torch.linalg.LinAlgError: As there.
+    """
+    positions, valid = _positions(mask)
+    if len(mask) * positions.shape[1] ** 2 * dtype.itemsize > limit:
+        ridged = gram + _ridge(gram, damping) * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+        shared = SharedCholesky(mask, torch.linalg.cholesky(ridged).to(dtype))
+        return masked_least_squares(gram, cross, mask, damping), shared
+    chunks = _factors(gram, positions, valid, damping)
+    pairs = [(solved, factor.to(dtype)) for solved, factor in _solutions(chunks, positions, valid, cross)]
+    solved, factors = zip(*pairs, strict=True)
+    return torch.cat(solved), MaskedCholesky(positions, valid, factors)
+
+
+def _solutions(
+    chunks: Iterable[Tensor], positions: Tensor, valid: Tensor, cross: Tensor
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Each chunk's solution and its factor, which need not be kept."""
+    start = 0
+    for factor in chunks:
+        rows = slice(start, start + len(factor))
+        yield MaskedCholesky(positions[rows], valid[rows], (factor,))(cross[rows]), factor
+        start = rows.stop
+
+
+def _positions(mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Kept positions first, padded with pruned ones, and which are no padding, `[rows, width]` each."""
+    width = max(int(mask.sum(1).max()), 1)
+    positions = torch.argsort(mask.to(torch.int8), dim=1, descending=True, stable=True)[:, :width]
+    return positions, torch.gather(mask, 1, positions)
+
+
+def _factors(gram: Tensor, positions: Tensor, valid: Tensor, damping: float) -> Iterator[Tensor]:
+    """Lower factors of `G[Z, Z] + damping * mean(diag G) I`, a chunk of rows at a time.
+
+    The padding is an identity block, so that it solves to zero.
+    """
+    rows, width = positions.shape
+    ridge = _ridge(gram, damping)
+    step = max(1, _CHUNK_BYTES // (width * width * gram.element_size()))
+    for start in range(0, rows, step):
+        index, live = positions[start : start + step], valid[start : start + step]
+        block = gram[index.unsqueeze(2), index.unsqueeze(1)]
+        block = block * (live.unsqueeze(2) & live.unsqueeze(1))
+        block.diagonal(dim1=1, dim2=2).add_(torch.where(live, ridge, 1.0))
+        yield torch.linalg.cholesky(block)
+
+
+def _ridge(gram: Tensor, damping: float) -> float:
+    return damping * float(gram.diagonal().mean()) + torch.finfo(gram.dtype).tiny

@@ -11,6 +11,7 @@ class Outcome(Enum):
     CONVERGED = "converged"
     BUDGET = "stopped at the step budget"
     EXACT = "solved exactly"
+    UNSOLVED = "mask and the selector's own update only"
     NO_DECREASE = "no step decreases the objective further"
     HELD_BACK = "the next step would raise the loss on held-back images"
     FLAT = "the gradient is zero: the targets are already met"

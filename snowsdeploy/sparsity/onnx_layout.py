@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import onnx
 import onnx.inliner
 import torch
 from google.protobuf.message import DecodeError
-from onnx import ModelProto
+from onnx import GraphProto, ModelProto
 
 from snowsdeploy.artifacts import LayerSparsity, SparsityEvidence
 from snowsdeploy.errors import LayoutError, SourceError
 from snowsdeploy.sparsity.evidence import layer_sparsity, summarise, unproven
 from snowsdeploy.sparsity.onnx_products import WeightUse, weight_uses
+from snowsdeploy.sparsity.onnx_weights import subgraphs
 from snowsdeploy.sparsity.pattern import Pattern
 
 LAYER_MAP_KEY = "snowsdeploy.layers"  # model metadata: JSON, weight name -> names of the nodes that use it
 
 
-def inspect_onnx(path: Path, pattern: Pattern) -> SparsityEvidence:
+def inspect_onnx(path: Path, pattern: Pattern, shares: Mapping[str, float] = MappingProxyType({})) -> SparsityEvidence:
     """Read the layout of every constant convolution and matrix-product weight in a file.
 
     A weight is followed from its product through Identity, Transpose, Cast, QuantizeLinear, DequantizeLinear, Reshape
@@ -32,6 +35,7 @@ def inspect_onnx(path: Path, pattern: Pattern) -> SparsityEvidence:
     Args:
         path: Any ONNX file; external data is read from beside it.
         pattern: What to check.
+        shares: Share of zeros of each layer that has its own in an unstructured pattern, by name.
 
     Raises:
         SourceError: The file cannot be read as ONNX.
@@ -40,23 +44,26 @@ def inspect_onnx(path: Path, pattern: Pattern) -> SparsityEvidence:
     model = _load(path)
     names = node_layers(model)
     opsets = {o.domain: o.version for o in model.opset_import}
-    rows = [row for use in weight_uses(model.graph, opsets) for row in _judge(use, names, pattern)]
+    rows = [row for use in weight_uses(model.graph, opsets) for row in _judge(use, names, pattern, shares)]
     return summarise(path, pattern, rows)
 
 
-def check_onnx(path: Path, pattern: Pattern, expected: Sequence[str]) -> SparsityEvidence:
+def check_onnx(
+    path: Path, pattern: Pattern, expected: Sequence[str], shares: Mapping[str, float] = MappingProxyType({})
+) -> SparsityEvidence:
     """Prove that layers hold the pattern in a file.
 
     Args:
         path: The ONNX file.
         pattern: What must hold.
         expected: Names of the layers (weight names without `.weight`).
+        shares: As `inspect_onnx`.
 
     Raises:
         LayoutError: Layers are missing from the file or break the pattern; all of them are named.
         SourceError: The file cannot be read.
     """
-    evidence = inspect_onnx(path, pattern)
+    evidence = inspect_onnx(path, pattern, shares)
     by_name: dict[str, list[LayerSparsity]] = {}
     for layer in evidence.layers:
         by_name.setdefault(layer.name, []).append(layer)
@@ -124,9 +131,50 @@ def node_layers(model: ModelProto) -> dict[str, list[str]]:
     return names
 
 
-def _judge(use: WeightUse, names: dict[str, list[str]], pattern: Pattern) -> Iterator[LayerSparsity]:
+@dataclass(frozen=True)
+class GraphNodes:
+    """The names by which another tool speaks of a file.
+
+    Attributes:
+        order: Names of all nodes, in graph order.
+        products: Layer, as in `SparsityEvidence` -> names of the nodes that multiply by its weight.
+    """
+
+    order: tuple[str, ...]
+    products: dict[str, tuple[str, ...]]
+
+
+def graph_nodes(path: Path) -> GraphNodes:
+    """Names of a file's nodes, and which of them are its layers.
+
+    Raises:
+        SourceError: The file cannot be read as ONNX.
+        LayoutError: As `inspect_onnx`.
+    """
+    model = _load(path)
+    names, products = node_layers(model), dict[str, tuple[str, ...]]()
+    for use in weight_uses(model.graph, {o.domain: o.version for o in model.opset_import}):
+        for layer in _layer_names(use, names):
+            products[layer] = (*products.get(layer, ()), use.node.name)
+    return GraphNodes(tuple(_node_names(model.graph)), products)
+
+
+def _node_names(graph: GraphProto) -> Iterator[str]:
+    for node in graph.node:
+        yield node.name
+        for subgraph in subgraphs(node):
+            yield from _node_names(subgraph)
+
+
+def _layer_names(use: WeightUse, names: dict[str, list[str]]) -> list[str]:
+    return names.get(use.node.name) or [use.weight.name.removesuffix(".weight") or use.node.name]
+
+
+def _judge(
+    use: WeightUse, names: dict[str, list[str]], pattern: Pattern, shares: Mapping[str, float]
+) -> Iterator[LayerSparsity]:
     weight = use.weight
-    for name in names.get(use.node.name) or [weight.name.removesuffix(".weight") or use.node.name]:
+    for name in _layer_names(use, names):
         if weight.values is None or use.axis is None:
             yield unproven(
                 name=name,
@@ -143,7 +191,7 @@ def _judge(use: WeightUse, names: dict[str, list[str]], pattern: Pattern) -> Ite
             op=use.node.op_type,
             nonzero=torch.from_numpy(np.ascontiguousarray(weight.values != 0)),
             axis=use.axis,
-            pattern=pattern,
+            pattern=replace(pattern, sparsity=shares[name]) if name in shares else pattern,
             note=use.note,
         )
         if weight.axes is not None:  # report where the groups lie in the stored tensor

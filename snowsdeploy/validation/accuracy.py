@@ -46,7 +46,23 @@ def measure_accuracy(
         parts.append([_logits(session, batch.numpy()) for session in sessions])
         progress(min(len(parts) * batch_size, len(images)), len(images))
     a, b, *other = (np.concatenate(side) for side in zip(*parts, strict=True))
-    result = Accuracy(data=images.info, provider=sparse.provider.name, agreement=agreement(a, b))
+    return compare_logits(a, b, images, sparse.provider.name, *other)
+
+
+def compare_logits(a: Logits, b: Logits, images: ImageSet, provider: str, *other: Logits) -> Accuracy:
+    """Accuracy and agreement of logits `[images, classes]`.
+
+    Args:
+        a: Of the dense model.
+        b: Of the sparse model.
+        images: Which images they are of, with labels or without.
+        provider: What computed them.
+        *other: Of the dense model in the sparse one's precision, when that is not FP32.
+
+    Raises:
+        DataError: The labels do not fit the number of classes.
+    """
+    result = Accuracy(data=images.info, provider=provider, agreement=agreement(a, b))
     if images.labels is None:
         return result
     labels, classes = images.labels, a.shape[1]

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import ctypes
-from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
-import onnxruntime
 import torch
 
 from snowsdeploy.artifacts import Artifact, Environment
+from snowsdeploy.config import ProviderName
 from snowsdeploy.validation.environment import describe_environment
-from snowsdeploy.validation.ort import PROVIDERS
 from snowsdeploy.validation.probe import provider_problem
+from snowsdeploy.validation.providers import PROVIDERS
 
 SPARSE_CAPABILITY = (8, 0)  # Ampere: the first with sparse tensor cores
 TENSORRT_MAJOR = 10  # what onnxruntime-gpu's provider links
@@ -50,9 +48,9 @@ def diagnose() -> Diagnosis:
     """Try every provider on a tiny model and look at the GPUs."""
     environment = describe_environment()
     gpus = tuple(_gpu(i) for i in range(torch.cuda.device_count()))
-    providers = tuple(_status(name) for name in PROVIDERS)
+    providers = tuple(_status(name) for name in get_args(ProviderName))
     loads = {p.name: p.loads for p in providers}
-    fast = loads["tensorrt"] and any(g.sparse_tensor_cores for g in gpus)
+    fast = (loads["tensorrt"] or loads["tensorrt-rtx"]) and any(g.sparse_tensor_cores for g in gpus)
     return Diagnosis(
         environment=environment,
         gpus=gpus,
@@ -68,31 +66,15 @@ def _gpu(index: int) -> GpuStatus:
     return GpuStatus(name=name, capability=f"{major}.{minor}", sparse_tensor_cores=(major, minor) >= SPARSE_CAPABILITY)
 
 
-def _status(name: str) -> ProviderStatus:
+def _status(name: ProviderName) -> ProviderStatus:
     problem = provider_problem(name)
     return ProviderStatus(
         name=name,
         loads=problem is None,
         uses_sparsity={"no": "no", "yes": "yes", "unknown": "with the right layers"}[PROVIDERS[name].uses_sparsity],
-        problem=(_missing_library(name) or problem.seen or problem.what) if problem else "",
-        fix=(problem.fix or "").removesuffix("; see `snowsdeploy doctor`") if problem else "",
+        problem=(problem.seen or problem.what) if problem else "",
+        fix=(problem.fix or "") if problem else "",
     )
-
-
-def _missing_library(name: str) -> str | None:
-    """The shared library that keeps a provider from loading, which ONNX Runtime only writes to its log.
-
-    ONNX Runtime names its provider libraries `libonnxruntime_providers_<name>.so` beside its extension module.
-    """
-    path = Path(onnxruntime.__file__).parent / "capi" / f"libonnxruntime_providers_{name}.so"
-    if not path.is_file():
-        return None
-    try:
-        ctypes.CDLL(str(path))
-    except OSError as error:
-        text = str(error)  # also raised for symbols that only ONNX Runtime itself provides: not the cause
-        return text if "cannot open shared object file" in text else None
-    return None
 
 
 def _hints(environment: Environment, gpus: tuple[GpuStatus, ...], loads: dict[str, bool]) -> tuple[str, ...]:

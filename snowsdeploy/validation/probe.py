@@ -8,23 +8,24 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
+from snowsdeploy.config import ProviderName, RuntimeSettings
 from snowsdeploy.errors import ProviderError
 from snowsdeploy.validation.ort import OrtSession
 
 
-def require_provider(name: str) -> None:
+def require_provider(runtime: RuntimeSettings) -> None:
     """Load and run a tiny model.
 
     Raises:
         ProviderError: The provider does not load or does not run.
     """
-    OrtSession.open(_tiny_model(), name).run(np.ones((1, 4), np.float32))
+    OrtSession.open(_tiny_model(), runtime.model_copy(update={"engine_cache": None})).run(np.ones((1, 4), np.float32))
 
 
-def provider_problem(name: str) -> ProviderError | None:
+def provider_problem(name: ProviderName) -> ProviderError | None:
     """None when the provider loads and runs, else why not."""
     try:
-        require_provider(name)
+        require_provider(RuntimeSettings(provider=name))
     except ProviderError as error:
         return error
     return None

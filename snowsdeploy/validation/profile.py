@@ -1,4 +1,4 @@
-"""Latency of any ONNX files side by side, and where the time goes inside each.
+"""Latency of any ONNX files side by side.
 
 Files take turns in random order, a block of calls each, so that the machine's state hits all of them; intervals come
 from resampling whole blocks, because calls within one share that state.
@@ -6,60 +6,109 @@ from resampling whole blocks, because calls within one share that state.
 
 from __future__ import annotations
 
-import json
-import re
-import tempfile
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 
-from snowsdeploy.artifacts import FileRatio, OperatorTime, Profile, ProfiledFile, TimedFile
-from snowsdeploy.sparsity.onnx_layout import inspect_onnx, node_layers_of
+from snowsdeploy.artifacts import Copies, FileRatio, GpuReading, Profile, TimedFile
+from snowsdeploy.config import RuntimeSettings
+from snowsdeploy.errors import UsageError
 from snowsdeploy.sparsity.pattern import Pattern
 from snowsdeploy.validation.environment import describe_environment
+from snowsdeploy.validation.gpu_state import read_gpu
 from snowsdeploy.validation.latency import RESAMPLES, UNSTABLE_COV, interval
+from snowsdeploy.validation.memory import peak_memory
+from snowsdeploy.validation.operators import attribute_time
 from snowsdeploy.validation.ort import OrtSession
+from snowsdeploy.validation.providers import PROVIDERS
 
 BLOCK = 5  # calls of one file in a row
 _LEAST_WARMUP, _MOST_WARMUP, _STEADY = 10, 60, 0.02
-_TRACED = 20
-_PRODUCTS = {"Conv", "Gemm", "MatMul", "MatMulInteger", "QLinearConv", "QLinearMatMul", "QGemm"}
-# What ONNX Runtime puts around the name of what it rewrites.
-_DECORATION = re.compile(r"^InsertedPrecisionFreeCast_|(_nchwc)?(_token_\d+)?$")
-_FUSED, _FUSED_DEPTH = (
-    {"Relu", "Sigmoid", "Tanh", "Clip", "LeakyRelu", "HardSigmoid", "Add", "Cast", "QuantizeLinear"},
-    3,
-)
 
 Samples = NDArray[np.float64]  # [blocks, calls], milliseconds
 
 
+@dataclass(frozen=True, eq=False)  # each is a key, whatever its values
+class Contestant:
+    """One file and how it is run.
+
+    Attributes:
+        name: Tells it from the others.
+        path: ONNX file.
+        runtime: Where and how it runs.
+        copies: Whether a call copies images to the device and outputs back.
+    """
+
+    name: str
+    path: Path
+    runtime: RuntimeSettings
+    copies: Copies = "included"
+
+
+def contestants(
+    paths: Sequence[Path], runtime: RuntimeSettings, *, sparsity_off: bool = False, cuda_graph: bool = False
+) -> tuple[Contestant, ...]:
+    """What is timed: each file; with sparse kernels forbidden too; and on a GPU with and without copies.
+
+    Args:
+        paths: ONNX files.
+        runtime: Where they run.
+        sparsity_off: Time each file once more without sparse kernels: that tells their gain from that of zeros.
+        cuda_graph: Capture each file as one CUDA graph, which excludes copies.
+
+    Raises:
+        UsageError: The provider has no such option, or two files have one name.
+    """
+    provider = PROVIDERS[runtime.provider]
+    for wanted, options, flag in (
+        (sparsity_off, provider.sparsity_off, "--sparsity-off"),
+        (cuda_graph, provider.cuda_graph, "--cuda-graph"),
+    ):
+        if wanted and not options:
+            able = [p.name for p in PROVIDERS.values() if (p.cuda_graph if flag == "--cuda-graph" else p.sparsity_off)]
+            raise UsageError(
+                f"{flag} has no meaning here", seen=f"--provider {provider.name}", allowed=f"{', '.join(able)}"
+            )
+    names = _names(paths)
+    graph = dict(provider.cuda_graph) if cuda_graph else {}
+    kinds: list[tuple[str, dict[str, str]]] = [("", graph)]
+    if sparsity_off:
+        kinds.append((", sparsity off", graph | dict(provider.sparsity_off)))
+    copies: tuple[Copies, ...] = ("included",)
+    if provider.device == "cuda":
+        copies = ("excluded",) if cuda_graph else ("included", "excluded")
+    return tuple(
+        Contestant(f"{names[path]}{suffix}", path, _with(runtime, options), copy)
+        for copy in copies
+        for path in paths
+        for suffix, options in kinds
+    )
+
+
 def profile_files(
-    paths: Sequence[Path],
-    provider: str,
+    files: Sequence[Contestant],
     batch_sizes: Sequence[int],
     *,
     runs: int,
     pattern: Pattern,
     seed: int = 0,
+    memory: bool = False,
     trace: Path | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Profile:
     """Time files against the first one, and attribute the time of each to its operators.
 
     Args:
-        paths: ONNX files; the first is the baseline of all ratios.
-        provider: Where they run.
+        files: What is timed; the first with the same copies is the baseline of a ratio.
         batch_sizes: Each is timed.
         runs: Timed calls of each file at each batch size, in blocks.
         pattern: Layers that hold it count as pruned.
         seed: Of the order, the inputs and the bootstrap.
+        memory: Measure peak memory too, in a process for each file and batch size.
         trace: Chrome trace of the last file at the first batch size.
         progress: Told `(done, total)` batch sizes.
 
@@ -68,34 +117,30 @@ def profile_files(
         SourceError: A file cannot be read as ONNX.
     """
     rng = np.random.default_rng(seed)
-    sessions = {path: OrtSession.open(path, provider) for path in paths}
-    series, ratios = [], []
+    sessions = {file: OrtSession.open(file.path, file.runtime) for file in files}
+    series: list[TimedFile] = []
+    ratios: list[FileRatio] = []
+    readings: list[GpuReading] = []
     for index, batch in enumerate(batch_sizes):
         samples = _timed(sessions, batch, runs, rng)
-        series += [_series(path, batch, values, rng) for path, values in samples.items()]
-        first = samples[paths[0]]
-        ratios += [ratio((paths[0], first), (path, samples[path]), batch, rng) for path in paths[1:]]
+        readings += read_gpu(f"after batch {batch}") if PROVIDERS[files[0].runtime.provider].device == "cuda" else ()
+        series += [_series(file, batch, values, rng, memory=memory) for file, values in samples.items()]
+        ratios += _ratios(samples, batch, rng)
         progress(index + 1, len(batch_sizes))
-    noisy = max(s.cov for s in series)
-    text = f"Timings are unstable: coefficient of variation up to {100 * noisy:.0f} % (above 2.5 %)."
+    once = {file.name: file for file in reversed(files)}
+    chosen = [once[name] for name in dict.fromkeys(file.name for file in files)]
     return Profile(
-        provider=provider,
+        provider=files[0].runtime.provider,
         environment=describe_environment(),
         series=tuple(series),
         ratios=tuple(ratios),
-        files=tuple(_operators(path, provider, batch_sizes[0], pattern, trace) for path in paths),
-        note=text if noisy > UNSTABLE_COV else "",
+        files=tuple(
+            attribute_time(f.name, f.path, f.runtime, batch=batch_sizes[0], pattern=pattern, trace=trace)
+            for f in chosen
+        ),
+        gpu=tuple(readings),
+        note=_note(series, readings),
     )
-
-
-def make_input(session: OrtSession, batch: int, seed: int = 0) -> NDArray[Any]:
-    """Random images of the file's own input shape and type, its dynamic dimensions set to `batch`."""
-    value = session.session.get_inputs()[0]
-    shape = [size if isinstance(size, int) else batch for size in value.shape]
-    rng = np.random.default_rng(seed)
-    if value.type == "tensor(uint8)":
-        return rng.integers(0, 256, shape, dtype=np.uint8)
-    return rng.standard_normal(shape).astype(np.float16 if value.type == "tensor(float16)" else np.float32)
 
 
 def warm_up(call: Callable[[], object]) -> int:
@@ -110,22 +155,54 @@ def warm_up(call: Callable[[], object]) -> int:
     return len(times)
 
 
-def _timed(sessions: Mapping[Path, OrtSession], batch: int, runs: int, rng: np.random.Generator) -> dict[Path, Samples]:
-    inputs = {path: make_input(session, batch) for path, session in sessions.items()}
-    calls = {path: _caller(session, inputs[path]) for path, session in sessions.items()}
+def ratio(baseline: tuple[str, Samples], other: tuple[str, Samples], batch: int, rng: np.random.Generator) -> FileRatio:
+    """Ratio of medians with the interval of a bootstrap over rounds.
+
+    Args:
+        baseline: Name and latencies `[rounds, calls]`, milliseconds.
+        other: The same of the file compared; round i of both ran next to each other.
+        batch: Recorded.
+        rng: Source of the resamples.
+    """
+    first, second = baseline[1], other[1]
+    draws = _draws(first, rng)
+    low, high = interval(_medians(first, draws) / _medians(second, draws))
+    speedup = float(np.median(first) / np.median(second))
+    return FileRatio(name=other[0], baseline=baseline[0], batch=batch, speedup=speedup, low=low, high=high)
+
+
+def _names(paths: Sequence[Path]) -> dict[Path, str]:
+    """File names, with the folder where two are alike."""
+    names = {path: path.name for path in paths}
+    alike = {name for name in names.values() if list(names.values()).count(name) > 1}
+    names = {path: f"{path.parent.name}/{name}" if name in alike else name for path, name in names.items()}
+    if len(set(names.values())) < len(paths):
+        raise UsageError("two files cannot be told apart", seen=", ".join(map(str, paths)), allowed="different names")
+    return names
+
+
+def _with(runtime: RuntimeSettings, options: Mapping[str, str]) -> RuntimeSettings:
+    return runtime.model_copy(update={"provider_option": {**runtime.provider_option, **options}})
+
+
+def _timed(
+    sessions: Mapping[Contestant, OrtSession], batch: int, runs: int, rng: np.random.Generator
+) -> dict[Contestant, Samples]:
+    calls = {file: _caller(file, session, batch) for file, session in sessions.items()}
     for call in calls.values():
         warm_up(call)
-    blocks: dict[Path, list[list[float]]] = {path: [] for path in sessions}
+    blocks: dict[Contestant, list[list[float]]] = {file: [] for file in sessions}
     order = list(sessions)
     for _ in range(max(2, -(-runs // BLOCK))):
         for index in rng.permutation(len(order)):
             call = calls[order[index]]
             blocks[order[index]].append([_milliseconds(call) for _ in range(BLOCK)])
-    return {path: np.array(values) for path, values in blocks.items()}
+    return {file: np.array(values) for file, values in blocks.items()}
 
 
-def _caller(session: OrtSession, images: NDArray[Any]) -> Callable[[], object]:
-    return lambda: session.run(images)
+def _caller(file: Contestant, session: OrtSession, batch: int) -> Callable[[], object]:
+    images = session.random_images(batch)
+    return session.bind(images) if file.copies == "excluded" else lambda: session.run(images)
 
 
 def _milliseconds(call: Callable[[], object]) -> float:
@@ -143,12 +220,15 @@ def _draws(samples: Samples, rng: np.random.Generator) -> NDArray[np.intp]:
     return rng.integers(0, len(samples), (RESAMPLES, len(samples)))
 
 
-def _series(path: Path, batch: int, samples: Samples, rng: np.random.Generator) -> TimedFile:
+def _series(file: Contestant, batch: int, samples: Samples, rng: np.random.Generator, *, memory: bool) -> TimedFile:
     low, high = interval(_medians(samples, _draws(samples, rng)))
     p50, p90, p95, p99 = np.percentile(samples, [50, 90, 95, 99])
+    host, device = peak_memory(file.path, file.runtime, batch) if memory else (None, None)
     return TimedFile(
-        file=path,
+        name=file.name,
+        file=file.path,
         batch=batch,
+        copies=file.copies,
         runs=samples.size,
         p50_ms=float(p50),
         p50_low_ms=low,
@@ -158,83 +238,24 @@ def _series(path: Path, batch: int, samples: Samples, rng: np.random.Generator) 
         p99_ms=float(p99),
         cov=float(samples.std(ddof=1) / samples.mean()),
         images_per_second=float(1000 * batch / p50),
+        host_bytes=host,
+        device_bytes=device,
     )
 
 
-def ratio(
-    baseline: tuple[Path, Samples], other: tuple[Path, Samples], batch: int, rng: np.random.Generator
-) -> FileRatio:
-    """Ratio of medians with the interval of a bootstrap over rounds.
-
-    Args:
-        baseline: File and its latencies `[rounds, calls]`, milliseconds.
-        other: The same of the file compared; round i of both ran next to each other.
-        batch: Recorded.
-        rng: Source of the resamples.
-    """
-    first, second = baseline[1], other[1]
-    draws = _draws(first, rng)
-    low, high = interval(_medians(first, draws) / _medians(second, draws))
-    speedup = float(np.median(first) / np.median(second))
-    return FileRatio(file=other[0], baseline=baseline[0], batch=batch, speedup=speedup, low=low, high=high)
+def _ratios(samples: Mapping[Contestant, Samples], batch: int, rng: np.random.Generator) -> Iterator[FileRatio]:
+    for copies in dict.fromkeys(file.copies for file in samples):
+        first, *others = [file for file in samples if file.copies == copies]
+        for other in others:
+            found = ratio((first.name, samples[first]), (other.name, samples[other]), batch, rng)
+            yield found.model_copy(update={"copies": copies})
 
 
-def _operators(path: Path, provider: str, batch: int, pattern: Pattern, trace: Path | None) -> ProfiledFile:
-    """Time by operator from ONNX Runtime's own profile; a node that runs a pruned layer's product counts as pruned."""
-    evidence = inspect_onnx(path, pattern)
-    valid = {row.name for row in evidence.layers if row.layout_valid}
-    pruned = _kernel_names(path, {node for node, layers in node_layers_of(path).items() if valid & set(layers)})
-    times: dict[str, float] = defaultdict(float)
-    shares: dict[str, float] = defaultdict(float)
-    for name, operator, duration in _kernels(path, provider, batch, trace):
-        times[operator] += duration / _TRACED
-        if _DECORATION.sub("", name) in pruned and operator.removeprefix("Fused") in _PRODUCTS:
-            shares[operator] += duration / _TRACED
-    total = sum(times.values()) or 1.0
-    share = sum(shares.values()) / total
-    rows = sorted(times, key=times.__getitem__, reverse=True)
-    return ProfiledFile(
-        file=path,
-        operators=tuple(
-            OperatorTime(operator=o, ms=times[o], share=times[o] / total, pruned_ms=shares[o]) for o in rows
-        ),
-        pruned_share=share,
-        # Amdahl: sparse tensor cores at most halve the pruned products, everything else stays
-        best_speedup=1 / (1 - share / 2),
-    )
-
-
-def _kernels(path: Path, provider: str, batch: int, trace: Path | None) -> Iterator[tuple[str, str, float]]:
-    """Node name, operator and milliseconds of every kernel call."""
-    with tempfile.TemporaryDirectory() as folder:
-        session = OrtSession.open(path, provider, profile=Path(folder) / "profile")
-        images = make_input(session, batch)
-        for _ in range(_TRACED):
-            session.run(images)
-        text = Path(session.session.end_profiling()).read_text(encoding="utf-8")
-    if trace is not None:
-        trace.write_text(text, encoding="utf-8")
-    for event in json.loads(text):
-        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
-            yield event["name"].removesuffix("_kernel_time"), event["args"]["op_name"], event["dur"] / 1000
-
-
-def _kernel_names(path: Path, nodes: set[str]) -> set[str]:
-    """What ONNX Runtime may call the kernels of some products.
-
-    It keeps a node's name, or names a kernel by its output; with what follows fused into it, by that output.
-    """
-    graph = onnx.load(path, load_external_data=False).graph
-    readers: dict[str, list[onnx.NodeProto]] = defaultdict(list)
-    for node in graph.node:
-        for name in node.input:
-            readers[name].append(node)
-    names = set(nodes)
-    for node in graph.node:
-        if node.name in nodes:
-            frontier = [node]
-            for _ in range(_FUSED_DEPTH):
-                frontier = [r for n in frontier for r in readers[n.output[0]] if r.op_type in _FUSED]
-                names |= {n.output[0] for n in frontier} | {n.name for n in frontier}
-            names.add(node.output[0])
-    return names
+def _note(series: Sequence[TimedFile], readings: Sequence[GpuReading]) -> str:
+    parts = []
+    noisy = max(row.cov for row in series)
+    if noisy > UNSTABLE_COV:
+        parts.append(f"Timings are unstable: coefficient of variation up to {100 * noisy:.0f} % (above 2.5 %).")
+    if reasons := dict.fromkeys(reason for reading in readings for reason in reading.throttled):
+        parts.append(f"The GPU held its clocks down: {', '.join(reasons)}.")
+    return " ".join(parts)

@@ -12,6 +12,7 @@ import pytest
 import typer
 
 from snowsdeploy.config import RunConfig
+from snowsdeploy.selectors import SELECTORS
 from snowsdeploy_cli.app import COMMANDS
 from tests.cli.conftest import shell_environment
 
@@ -84,3 +85,8 @@ def test_settings_with_a_default_show_it():
         if isinstance(field.default, int | float | str) and not isinstance(field.default, bool):
             option = hints[name].__metadata__[0]
             assert isinstance(option.show_default, str), name
+
+
+def test_the_help_names_every_selector(cli):
+    text = cli("prune-export", "--help").output
+    assert all(name in text for name in SELECTORS)

@@ -140,3 +140,70 @@ def test_effort_sets_what_is_not_given(tmp_path):
     file.write_text('effort = "max"\nfinal_steps = 7\n')
     config = build_config(RunConfig, NEEDED, file)
     assert (config.final_steps, config.variables) == (7, "all")
+
+
+def test_a_solver_sets_what_is_not_given():
+    fast, k0 = (build_config(RunConfig, {**NEEDED, **o}) for o in ({"effort": "fast"}, {"solver": "k0"}))
+    assert fast.model_copy(update={"effort": k0.effort}) == k0
+    assert (k0.horizon, k0.newton_steps, k0.joint) == (0, 0, False)
+    none = build_config(RunConfig, {**NEEDED, "effort": "max", "solver": "none"})
+    assert (none.newton_steps, none.final_steps, none.sensitivity) == (0, 0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"selector": "oracle"}, "--selector is not known"),
+        ({"selector": "wanda", "selector_arg": {"damping": 1}}, "--selector-arg is not a setting of wanda"),
+        ({"threshold": "global"}, "--threshold is for unstructured patterns"),
+        ({"threshold": "global", "pattern": "90%"}, "--threshold global needs a score for each weight"),
+        ({"threshold": "row", "pattern": "90%", "selector": "obc"}, "--threshold row needs a score for each weight"),
+        ({"mask_steps": 2}, "--mask-steps is for selectors that read the loss"),
+        ({"labels": "sampled"}, "--labels is for selectors that read the loss"),
+        ({"selector": "obd", "pattern": "99.5%"}, "--layer-cap is below the share of zeros"),
+        ({"solver": "none", "newton_steps": 2}, "--solver none applies masks and nothing else"),
+        ({"solver": "none", "final_steps": 1}, "--solver none applies masks and nothing else"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(given, message):
+    with pytest.raises(UsageError, match=message) as caught:
+        build_config(RunConfig, NEEDED | given)
+    assert caught.value.seen
+    assert caught.value.fix or caught.value.allowed
+
+
+def test_settings_that_fit_are_taken():
+    given = {"selector": "woodfisher", "selector_arg": {"gradients": 400}, "pattern": "90%", "mask_steps": 5}
+    assert build_config(RunConfig, NEEDED | given).threshold == "method"
+    assert build_config(RunConfig, NEEDED | {"selector": "wanda", "threshold": "global", "pattern": "80%"})
+    assert build_config(RunConfig, NEEDED | {"pattern": "99.5%", "selector": "magnitude"})
+    assert parse_options({"selector_arg": ["damping=1e-4", "batch=2"]}) == {
+        "selector_arg": {"damping": 1e-4, "batch": 2}
+    }
+
+
+def test_a_precision_that_cannot_be_verified_says_why_and_what_to_use():
+    with pytest.raises(UsageError, match="--precision bf16 is not offered") as caught:
+        build_config(RunConfig, {**NEEDED, "precision": ("fp32", "bf16")})
+    assert "no bfloat16 Conv, MatMul or Gemm" in str(caught.value)
+    assert "use fp16" in str(caught.value)
+
+
+def test_a_refused_item_is_the_only_complaint():
+    with pytest.raises(UsageError, match="--precision") as caught:
+        build_config(RunConfig, {**NEEDED, "precision": ("fp8",)})
+    assert caught.value.seen == "fp8"
+    assert caught.value.allowed == "'fp32', 'fp16' or 'int8'"
+
+
+def test_an_empty_list_is_refused_too():
+    with pytest.raises(UsageError, match="--format") as caught:
+        build_config(RunConfig, {**NEEDED, "format": ()})
+    assert "at least 1 item" in str(caught.value)
+
+
+def test_formats_are_a_list():
+    assert parse_options({"format": ["onnx,torch", "triton"]}) == {"format": ("onnx", "torch", "triton")}
+    with pytest.raises(UsageError, match="--format") as caught:
+        build_config(RunConfig, {**NEEDED, "format": ("coreml",)})
+    assert "'tensorrt'" in str(caught.value)

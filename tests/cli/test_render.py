@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from snowsdeploy.validation.doctor import diagnose
 from snowsdeploy_cli.console import make_console, print_error, say
 from snowsdeploy_cli.progress import ConsoleObserver
 from snowsdeploy_cli.render import print_diagnosis, print_evidence, print_pruning, print_summary
-from tests.sample_report import NAMES, make_report, with_variant
+from tests.sample_report import NAMES, make_report, with_engine, with_variant
 
 
 @pytest.fixture(autouse=True)
@@ -101,6 +102,18 @@ def test_layer_tables_fit(capsys):
     text = printed(capsys)
     assert text.count("valid") == len(NAMES)
     assert "2 layers pruned to 2:4 in 12 s" in text
+
+
+def test_what_an_engine_made_of_the_layers_is_shown(capsys):
+    (variant,) = with_engine(make_report()).variants
+    assert variant.sparsity is not None
+    print_evidence(make_console(), variant.sparsity, variant.engine)
+    print_summary(make_console(), with_engine(make_report()), Path("run"))
+    text = printed(capsys)
+    flat = " ".join(text.split())
+    assert flat.count("found 2 of 2 pruned layers eligible and chose sparse kernels for 1.") == 2
+    assert flat.count("a note on <names>") == 2
+    assert [len(re.findall(rf"\b{word}\b", text[: text.index("hold 2:4")])) for word in ("yes", "no")] == [3, 1]
 
 
 def test_diagnosis_fits(capsys):

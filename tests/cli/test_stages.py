@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from snowsdeploy.report.store import read_report
+from snowsdeploy.sparsity.onnx_layout import graph_nodes
 from snowsdeploy_cli.app import app
 from tests.cli.conftest import TINY, fill_workplace
 
@@ -64,6 +67,19 @@ def test_stages_one_by_one_give_what_the_main_job_gives(cli, workplace):
     assert stages.variants[0].accuracy == whole.variants[0].accuracy
     assert stages.prune.solves[0].loss_final == whole.prune.solves[0].loss_final
     assert {p.name for p in (workplace / "run").iterdir()} == ALL_FILES
+
+
+def test_export_names_every_format_and_what_was_not_made(shell, workplace):
+    assert shell("prune", *TINY, "--out", "run", cwd=workplace).returncode == 0
+    options = ("--format", "tensorrt,triton", "--format", "torch", "--uint8-input", "--top-k", "2")
+    done = shell("export", "run", *options, cwd=workplace)
+    assert done.returncode == 0, done.stderr
+    shown = " ".join(done.stdout.split())
+    for part in ("run/serving.onnx", "run/tensorrt/ 1 file ", "run/triton/ ", "run/torch/ 2 files"):
+        assert part in shown
+    assert "tensorrt: no engine was built: " in shown
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    assert {p.name for p in (workplace / "run").iterdir() if p.is_dir()} == {"tensorrt", "triton", "torch"}
 
 
 def test_a_gate_that_fails_still_leaves_the_evidence(cli, workplace):
@@ -133,6 +149,49 @@ def test_inspect_reads_any_file_of_a_run(cli, exported, name):
     assert layers["block"]["layout_valid"] is (name != "program.pt2")
 
 
+LOG = "[I] [TRT] (Sparsity) {} 1 layer(s) {} sparse tactics: {}\n"
+
+
+def engine_log(model: Path, chosen: bool) -> str:
+    """A build log after the documented format, with the file's own names."""
+    (name,) = graph_nodes(model).products["block"]
+    found = LOG.format("Found", "eligible to use", f"{name} + relu")
+    none = LOG.format("Chose", "using", "").replace("Chose 1", "Chose 0")
+    return found + (LOG.format("Chose", "using", f"{name} + relu") if chosen else none)
+
+
+def test_inspect_shows_what_an_engine_made_of_the_layers(cli, exported, tmp_path):
+    log = tmp_path / "build.log"
+    log.write_text(engine_log(exported / "model.onnx", chosen=True), encoding="utf-8")
+    shown = cli("inspect", exported / "model.onnx", "--engine-log", log)
+    assert "TensorRT found 1 of" in shown.stdout
+    content = json.loads(cli("inspect", exported / "model.onnx", "--engine-log", log, "--json").stdout)
+    assert {row["name"]: row["chosen"] for row in content["layers"]}["block"] == "yes"
+    assert (content["engine"]["found"], content["engine"]["chosen"]) == (1, 1)
+    assert cli("inspect", exported / "pruned.safetensors", "--engine-log", log).exit_code == 2
+    swapped = cli("inspect", exported / "model.onnx", "--engine-layers", log)
+    assert swapped.exit_code == 3
+    assert "--engine-layers is not JSON" in swapped.stderr
+
+
+@pytest.mark.parametrize(("chosen", "code"), [(True, 0), (False, 4)])
+def test_validate_takes_an_engine_and_the_gate_judges_it(cli, exported, tmp_path, chosen, code):
+    run, log, policy = tmp_path / "run", tmp_path / "build.log", tmp_path / "policy.toml"
+    shutil.copytree(exported, run)
+    log.write_text(engine_log(run / "model.onnx", chosen=chosen), encoding="utf-8")
+    policy.write_text("[gate]\nmin_chosen = 0.1\nmin_found = 0.1\n", encoding="utf-8")
+    options = ("--latency-runs", "5", "--latency-batch", "1", "--engine-log", log, "--quiet")
+    assert cli("validate", run, *options).exit_code == 5  # no images to judge accuracy on
+    assert "TensorRT found 1 of" in (run / "report.html").read_text(encoding="utf-8")
+    judged = cli("gate", run / "report.json", "--policy", policy, "--json")
+    rules = {rule["rule"]: rule["verdict"] for rule in json.loads(judged.stdout)["rules"]}
+    assert (rules["engine found"], rules["engine chose"]) == ("pass", {0: "pass", 4: "fail"}[code])
+    before = (run / "report.json").read_bytes()
+    assert cli("validate", run, "--engine-log", f"int8={log}").exit_code == 2
+    assert cli("validate", run, "--engine-log", tmp_path / "none.log").exit_code == 3
+    assert (run / "report.json").read_bytes() == before
+
+
 def test_doctor_finds_a_cpu_and_json_is_only_json(shell):
     shown = shell("doctor")
     assert shown.returncode == 0
@@ -140,6 +199,6 @@ def test_doctor_finds_a_cpu_and_json_is_only_json(shell):
     diagnosis = json.loads(shell("doctor", "--json").stdout)
     providers = {p["name"]: p for p in diagnosis["providers"]}
     assert providers["cpu"]["loads"] is True
-    assert set(providers) == {"cpu", "cuda", "tensorrt"}
+    assert set(providers) == {"cpu", "cuda", "tensorrt", "tensorrt-rtx"}
     for provider in providers.values():
         assert provider["loads"] or (provider["problem"] and provider["fix"])

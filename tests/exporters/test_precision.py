@@ -11,18 +11,20 @@ import onnx
 import pytest
 import torch
 from onnx import numpy_helper
+from onnxruntime.quantization import quantize_static
 from torch import nn
 
 from snowsdeploy.artifacts import OnnxArtifact, Precision
+from snowsdeploy.errors import UsageError
 from snowsdeploy.models.program import Program
 from snowsdeploy.sparsity.onnx_layout import check_onnx
 from snowsdeploy.sparsity.pattern import Pattern
 from snowsdeploy.validation.ort import OrtSession
 from snowsdeploy_exporters import OnnxExporter
-from snowsdeploy_exporters.precision import int8
+from snowsdeploy_exporters.precision import int8, quantizer
 from snowsdeploy_exporters.precision.values import largest_values
 from tests.exporters.nets import Folded, Twice, prune
-from tests.nets import TinyAttention, make_program
+from tests.nets import TinyAttention, TinyCNN, make_program
 
 P24 = Pattern(2, 4)
 
@@ -114,6 +116,41 @@ def test_layers_that_err_most_stay_in_fp32_where_int8_is_too_coarse(
     check_onnx(finer.path, P24, names)
 
 
+def test_ranges_measured_once_give_the_file_that_one_call_gives(tmp_path: Path) -> None:
+    program, _ = prune(make_program(Folded()), P24)
+    source, artifact = converted(program, tmp_path, "int8")
+    assert not artifact.kept
+    target = tmp_path / "whole.onnx"
+    quantize_static(
+        source.path,
+        target,
+        quantizer._Reader("input", [batch.numpy() for batch in images(program)]),
+        op_types_to_quantize=list(quantizer.PRODUCTS),
+        per_channel=True,
+        extra_options={"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False},
+    )
+    one_call, ours = onnx.load(target), onnx.load(artifact.path)
+    del one_call.metadata_props[:], ours.metadata_props[:]
+    assert ours.SerializeToString(deterministic=True) == one_call.SerializeToString(deterministic=True)
+
+
+def test_ranges_are_measured_once_for_all_trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program, _ = prune(make_program(Folded()), P24)
+    monkeypatch.setattr(int8, "LARGEST_ERROR", 0.0)  # so that every layer is tried, and left out
+    measured = []
+    real = quantizer.create_calibrator
+
+    def counted(*arguments: object, **options: object) -> object:
+        measured.append(arguments)
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(quantizer, "create_calibrator", counted)
+    source, artifact = converted(program, tmp_path, "int8")
+    assert len(artifact.kept) > 2
+    assert len(measured) == 1
+    assert np.array_equal(outputs(artifact, images(program)[0]), outputs(source, images(program)[0]))
+
+
 def test_largest_values_are_those_that_flow(tmp_path: Path) -> None:
     program = make_program(nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Flatten()))
     artifact = OnnxExporter().export(program, tmp_path / "m.onnx", "dense", {})
@@ -122,3 +159,26 @@ def test_largest_values_are_those_that_flow(tmp_path: Path) -> None:
     with torch.no_grad():
         expected = max(float(program.run(batch)[0].abs().max()) for batch in images(program))
     assert found["output"] == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_layers_that_the_user_names_stay_in_fp32(precision: Precision, tmp_path: Path) -> None:
+    program = make_program(TinyCNN())
+    exporter = OnnxExporter(keep_fp32=("dilat*",))
+    source = exporter.export(program, tmp_path / "model.onnx", "sparse", {})
+    artifact = exporter.convert(source, tmp_path / f"model.{precision}.onnx", precision, images(program))
+    (node,) = artifact.kept
+    assert artifact.kept[node] == "asked for by --keep-fp32"
+    stored = {t.name: t.data_type for t in onnx.load(artifact.path).graph.initializer}
+    assert stored["dilated.weight"] == onnx.TensorProto.FLOAT
+    converted_to = {"fp16": onnx.TensorProto.FLOAT16, "int8": onnx.TensorProto.INT8}[precision]
+    assert converted_to in {kind for name, kind in stored.items() if name.startswith("strided.weight")}
+
+
+def test_a_name_of_no_layer_is_refused(tmp_path: Path) -> None:
+    program = make_program(TinyCNN())
+    exporter = OnnxExporter(keep_fp32=("no such layer",))
+    source = exporter.export(program, tmp_path / "model.onnx", "sparse", {})
+    with pytest.raises(UsageError, match="--keep-fp32") as caught:
+        exporter.convert(source, tmp_path / "model.fp16.onnx", "fp16", images(program))
+    assert "layers such as depthwise, dilated, head" in str(caught.value.allowed)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import pytest
 
 from snowsdeploy.artifacts import Report
 from snowsdeploy.gate.judge import judge
 from snowsdeploy.gate.policy import GatePolicy
+from snowsdeploy.gate.regression import latency_change
 from tests.sample_report import make_report, with_variant
 
 
@@ -41,6 +45,40 @@ def test_top1_may_fall_by_so_many_points(right: int, verdict: str) -> None:
 def test_latency_is_judged_by_both_intervals(times: tuple[float, float, float], verdict: str) -> None:
     found = verdicts(timed(*times), timed(9.9, 10.0, 10.1), max_latency_regression=10.0)
     assert found["latency against baseline, batch 1"] == verdict
+
+
+def with_ratio(report: Report, speedup: float) -> Report:
+    latency = report.variants[0].latency
+    assert latency is not None
+    update = {"speedup": speedup, "low": 0.97 * speedup, "high": 1.03 * speedup}
+    ratios = tuple(r.model_copy(update=update) for r in latency.ratios)
+    return with_variant(report, latency=latency.model_copy(update={"ratios": ratios}))
+
+
+def test_the_interval_of_a_change_is_that_of_a_quotient_of_independent_estimates() -> None:
+    rng = np.random.default_rng(0)
+    old, new = (with_ratio(make_report(), value).variants[0].latency for value in (1.0, 0.8))
+    assert old is not None
+    assert new is not None
+    change = latency_change(new, old, 1, controlled=True)
+    spread = math.log(1.03) / 1.96
+    quotients = np.exp(rng.normal(0, spread, 10**6) - rng.normal(math.log(0.8), spread, 10**6)) - 1
+    low, high = np.quantile(quotients, [0.025, 0.975])
+    assert (change.value, change.low, change.high) == pytest.approx((0.25, low, high), abs=2e-3)
+
+
+def made_from(report: Report, checkpoint: str) -> Report:
+    dense = report.variants[0].dense
+    return with_variant(report, dense=dense.model_copy(update={"metadata": {"snowsdeploy.source_sha256": checkpoint}}))
+
+
+@pytest.mark.parametrize(("speedup", "verdict"), [(1.0, "pass"), (0.7, "fail"), (0.92, "inconclusive")])
+def test_the_dense_file_of_the_same_model_is_the_control(speedup: float, verdict: str) -> None:
+    old = made_from(with_ratio(timed(9.9, 10.0, 10.1), 1.0), "checkpoint")
+    slow_day = made_from(timed(19.9, 20.0, 20.1), "checkpoint")  # the machine, not the file, is half as fast
+    new = with_ratio(slow_day, speedup)
+    assert verdicts(new, old)["latency against baseline, batch 1"] == verdict
+    assert verdicts(made_from(new, "another"), old)["latency against baseline, batch 1"] == "fail"
 
 
 def test_a_small_absolute_difference_is_no_regression() -> None:

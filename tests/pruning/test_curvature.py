@@ -178,3 +178,13 @@ def test_statistics_move_by_what_pruning_moved(tiny_cnn: Program) -> None:
         graph, Activations(graph, batches, state), Activations(graph, batches, state | {stem: 2 * state[stem]})
     )
     torch.testing.assert_close(moved["norm.running_var"], 4 * tiny_cnn.state_dict["norm.running_var"].double())
+
+
+def test_a_model_whose_output_reads_nothing_is_pruned_all_the_same(tiny: Program) -> None:
+    """An untrained head of zeros: every curvature is zero, so every error counts the same."""
+    blind = tiny.with_weights({"head.weight": torch.zeros_like(tiny.state_dict["head.weight"])})
+    graph = ProgramGraph(blind)
+    calls = [call for name, nodes in graph.calls.items() if name != "head.weight" for call in nodes]
+    for call, found in output_curvature(graph, graph.state_values(), [images(2).float()], calls).items():
+        assert (found == 1).all()
+        assert found.dim() == call.meta["val"].dim()

@@ -13,9 +13,12 @@ from snowsdeploy.models.layers import decide_layers
 from snowsdeploy.models.program import Program
 from snowsdeploy.models.program_graph import ProgramGraph
 from snowsdeploy.progress import NullObserver
+from snowsdeploy.pruning.masks import Selection
 from snowsdeploy.pruning.prune import Checkpoints, Plan, prune_program, require_pattern
 from snowsdeploy.pruning.reconstruct import Horizon, Reconstruction
 from snowsdeploy.pruning.schedule import make_schedule
+from snowsdeploy.selectors import make_selector
+from snowsdeploy.selectors.sparsegpt import SparseGPT
 from snowsdeploy.solver.newton import NewtonCG
 from snowsdeploy.sparsity.pattern import Pattern, count_violations, mask_by_score
 
@@ -207,18 +210,18 @@ def test_batch_norms_are_kept_or_moved_by_what_the_output_says(tiny: Program) ->
 
 
 def test_a_selector_sees_the_layers_inputs(tiny: Program) -> None:
-    pruned, masks = run(tiny, dataclasses.replace(PLAN, selector="sparsegpt"))
+    pruned, masks = run(tiny, dataclasses.replace(PLAN, selection=Selection(SparseGPT())))
     kept = {name: pruned.tensors[name] != 0 for name in masks}
     assert all(count_violations(pruned.tensors[name], PATTERN)[1] == 0 for name in masks)
     assert any(not torch.equal(kept[name], mask) for name, mask in masks.items())
 
 
-@pytest.mark.parametrize("selector", ["magnitude", "sparsegpt", "exchange"])
+@pytest.mark.parametrize("selector", ["magnitude", "wanda", "sparsegpt", "obc", "exchange"])
 def test_unstructured_sparsity_is_solved_too(tiny: Program, selector: str) -> None:
     pattern = Pattern.parse("70%")
     batches = list(torch.randn(24, 3, 8, 8, generator=torch.Generator().manual_seed(2)).split(8))
     names = list(magnitude_masks(tiny))
-    plan = dataclasses.replace(PLAN, selector=selector)
+    plan = dataclasses.replace(PLAN, selection=Selection(make_selector(selector, {})))
     pruned = prune_program(tiny, batches, names, pattern, plan, observer=NullObserver())
     for name in names:
         weight = pruned.tensors[name]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,10 @@ import pytest
 from snowsdeploy.artifacts import Precision, Report
 from snowsdeploy.gate.judge import judge
 from snowsdeploy.gate.policy import GatePolicy
+from snowsdeploy.report.compare import render_comparison
 from snowsdeploy.report.html import render_html
-from tests.sample_report import make_report, with_variant
+from snowsdeploy.report.markdown import render_markdown
+from tests.sample_report import make_report, with_engine, with_variant
 
 CHROMIUM = next(
     (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), ""
@@ -25,7 +28,7 @@ def judged(report: Report) -> Report:
 
 
 def several_precisions() -> Report:
-    report = make_report()
+    report = with_engine(make_report())
     (variant,) = report.variants
     assert variant.accuracy is not None
     precisions: tuple[Precision, ...] = ("fp32", "fp16", "int8")
@@ -55,6 +58,29 @@ def test_it_begins_with_the_verdict_and_holds_the_evidence() -> None:
         "node_softmax",
     ):
         assert part in text
+
+
+@pytest.mark.parametrize(("right", "word"), [(912, "Passed"), (600, "Failed")])
+@pytest.mark.parametrize("render", [render_html, render_markdown])
+def test_a_verdict_is_shown_whatever_it_is(render: Callable[[Report], str], right: int, word: str) -> None:
+    text = render(judged(make_report(sparse_right=right)))
+    assert word in text
+    assert "Not judged" not in text
+    assert "&lt;= 2 points" in text or "<= 2 points" in text  # the gates are listed
+
+
+@pytest.mark.parametrize("render", [render_html, render_markdown])
+def test_found_and_chosen_are_shown_where_an_engine_was_looked_at(render: Callable[[Report], str]) -> None:
+    assert not {"found", "chosen"} & set(re.findall(r"\w+", render(make_report())))
+    text = render(with_engine(make_report()))
+    assert "TensorRT found 2 of 2 pruned layers eligible and chose sparse kernels for 1." in text
+    assert "the engine timed both kernels and kept the faster one" in text
+    assert "a note on &lt;names&gt;" in text or "a note on <names>" in text
+    rows = re.findall(r"stages.\d.blocks.1.conv_pw_expand.conv\d\W(?:.*\n?){1}", text)
+    assert [re.findall(r"\b(?:yes|no|unknown)\b", row) for row in rows if "256x128x3x3" in row] == [
+        ["yes", "yes"],
+        ["yes", "no"],
+    ]
 
 
 def test_it_needs_neither_network_nor_scripts() -> None:
@@ -100,23 +126,33 @@ def luminance(colour: str) -> float:
 
 @pytest.mark.skipif(not CHROMIUM, reason="needs a Chromium browser, for example apt-get install chromium")
 @pytest.mark.parametrize("width", [390, 1280])
-def test_a_browser_shows_it_without_errors_and_without_sideways_scrolling(width: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("page", ["report", "comparison"])
+def test_a_browser_shows_it_without_errors_and_without_sideways_scrolling(
+    page: str, width: int, tmp_path: Path
+) -> None:
+    report = several_precisions()
+    text = render_html(report) if page == "report" else render_comparison({"one": report, "another": report})
+    errors, inner, outer = browse(text, width, tmp_path)
+    assert "CONSOLE" not in errors
+    assert inner <= outer == width
+
+
+def browse(text: str, width: int, folder: Path) -> tuple[str, int, int]:
+    """What a browser logged, the page's scroll width and the window's width."""
     probe = "<script>document.title = [document.documentElement.scrollWidth, innerWidth].join(' ')</script></body>"
-    frame = tmp_path / "report.html"
-    frame.write_text(render_html(several_precisions()).replace("</body>", probe), encoding="utf-8")
+    (folder / "report.html").write_text(text.replace("</body>", probe), encoding="utf-8")
     outer = f'<iframe src="report.html" width="{width}" height="2000" style="border:0"></iframe>'
     script = (
         "<script>onload = () => document.body.append(document.querySelector('iframe').contentDocument.title)</script>"
     )
-    (tmp_path / "outer.html").write_text(f"<!doctype html><title>t</title><body>{outer}{script}", encoding="utf-8")
+    (folder / "outer.html").write_text(f"<!doctype html><title>t</title><body>{outer}{script}", encoding="utf-8")
     done = subprocess.run(
         [
             CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files",
-            "--enable-logging=stderr", f"--user-data-dir={tmp_path / 'profile'}", f"--window-size={width + 40},2200",
-            "--virtual-time-budget=2000", "--dump-dom", (tmp_path / "outer.html").as_uri(),
+            "--enable-logging=stderr", f"--user-data-dir={folder / 'profile'}", f"--window-size={width + 40},2200",
+            "--virtual-time-budget=2000", "--dump-dom", (folder / "outer.html").as_uri(),
         ],
         capture_output=True, text=True, check=False, timeout=120,
     )  # fmt: skip
-    assert "CONSOLE" not in done.stderr
     (sizes,) = re.findall(r"(\d+) (\d+)</body>", done.stdout)
-    assert int(sizes[0]) <= int(sizes[1]) == width
+    return done.stderr, int(sizes[0]), int(sizes[1])

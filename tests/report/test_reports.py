@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from snowsdeploy.artifacts import Package
 from snowsdeploy.errors import OutputError
 from snowsdeploy.gate.judge import judge
 from snowsdeploy.gate.policy import GatePolicy
+from snowsdeploy.report.html import render_html
 from snowsdeploy.report.markdown import render_markdown
 from snowsdeploy.report.store import read_report, write_report
 from tests.sample_report import make_report, with_variant
@@ -50,3 +52,15 @@ def test_the_summary_begins_with_the_verdict_and_holds_the_figures() -> None:
 def test_the_summary_of_a_report_with_nothing_measured() -> None:
     bare = with_variant(make_report(), **dict.fromkeys(("accuracy", "latency", "parity", "sparsity")))
     assert render_markdown(bare).startswith("# Not judged")
+
+
+def test_further_files_are_listed_in_both_renderings() -> None:
+    report = make_report()
+    serving = report.variants[0].sparse.model_copy(update={"path": Path("run/serving.onnx")})
+    package = Package(
+        format="tensorrt", folder=Path("run/tensorrt"), files=("build.sh",), notes=("no engine was built",)
+    )
+    report = report.model_copy(update={"serving": (serving,), "packages": (package,)})
+    for text in (render_markdown(report), render_html(report)):
+        for part in ("serving.onnx", "tensorrt/", "no engine was built"):
+            assert part in text

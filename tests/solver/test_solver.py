@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from snowsdeploy.solver.cg import ConjugateGradient, Product
-from snowsdeploy.solver.least_squares import masked_cholesky, masked_least_squares
+from snowsdeploy.solver.least_squares import MaskedCholesky, SharedCholesky, masked_least_squares, solve_and_factor
 from snowsdeploy.solver.newton import BacktrackingLineSearch, NewtonCG
 from snowsdeploy.solver.result import CGOutcome, Outcome
 
@@ -76,13 +76,36 @@ def test_masked_least_squares_equals_lstsq_per_row(rows: int, width: int, seed: 
 
 def test_rank_deficient_inputs_are_damped_not_refused() -> None:
     x = torch.randn(5, 12, dtype=torch.float64)
-    solve = masked_cholesky(x.T @ x, torch.ones(2, 12, dtype=torch.bool), damping=1e-3)
-    assert solve(torch.ones(2, 12, dtype=torch.float64)).isfinite().all()
+    solved = masked_least_squares(
+        x.T @ x, torch.ones(2, 12).double(), torch.ones(2, 12, dtype=torch.bool), damping=1e-3
+    )
+    assert solved.isfinite().all()
 
 
 def test_nan_in_the_gram_matrix_is_an_error() -> None:
     with pytest.raises(torch.linalg.LinAlgError):
-        masked_cholesky(torch.full((4, 4), torch.nan, dtype=torch.float64), torch.ones(1, 4, dtype=torch.bool), 1e-3)
+        masked_least_squares(torch.full((4, 4), torch.nan).double(), torch.ones(1, 4).double(), torch.ones(1, 4).bool())
+
+
+@pytest.mark.parametrize("limit", [0, 2**30])
+def test_what_preconditions_a_layer_is_the_inverse_or_one_for_all_rows(limit: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(60, 10, dtype=torch.float64, generator=generator)
+    gram, cross = x.T @ x, torch.randn(5, 10, dtype=torch.float64, generator=generator)
+    mask = torch.rand(5, 10, generator=generator) > 0.4
+    solved, factored = solve_and_factor(gram, cross, mask, 1e-9, dtype=torch.float64, limit=limit)
+    torch.testing.assert_close(solved, masked_least_squares(gram, cross, mask, 1e-9))
+    assert isinstance(factored, MaskedCholesky if limit else SharedCholesky)
+    if limit:
+        torch.testing.assert_close(factored(cross), solved)
+    for row in range(5):  # a preconditioner: symmetric, positive definite on the support, and nothing outside it
+        ends = torch.zeros(10, 5, 10, dtype=torch.float64)
+        ends[:, row] = torch.eye(10, dtype=torch.float64)
+        matrix = torch.stack([factored(e)[row] for e in ends])
+        kept = mask[row]
+        torch.testing.assert_close(matrix, matrix.T)
+        assert not matrix[~kept].any()
+        assert float(torch.linalg.eigvalsh(matrix[kept][:, kept]).min()) > 0
 
 
 @dataclass

@@ -422,3 +422,18 @@ def test_subgraphs_are_looked_into(tmp_path: Path) -> None:
     weights_ = {"flag": np.array(True), "outer": two_four((8, 8), axis=0)}
     rows = inspect_onnx(save(tmp_path / "a.onnx", [choose], weights_), P24).layers
     assert [(row.name, row.layout_valid) for row in rows] == [("outer", True), ("inner", False)] * 2
+
+
+def test_a_layer_is_held_to_its_own_share_of_zeros(tmp_path: Path) -> None:
+    rows = np.ones((8, 8), np.float32)
+    rows[:, :4] = 0
+    path = two_layers(tmp_path / "m.onnx", rows, rows * 0)
+    pattern, names = (
+        Pattern.parse("75%"),
+        [layer.name for layer in inspect_onnx(tmp_path / "m.onnx", Pattern(2, 4)).layers],
+    )
+    with pytest.raises(LayoutError, match="75%"):
+        check_onnx(path, pattern, names)
+    assert check_onnx(path, pattern, names, dict(zip(names, (0.5, 1.0), strict=True))).coverage == 1
+    with pytest.raises(LayoutError, match="75%"):
+        check_onnx(path, pattern, names, dict(zip(names, (0.6, 1.0), strict=True)))

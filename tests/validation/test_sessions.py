@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from snowsdeploy.artifacts import DataInfo
+from snowsdeploy.config import RuntimeSettings
 from snowsdeploy.data.images import ImageSet
 from snowsdeploy.errors import DataError, NumericsError, ProviderError
 from snowsdeploy.models.program import Program
@@ -58,12 +59,12 @@ def test_every_node_ran_on_the_cpu(exported: tuple[Program, Path]) -> None:
     assert sum(session.placement.values()) > 1
 
 
-@pytest.mark.parametrize("provider", ["cuda", "tensorrt"])
+@pytest.mark.parametrize("provider", ["cuda", "tensorrt", "tensorrt-rtx"])
 def test_a_provider_that_does_not_load_is_refused(exported: tuple[Program, Path], provider: str) -> None:
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU, where the provider may load")
     with pytest.raises(ProviderError) as caught:
-        OrtSession.open(exported[1], provider)
+        OrtSession.open(exported[1], RuntimeSettings(provider=provider))
     assert f"--provider {provider}" in str(caught.value)
     assert caught.value.fix
 

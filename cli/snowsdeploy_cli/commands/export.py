@@ -12,18 +12,29 @@ from snowsdeploy_cli import options as o
 RunFolder = Annotated[Path, typer.Argument(help="Run directory that `prune` or `prune-export` left.")]
 
 
-def command(run: RunFolder, opset: o.Opset = None, precision: o.Precision = None, quiet: o.Quiet = False) -> None:
+def command(
+    run: RunFolder,
+    *,
+    opset: o.Opset = None,
+    precision: o.Precision = None,
+    keep_fp32: o.KeepFp32 = None,
+    format: o.Format = None,  # noqa: A002 - the option's name
+    uint8_input: o.Uint8Input = None,
+    softmax: o.Softmax = None,
+    top_k: o.TopK = None,
+    quiet: o.Quiet = False,
+) -> None:
     """Write the ONNX files of a pruning run, and check the layout in each."""
-    given = o.parse_options({"opset": opset, "precision": precision})
+    given = o.parse_options({k: v for k, v in locals().items() if k not in ("run", "quiet")})
 
     from snowsdeploy.config import ExportSettings, build_config
     from snowsdeploy.pipeline import export
     from snowsdeploy_cli.console import make_console
     from snowsdeploy_cli.progress import ConsoleObserver
     from snowsdeploy_cli.render import print_files
-    from snowsdeploy_exporters import OnnxExporter
+    from snowsdeploy_exporters import FORMATS, OnnxExporter
 
     settings = build_config(ExportSettings, given)
     with ConsoleObserver(make_console(stderr=True), quiet=quiet) as observer:
-        artifacts = export(run, OnnxExporter(settings.opset), settings.precision, observer)
-    print_files(make_console(), [file for pair in artifacts.pairs for file in (pair.dense, pair.sparse)])
+        artifacts = export(run, OnnxExporter(settings.opset, settings.keep_fp32), settings, observer, FORMATS)
+    print_files(make_console(), artifacts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -13,10 +14,23 @@ File = Annotated[Path, typer.Argument(help="An .onnx file, a checkpoint or .safe
 PatternText = Annotated[str, typer.Option("--pattern", help="N:M to check.")]
 Require = Annotated[list[str], typer.Option("--require", metavar="GLOB", help="Exit 4 unless these layers hold it.")]
 
+EngineLog = Annotated[Path | None, typer.Option("--engine-log", help="TensorRT's verbose build log of the file.")]
+EngineLayers = Annotated[
+    Path | None, typer.Option("--engine-layers", help="Its engine inspector's JSON (--exportLayerInfo).")
+]
 
-def command(file: File, pattern: PatternText = "2:4", require: Require = [], as_json: AsJson = False) -> None:  # noqa: B006 - Typer copies it
+
+def command(
+    file: File,
+    pattern: PatternText = "2:4",
+    require: Require = [],  # noqa: B006 - Typer copies it
+    as_json: AsJson = False,
+    *,
+    engine_log: EngineLog = None,
+    engine_layers: EngineLayers = None,
+) -> None:
     """Show where a file's weights hold the pattern that sparse tensor cores need."""
-    from snowsdeploy.inspection import inspect_file, unmet
+    from snowsdeploy.inspection import inspect_engine, inspect_file, unmet
     from snowsdeploy.sparsity.pattern import Pattern
     from snowsdeploy_cli.console import make_console
     from snowsdeploy_cli.outcome import GATE_FAILED
@@ -24,10 +38,14 @@ def command(file: File, pattern: PatternText = "2:4", require: Require = [], as_
 
     evidence = inspect_file(file, Pattern.parse(pattern))
     broken = unmet(evidence, require)
+    engine = None
+    if engine_log or engine_layers:
+        evidence, engine = inspect_engine(evidence, engine_log, engine_layers)
     if as_json:
-        typer.echo(evidence.model_dump_json(indent=2))
+        content = evidence.model_dump(mode="json") | ({"engine": engine.model_dump(mode="json")} if engine else {})
+        typer.echo(json.dumps(content, indent=2))
     else:
-        print_evidence(make_console(), evidence)
+        print_evidence(make_console(), evidence, engine)
         for name in broken:
             typer.echo(f"not {pattern}: {name}")
     if broken:

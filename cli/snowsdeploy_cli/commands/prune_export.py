@@ -27,11 +27,17 @@ def command(
     crop_pct: o.CropPct = None,
     pattern: o.PatternOption = None,
     selector: o.Selector = None,
+    selector_arg: o.SelectorArg = None,
+    threshold: o.Threshold = None,
+    layer_cap: o.LayerCap = None,
+    mask_steps: o.MaskSteps = None,
+    labels: o.Labels = None,
     include: o.Include = None,
     exclude: o.Exclude = None,
     permute: o.Permute = None,
     permute_score: o.PermuteScore = None,
     effort: o.Effort = None,
+    solver: o.Solver = None,
     held_back: o.HeldBack = None,
     horizon: o.Horizon = None,
     joint: o.Joint = None,
@@ -50,12 +56,21 @@ def command(
     batch_size: o.BatchSize = None,
     opset: o.Opset = None,
     precision: o.Precision = None,
+    keep_fp32: o.KeepFp32 = None,
+    format: o.Format = None,  # noqa: A002 - the option's name
+    uint8_input: o.Uint8Input = None,
+    softmax: o.Softmax = None,
+    top_k: o.TopK = None,
     provider: o.Provider = None,
+    provider_option: o.ProviderOption = None,
+    allow_fallback: o.AllowFallback = None,
+    engine_cache: o.EngineCache = None,
     compile_for: o.CompileFor = None,
     eval_batch: o.EvalBatch = None,
     latency_batch: o.LatencyBatch = None,
     latency_runs: o.LatencyRuns = None,
     policy: o.Policy = None,
+    keep_dense_until_gate: o.KeepDense = None,
     config: o.Config = None,
     force: o.Force = None,
     resume: o.Resume = None,
@@ -70,11 +85,13 @@ def command(
     from snowsdeploy_cli.outcome import exit_code
     from snowsdeploy_cli.progress import ConsoleObserver
     from snowsdeploy_cli.render import print_summary
-    from snowsdeploy_exporters import OnnxExporter
+    from snowsdeploy_exporters import FORMATS, OnnxExporter
 
     settings = build_config(RunConfig, given, config)
     quiet_onnxruntime()
     with ConsoleObserver(make_console(stderr=True), quiet=quiet) as observer:
-        report = prune_export(settings, OnnxExporter(settings.opset), observer, o.command_line(sys.argv[1:]))
+        report = prune_export(
+            settings, OnnxExporter(settings.opset, settings.keep_fp32), observer, o.command_line(sys.argv[1:]), FORMATS
+        )
     print_summary(make_console(), report, settings.out)
     raise typer.Exit(exit_code(report.verdict))

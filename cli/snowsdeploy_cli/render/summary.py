@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 
 from snowsdeploy_cli.console import say
-from snowsdeploy_cli.render.layers import print_kept_dense
+from snowsdeploy_cli.render.layers import print_engine, print_kept_dense, print_notes
 from snowsdeploy_cli.render.permutation import print_permutation
 from snowsdeploy_cli.render.table import make_table
 from snowsdeploy_cli.render.verdict import print_verdict
@@ -29,7 +29,9 @@ def print_summary(console: Console, report: Report, folder: Path) -> None:
     memory = f"; peak memory {report.peak_memory_bytes / 2**30:.1f} GiB" if report.peak_memory_bytes else ""
     say(console, ", ".join(f"{stage} {value:.0f} s" for stage, value in report.seconds.items()) + memory)
     names = [file.path.name for variant in report.variants for file in (variant.sparse, variant.dense)]
+    names += [file.path.name for file in report.serving] + [f"{package.format}/" for package in report.packages]
     say(console, f"Written to {folder}: {', '.join([*names, 'report.json', 'report.html', 'summary.md'])}")
+    print_notes(console, report.packages)
     if report.verdict is not None:
         print_verdict(console, report.verdict)
 
@@ -54,6 +56,8 @@ def _print_variant(console: Console, variant: Variant, report: Report) -> None:
         valid = len({row.name for row in sparsity.layers if row.layout_valid} & set(sparsity.expected))
         share = f"{sparsity.coverage:.1%} of all weights of convolutions and matrix products"
         say(console, f"In {name} {valid} of {len(sparsity.expected)} hold the layout: {share}.")
+    if variant.engine is not None:
+        print_engine(console, variant.engine)
     if variant.parity is not None:
         error = variant.parity.worst_relative_l2
         say(console, f"PyTorch against ONNX Runtime: relative error at most {error:.1e}.")

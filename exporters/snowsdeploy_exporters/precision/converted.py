@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 Images = NDArray[np.float32]
+ASKED = "asked for by --keep-fp32"
 
 
 @dataclass(frozen=True)

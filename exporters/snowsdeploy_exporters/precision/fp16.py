@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -11,25 +11,26 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from snowsdeploy.errors import ExportError
-from snowsdeploy_exporters.precision.converted import Converted, Images
+from snowsdeploy_exporters.precision.converted import ASKED, Converted, Images
 from snowsdeploy_exporters.precision.values import largest_values, run_model
 
 LARGEST = float(np.finfo(np.float16).max)
 MARGIN = 4.0  # images that were not measured may reach further
 
 
-def to_fp16(model: ModelProto, batches: Sequence[Images]) -> Converted:
+def to_fp16(model: ModelProto, batches: Sequence[Images], keep: Collection[str] = ()) -> Converted:
     """Convert weights and activations; inputs and outputs stay FP32.
 
     Args:
         model: An FP32 model; not changed.
         batches: Images `[batch, C, H, W]` on which ranges are measured.
+        keep: Names of nodes that stay in FP32 whatever their values.
 
     Raises:
         ExportError: The converted model gives NaN or Inf on these images.
     """
     largest = largest_values(model, batches)
-    kept = {}
+    kept = {node.name: ASKED for node in model.graph.node if node.name in keep}
     for node in model.graph.node:
         reach = max((largest.get(name, 0.0) for name in [*node.input, *node.output]), default=0.0)
         if reach * MARGIN > LARGEST:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -14,7 +15,7 @@ from snowsdeploy_exporters.precision.converted import Images
 Outputs = list[NDArray[np.float32]]
 
 
-def run_model(model: ModelProto, batches: Sequence[Images]) -> Iterator[Outputs]:
+def run_model(model: ModelProto, batches: Sequence[NDArray[Any]]) -> Iterator[Outputs]:
     """The outputs for each batch, on the CPU."""
     session = ort.InferenceSession(model.SerializeToString(), _options(), providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name

@@ -1,0 +1,48 @@
+"""Rules on what an engine made of the pattern: pure functions of one precision's measurements and a limit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from snowsdeploy.artifacts import EngineEvidence, Report, RuleResult, Variant
+from snowsdeploy.gate.policy import GatePolicy
+
+_FIX = "pass --engine-log and --engine-layers to snowsdeploy validate"
+
+
+def layers_found(variant: Variant, report: Report, policy: GatePolicy) -> Iterator[RuleResult]:
+    """The engine called enough of the pruned layers eligible for sparse tactics."""
+    del report
+    limit, engine = policy.found_limit(variant.precision), variant.engine
+    if limit is not None:
+        yield _share("engine found", engine, (engine.found, engine.found_unknown) if engine else None, limit)
+
+
+def layers_chosen(variant: Variant, report: Report, policy: GatePolicy) -> Iterator[RuleResult]:
+    """The engine runs enough of the pruned layers with sparse kernels."""
+    del report
+    limit, engine = policy.chosen_limit(variant.precision), variant.engine
+    if limit is not None:
+        yield _share("engine chose", engine, (engine.chosen, engine.chosen_unknown) if engine else None, limit)
+
+
+ENGINE_RULES = (layers_found, layers_chosen)
+_OPTIONS = (("--engine-log", "log"), ("--engine-layers", "layers"))
+
+
+def _share(rule: str, engine: EngineEvidence | None, counts: tuple[int, int] | None, limit: float) -> RuleResult:
+    """Unknown layers could be either: only where they cannot change the verdict is there one."""
+    text = f">= {limit:.0%} of layers"
+    if engine is None or counts is None or not engine.pruned:
+        reason = f"no engine was looked at: {_FIX}" if engine is None else "no layer is pruned"
+        return RuleResult(rule=rule, measured="not measured", limit=text, verdict="inconclusive", reason=reason)
+    sure, unknown = counts
+    measured = f"{sure} of {engine.pruned} layers" + (f", {unknown} unknown" if unknown else "")
+    if sure / engine.pruned >= limit:
+        return RuleResult(rule=rule, measured=measured, limit=text, verdict="pass")
+    if (sure + unknown) / engine.pruned < limit:
+        return RuleResult(rule=rule, measured=measured, limit=text, verdict="fail")
+    missing = [option for option, kind in _OPTIONS if kind not in {source.kind for source in engine.sources}]
+    fix = f"; also pass {' and '.join(missing)}" if missing else ""
+    reason = f"of {unknown} layers it is unknown{fix}" + (f": {engine.notes[0]}" if engine.notes else "")
+    return RuleResult(rule=rule, measured=measured, limit=text, verdict="inconclusive", reason=reason)

@@ -1,0 +1,228 @@
+"""The model's loss on calibration images: its gradient, gradients of single images, and the exact curvature diagonal.
+
+One image's gradient of a layer's weight is `delta^T X`, with X the unfolded inputs of its positions and delta the
+gradients at the layer's outputs there (Goodfellow 2015, extended to positions). Both are read off the graph, so no
+operator needs a rule of its own, and the squares of single images' gradients cost one product of small matrices each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, final
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.functional import cross_entropy
+
+from snowsdeploy.errors import DataError, GraphError
+from snowsdeploy.models.graph import base_name, evaluate
+from snowsdeploy.models.program_graph import ProgramGraph
+from snowsdeploy.pruning.gram import input_rows
+from snowsdeploy.pruning.windows import as_tensor
+from snowsdeploy.selectors.base import Tensors
+
+_IMAGES = 32  # a whole model's graph, and single images' gradients of a layer, are held for so many images at once
+
+
+@final
+class ProgramLoss:
+    """Cross-entropy of the first output, as `selectors.base.Loss` wants it; in evaluation mode, images independent.
+
+    Memory: activations and unfolded inputs of `_IMAGES` images, and as many gradients of the largest layer.
+    """
+
+    def __init__(
+        self,
+        graph: ProgramGraph,
+        state: Mapping[Node, Tensor],
+        images: Sequence[Tensor],
+        labels: Tensor | None,
+        *,
+        names: Sequence[str],
+        seed: int = 0,
+    ) -> None:
+        """Bind the data.
+
+        Args:
+            graph: The program's graph.
+            state: Placeholder -> tensor of the dense model.
+            images: Batches `[batch, C, H, W]`.
+            labels: Classes of all images in order; None samples them from the model's own softmax.
+            names: Weights to be pruned.
+            seed: Of sampled labels.
+
+        Raises:
+            DataError: The labels do not fit the images or the classes.
+            GraphError: The output is not one vector an image, or a layer does not have the images as its first axis.
+        """
+        self._graph, self._names, self._seed = graph, tuple(names), seed
+        self._state = dict(state)
+        self._images = [part for batch in images for part in batch.split(_IMAGES)]
+        self._placeholders = {name: graph.placeholder(name) for name in names}
+        self.total = sum(len(part) for part in self._images)
+        with torch.no_grad():
+            values = self._evaluate({}, self._images[0][:1])
+        logits = as_tensor(values[graph.outputs[0]])
+        if logits.dim() != 2:
+            raise GraphError("the model's output is not a vector of classes", seen=tuple(logits.shape))
+        _require_labels(labels, self.total, logits.shape[1])
+        sizes = [len(part) for part in self._images]
+        self._labels: tuple[Tensor, ...] | None = None if labels is None else labels.split(sizes)
+        self._uses = {n: sum(self._count(c, values) for c in graph.calls[n]) for n in names}
+
+    def positions(self, name: str) -> int:
+        """See `selectors.base.Loss`."""
+        return self._uses[name]
+
+    def gradient(self, weights: Mapping[str, Tensor]) -> Tensors:
+        """See `selectors.base.Loss`."""
+        totals = {n: torch.zeros_like(weights[n], dtype=torch.float64) for n in self._names}
+        for part in range(len(self._images)):
+            for name, value in self._sum_gradient(weights, part, slice(None)).items():
+                totals[name] += value
+        return {name: total / self.total for name, total in totals.items()}
+
+    def curvature(self, weights: Mapping[str, Tensor]) -> Tensors:
+        """See `selectors.base.Loss`.
+
+        The Hessian of cross-entropy is `diag(p) - p p^T = U U^T` with columns `u_c = sqrt(p_c) (e_c - p)`, so that
+        the diagonal is the sum over classes of squares of `J^T u_c`: one backward pass a class.
+        """
+        totals = {n: torch.zeros_like(weights[n], dtype=torch.float64) for n in self._names}
+        for images in self._images:
+            values, logits = self._outputs(weights, images)
+            p = logits.detach().softmax(1)
+            rows = self._rows(values, len(images), self._names)
+            classes = p.shape[1]
+            for c in range(classes):
+                u = (torch.nn.functional.one_hot(torch.tensor(c), classes).to(p) - p) * p[:, c : c + 1].sqrt()
+                for name, single in self._single(values, rows, logits, u, keep=c + 1 < classes):
+                    totals[name] += single.square().sum(0).view_as(totals[name])
+        return {name: total / self.total for name, total in totals.items()}
+
+    def gradients(
+        self, weights: Mapping[str, Tensor], names: tuple[str, ...], count: int, batch: int
+    ) -> Iterator[Tensors]:
+        """See `selectors.base.Loss`."""
+        if batch == 1:
+            yield from self._single_gradients(weights, names, count)
+            return
+        found, filled = 0, 0
+        mean: Tensors = {}
+        for part, images in enumerate(self._images):
+            start = 0
+            while start < len(images) and found < count:
+                take = slice(start, min(len(images), start + batch - filled))
+                for name, value in self._sum_gradient(weights, part, take, names).items():
+                    mean[name] = mean[name] + value if name in mean else value
+                filled, start = filled + take.stop - take.start, take.stop
+                if filled == batch:
+                    yield {name: (value / batch).unsqueeze(0) for name, value in mean.items()}
+                    found, filled, mean = found + 1, 0, {}
+
+    def _single_gradients(self, weights: Mapping[str, Tensor], names: tuple[str, ...], count: int) -> Iterator[Tensors]:
+        left = count
+        for part, whole in enumerate(self._images):
+            images = whole[:left]
+            if not len(images):
+                return
+            values, logits = self._outputs(weights, images)
+            loss = cross_entropy(logits, self._targets(part, logits, slice(len(images))), reduction="sum")
+            single = self._single(values, self._rows(values, len(images), names), loss, None)
+            yield {name: gradient.view(-1, *weights[name].shape) for name, gradient in single}
+            left -= len(images)
+
+    def _sum_gradient(
+        self, weights: Mapping[str, Tensor], part: int, images: slice, names: Sequence[str] | None = None
+    ) -> Tensors:
+        """Sum over some images of the gradients."""
+        wanted = {n: weights[n].detach().requires_grad_() for n in names or self._names}
+        with torch.enable_grad():
+            values = self._evaluate({**weights, **wanted}, self._images[part][images])
+            logits = as_tensor(values[self._graph.outputs[0]])
+            loss = cross_entropy(logits, self._targets(part, logits, images), reduction="sum")
+        found = torch.autograd.grad(loss, list(wanted.values()), materialize_grads=True)
+        return dict(zip(wanted, found, strict=True))
+
+    def _outputs(self, weights: Mapping[str, Tensor], images: Tensor) -> tuple[dict[Node, Any], Tensor]:
+        """All values, with derivatives to each of them, and the logits."""
+        with torch.enable_grad():
+            values = self._evaluate(weights, images.detach().requires_grad_())
+        return values, as_tensor(values[self._graph.outputs[0]])
+
+    def _evaluate(self, weights: Mapping[str, Tensor], images: Tensor) -> dict[Node, Any]:
+        replaced = {self._placeholders[n]: w for n, w in weights.items()}
+        values: dict[Node, Any] = {**self._state, **replaced, self._graph.image: images}
+        with sdpa_kernel(SDPBackend.MATH):
+            evaluate(self._graph.nodes, values)
+        return values
+
+    def _targets(self, part: int, logits: Tensor, images: slice) -> Tensor:
+        if self._labels is not None:
+            return self._labels[part][images].to(logits.device)
+        first = part * _IMAGES + (images.start or 0)
+        generator = torch.Generator().manual_seed(self._seed * 1_000_003 + first)
+        probabilities = logits.detach().softmax(1).double().cpu()
+        sampled: Tensor = torch.multinomial(probabilities, 1, generator=generator)
+        return sampled.squeeze(1).to(logits.device)
+
+    def _rows(self, values: Mapping[Node, Any], images: int, names: Sequence[str]) -> dict[Node, Tensor]:
+        """Call -> its unfolded inputs, `[images, positions, d]`."""
+        rows = {}
+        for call in (c for n in names for c in self._graph.calls[n]):
+            source = call.args[0]
+            assert isinstance(source, Node)
+            unfolded = input_rows(call, values[source].detach())
+            rows[call] = unfolded.view(images, -1, unfolded.shape[1])
+        return rows
+
+    def _single(
+        self,
+        values: Mapping[Node, Any],
+        rows: Mapping[Node, Tensor],
+        outputs: Tensor,
+        along: Tensor | None,
+        *,
+        keep: bool = False,
+    ) -> Iterator[tuple[str, Tensor]]:
+        """Single images' gradients `[images, K, d]` of each weight in turn, summed over its calls."""
+        calls = list(rows)
+        ends = [values[c] for c in calls]
+        deltas = torch.autograd.grad(outputs, ends, along, retain_graph=keep, materialize_grads=True)
+        by_call = dict(zip(calls, deltas, strict=True))
+        for name in self._names:
+            uses = [c for c in self._graph.calls[name] if c in rows]
+            if uses:
+                parts = [torch.bmm(_channels_first(c, by_call[c], len(rows[c])), rows[c]) for c in uses]
+                yield name, parts[0] if len(parts) == 1 else torch.stack(parts).sum(0)
+
+    def _count(self, call: Node, values: Mapping[Node, Any]) -> int:
+        """Positions of one image at a layer's output; the images must be the first axis."""
+        shape = call.meta["val"].shape
+        if isinstance(shape[0], int):
+            raise GraphError(
+                "a layer does not have the images as its first axis, so single images' gradients cannot be told apart",
+                seen=f"{call.name}, output {tuple(shape)}",
+                fix="choose a --selector that reads layers' inputs, such as sparsegpt",
+            )
+        output = values[call]
+        return int(output.numel() // output.shape[-1 if base_name(call) == "linear" else 1])
+
+
+def _channels_first(call: Node, delta: Tensor, images: int) -> Tensor:
+    """Gradients at a layer's output, `[images, K, positions]`."""
+    if base_name(call) == "linear":
+        return delta.reshape(images, -1, delta.shape[-1]).transpose(1, 2)
+    return delta.reshape(images, delta.shape[1], -1)
+
+
+def _require_labels(labels: Tensor | None, images: int, classes: int) -> None:
+    if labels is not None and (len(labels) != images or int(labels.min()) < 0 or int(labels.max()) >= classes):
+        raise DataError(
+            "the labels do not fit the model's classes or the images",
+            seen=f"{len(labels)} labels from {int(labels.min())} to {int(labels.max())}",
+            allowed=f"{images} labels from 0 to {classes - 1}",
+            fix="check --data; in an ImageFolder the label is the sorted index of the class folder",
+        )

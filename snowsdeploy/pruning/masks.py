@@ -1,0 +1,221 @@
+"""Masks that are chosen for the whole model before anything is solved: by the loss, or with one global threshold."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+
+from snowsdeploy.artifacts import SelectionReport
+from snowsdeploy.errors import DataError, NumericsError
+from snowsdeploy.models.program_graph import ProgramGraph
+from snowsdeploy.progress import Observer
+from snowsdeploy.pruning.activations import Activations
+from snowsdeploy.pruning.gram import gram_matrix
+from snowsdeploy.pruning.loss import ProgramLoss
+from snowsdeploy.pruning.start import Select
+from snowsdeploy.selectors import select_mask
+from snowsdeploy.selectors.base import (
+    AbstractLossSelector,
+    AbstractScore,
+    AbstractSelector,
+    AbstractSweep,
+    Choice,
+    Tensors,
+    Threshold,
+)
+from snowsdeploy.selectors.magnitude import Magnitude
+from snowsdeploy.sparsity.pattern import Pattern
+from snowsdeploy.sparsity.threshold import masks_by_scores, sparsity_path
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which weights stay.
+
+    Attributes:
+        selector: Its method.
+        threshold: What unstructured scores are compared across; None leaves it to the method.
+        cap: Largest share of a layer that a global threshold prunes.
+        steps: Of a loss selector, which estimates anew at each on the weights that are left.
+        labels: Where a loss selector's labels come from; `auto`: the data's where there are any.
+        seed: Of sampled labels.
+    """
+
+    selector: AbstractSelector = field(default_factory=Magnitude)
+    threshold: Threshold | None = None
+    cap: float = 0.99
+    steps: int = 1
+    labels: Literal["auto", "data", "sampled"] = "auto"
+    seed: int = 0
+
+    @property
+    def across(self) -> Threshold:
+        """The threshold in use."""
+        return self.threshold or self.selector.threshold
+
+    def first(self, pattern: Pattern) -> bool:
+        """Whether the masks of all layers are chosen before the first solve."""
+        if isinstance(self.selector, AbstractLossSelector):
+            return True
+        return pattern.sparsity is not None and self.across == "global" and isinstance(self.selector, AbstractScore)
+
+
+@dataclass(frozen=True)
+class Masks:
+    """How each layer gets its mask.
+
+    Attributes:
+        select: A layer's name, weight and `X^T X` -> its mask.
+        patterns: What each weight must hold; layers differ where the threshold is global.
+        report: What was chosen and on what grounds.
+    """
+
+    select: Select
+    patterns: dict[str, Pattern]
+    report: SelectionReport
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """Share of zeros of each layer, by layer name, where a global threshold made them differ; else empty."""
+        if self.report.threshold != "global":
+            return {}
+        return {n.removesuffix(".weight"): p.sparsity for n, p in self.patterns.items() if p.sparsity is not None}
+
+
+def prepare_masks(
+    graph: ProgramGraph,
+    batches: Sequence[Tensor],
+    labels: Tensor | None,
+    *,
+    names: Sequence[str],
+    pattern: Pattern,
+    selection: Selection,
+    observer: Observer,
+) -> Masks:
+    """Choose all masks now, or say how each is chosen when its layer is reached.
+
+    Args:
+        graph: The program's graph.
+        batches: Images that may be looked at.
+        labels: Their classes, `[images]`; None without.
+        names: Weights to prune, in graph order.
+        pattern: Of the masks; with a global threshold the share of all weights together.
+        selection: The method.
+        observer: Told about each step.
+
+    Raises:
+        DataError: The method needs labels that are not there, or they do not fit.
+        GraphError: A loss selector cannot read the graph.
+        NumericsError: A score is not finite.
+    """
+    started = time.perf_counter()
+    selector = selection.selector
+    patterns = dict.fromkeys(names, pattern)
+    choices: Mapping[str, Choice] | None = None
+    source: Literal["none", "data", "sampled"] = "none"
+    facts: tuple[str, ...] = ()
+    if isinstance(selector, AbstractLossSelector):
+        source = _label_source(selector, selection, labels)
+        true = labels if source == "data" else None
+        loss = ProgramLoss(graph, graph.state_values(), batches, true, names=names, seed=selection.seed)
+        dense = {name: graph.program.state_dict[name].detach() for name in names}
+        choices, facts = _by_loss(selector, loss, dense, pattern, selection=selection, observer=observer)
+    elif selection.first(pattern):
+        assert isinstance(selector, AbstractScore)
+        scores = _dense_scores(graph, batches, names, selector)
+        choices = {n: Choice(m) for n, m in masks_by_scores(scores, pattern, "global", selection.cap).items()}
+    if choices is not None and pattern.sparsity is not None:
+        patterns = {n: replace(pattern, sparsity=1 - float(c.mask.double().mean())) for n, c in choices.items()}
+    report = SelectionReport(
+        settings=asdict(selector),  # type: ignore[call-overload]  # every selector is a dataclass
+        threshold=selection.across if pattern.sparsity is not None else "group",
+        steps=facts,
+        labels=source,
+        seconds=time.perf_counter() - started,
+    )
+    return Masks(_selecting(choices, selection, pattern), patterns, report)
+
+
+def _selecting(choices: Mapping[str, Choice] | None, selection: Selection, pattern: Pattern) -> Select:
+    if choices is not None:
+        return lambda name, weight, gram: choices[name]
+    selector, across = selection.selector, selection.across
+    assert isinstance(selector, AbstractScore | AbstractSweep)
+    return lambda name, weight, gram: select_mask(selector, weight, gram, pattern, across)
+
+
+def _label_source(
+    selector: AbstractLossSelector, selection: Selection, labels: Tensor | None
+) -> Literal["none", "data", "sampled"]:
+    if selector.labels == "none":
+        return "none"
+    if selection.labels == "sampled" and selector.labels == "needed":
+        raise DataError(
+            "the selector needs true labels: labels sampled from the model have no gradient on average",
+            seen="--labels sampled",
+            fix="leave --labels out, or use --selector obd or woodfisher",
+        )
+    if selection.labels == "sampled" or (labels is None and selection.labels == "auto" and selector.labels == "any"):
+        return "sampled"
+    if labels is None:
+        raise DataError(
+            "the selector needs labels", seen="--data without labels", fix="add labels, or use --selector obd"
+        )
+    return "data"
+
+
+def _by_loss(
+    selector: AbstractLossSelector,
+    loss: ProgramLoss,
+    weights: Tensors,
+    pattern: Pattern,
+    *,
+    selection: Selection,
+    observer: Observer,
+) -> tuple[dict[str, Choice], tuple[str, ...]]:
+    """Over the steps, estimate on what is left and prune; what is pruned stays pruned."""
+    kept = {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in weights.items()}
+    facts, moves = [], False
+    for target in sparsity_path(pattern, selection.steps):
+        estimate = selector.estimate(loss, weights, kept)
+        scores = {n: torch.where(kept[n], _finite(n, estimate.scores[n]), -torch.inf) for n in weights}
+        masks = masks_by_scores(scores, target, selection.across, selection.cap)
+        masks = {n: masks[n] & kept[n] for n in weights}
+        moves = estimate.update is not None
+        weights = estimate.update(masks) if estimate.update else {n: weights[n] * masks[n] for n in weights}
+        kept = masks
+        facts.append(f"{target}{', ' + estimate.facts if estimate.facts else ''}")
+        observer.message(f"masks: {facts[-1]}")
+    return {n: Choice(kept[n], weights[n] if moves else None) for n in kept}, tuple(facts)
+
+
+def _dense_scores(
+    graph: ProgramGraph, batches: Sequence[Tensor], names: Sequence[str], selector: AbstractScore
+) -> dict[str, Tensor]:
+    """Scores by the inputs of the dense model, front to back, one layer's moments at a time."""
+    stream = Activations(graph, batches, graph.state_values())
+    owner = {call: name for name in names for call in graph.calls[name]}
+    grams: dict[str, Tensor] = {}
+    scores: dict[str, Tensor] = {}
+    for call in sorted(owner, key=graph.order.__getitem__):
+        name, source = owner[call], call.args[0]
+        assert isinstance(source, Node)
+        stream.advance(call)
+        gram = gram_matrix((call, stream.live_ins(b, [source])[source]) for b in range(len(stream)))
+        grams[name] = grams[name] + gram if name in grams else gram
+        if call == graph.calls[name][-1]:
+            weight = stream.value(graph.placeholder(name))
+            scores[name] = _finite(name, selector.score(weight.flatten(1), grams.pop(name)).view(weight.shape))
+    return {name: scores[name] for name in names}
+
+
+def _finite(name: str, scores: Tensor) -> Tensor:
+    if not bool(torch.isfinite(scores).all()):
+        raise NumericsError("the scores of a layer's weights are not finite", seen=name, fix="check the images")
+    return scores
