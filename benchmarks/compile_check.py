@@ -69,7 +69,7 @@ def _run(name: str, size: int, folder: Path) -> Report:
         "data": str(images),
         "mean": (0.5,) * 3,
         "std": (0.25,) * 3,
-        "effort": "fast",
+        "solver": "none",
         "selector": "magnitude",
         "samples": 16,
         "batch_size": 8,

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from snowsdeploy_cli.commands import (
+    compare,
     debug,
     doctor,
     export,
@@ -38,6 +39,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "gate": gate.command,
     "report": report.command,
     "profile": profile.command,
+    "compare": compare.command,
     "inspect": inspect.command,
     "doctor": doctor.command,
 }

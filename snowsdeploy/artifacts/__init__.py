@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from snowsdeploy.artifacts.accuracy import Accuracy, Agreement, PairedTest, Proportion
 from snowsdeploy.artifacts.base import SCHEMA_VERSION, Artifact, Format, Precision, Role, Tristate
+from snowsdeploy.artifacts.comparison import ComparedRun, Comparison
 from snowsdeploy.artifacts.debug import AccuracyCost, Distance, Divergence, LayerCost, Restoration, ValueDifference
 from snowsdeploy.artifacts.engine import EngineEvidence, EngineSource
 from snowsdeploy.artifacts.evidence import Compilation, LayerSparsity, Parity, ParityRow, SparsityEvidence
@@ -26,6 +27,8 @@ __all__ = [
     "AccuracyCost",
     "Agreement",
     "Artifact",
+    "ComparedRun",
+    "Comparison",
     "Compilation",
     "Copies",
     "DataInfo",
