@@ -26,6 +26,7 @@ from snowsdeploy.pruning.objective import Sample, Support, WindowObjective
 from snowsdeploy.pruning.preconditioner import make_preconditioner
 from snowsdeploy.pruning.start import least_squares_start
 from snowsdeploy.pruning.windows import Window, cut_window
+from snowsdeploy.selectors.base import Choice
 from snowsdeploy.solver.cg import ConjugateGradient, Product
 from snowsdeploy.solver.newton import NewtonCG
 
@@ -170,7 +171,9 @@ class LayerProblem:
         objective = self.objective(loss)
         window, names = objective.window, [self._name]
         original = {p: self._stream.value(p) for p in window.weights}
-        begin = least_squares_start(window, original, objective.samples, lambda *_: self.mask, ridge=RIDGE, names=names)
+        begin = least_squares_start(
+            window, original, objective.samples, lambda *_: Choice(self.mask), ridge=RIDGE, names=names
+        )
         x = objective.support.gather([begin.tensors[p] for p in window.weights])
         newton = NewtonCG(max_steps=100, cg=ConjugateGradient(max_iterations=cg_steps), tolerance=0.0)
         try:

@@ -18,6 +18,7 @@ from snowsdeploy.pruning.schedule import block_end
 from snowsdeploy.pruning.sensitivity import output_curvature
 from snowsdeploy.pruning.start import factor_inputs, least_squares_start
 from snowsdeploy.pruning.windows import Window, cut_window
+from snowsdeploy.selectors.base import Choice
 from snowsdeploy.sparsity.pattern import Pattern, mask_by_score
 
 
@@ -149,8 +150,8 @@ def test_a_preconditioner_is_positive_and_lowers_the_condition(tiny: Program, ki
     assert float(torch.linalg.eigvalsh((inverse + inverse.T) / 2).min()) > 0
 
 
-def by_magnitude(weight: torch.Tensor, gram: torch.Tensor) -> torch.Tensor:
-    return mask_by_score(weight.abs(), Pattern(2, 4))
+def by_magnitude(name: str, weight: torch.Tensor, gram: torch.Tensor) -> Choice:
+    return Choice(mask_by_score(weight.abs(), Pattern(2, 4)))
 
 
 def test_factors_at_the_start_equal_those_of_one_evaluation(tiny_cnn: Program) -> None:
