@@ -14,6 +14,7 @@ import argparse
 import json
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from snowsdeploy.artifacts import Latency, LatencyRatio, Preprocessing, SourceIn
 from snowsdeploy.files import write_text_atomic
 from snowsdeploy.gate.regression import judge_change, latency_change
 from snowsdeploy.models.trace import trace
-from snowsdeploy.validation.latency import CONFIDENCE, measure_latency
+from snowsdeploy.validation.latency import CONFIDENCE, OPENINGS, measure_latency
 from snowsdeploy.validation.ort import OrtSession
 from snowsdeploy_exporters import OnnxExporter
 
@@ -38,7 +39,7 @@ SLOWDOWN = 0.10
 
 @dataclass(frozen=True)
 class Delayed:
-    """A session that takes a tenth longer: it sleeps in proportion to what each call took."""
+    """A session that takes a tenth longer: it waits, busy, in proportion to what each call took."""
 
     session: OrtSession
 
@@ -46,10 +47,12 @@ class Delayed:
         return getattr(self.session, name)
 
     def run(self, images: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-        """Run, then sleep: a busy wait would take the cores from the other file."""
-        start = time.perf_counter()
+        """Run, then wait: asleep, the processor would slow down for the next call too."""
+        start = time.perf_counter_ns()
         outputs = self.session.run(images)
-        time.sleep(SLOWDOWN * (time.perf_counter() - start))
+        until = start + (1 + SLOWDOWN) * (time.perf_counter_ns() - start)
+        while time.perf_counter_ns() < until:
+            pass
         return outputs
 
 
@@ -89,13 +92,15 @@ def _export(path: Path) -> Path:
 
 
 def _repetition(path: Path, seed: int, options: argparse.Namespace) -> dict[str, Any]:
-    first, second = OrtSession.open(path), OrtSession.open(path)
+    images = OrtSession.open(path).random_images
 
-    def measure(other: Any) -> Latency:  # noqa: ANN401 - a session or its stand-in
-        return measure_latency(first, other, first.random_images, (options.batch,), runs=options.runs, seed=seed)
+    def measure(wrap: Callable[[OrtSession], Any]) -> Latency:
+        def opened() -> Any:  # noqa: ANN401 - sessions, or one and its stand-in
+            return OrtSession.open(path), wrap(OrtSession.open(path))
 
-    same, slowed = measure(second), measure(Delayed(second))
-    later = measure(second)
+        return measure_latency(opened, images, (options.batch,), runs=options.runs, openings=OPENINGS, seed=seed)
+
+    same, slowed, later = measure(_as_it_is), measure(Delayed), measure(_as_it_is)
     row = {
         "ratio": _ratio(same.ratios[0]),
         "slowed": _ratio(slowed.ratios[0]),
@@ -106,6 +111,10 @@ def _repetition(path: Path, seed: int, options: argparse.Namespace) -> dict[str,
     }
     print(seed, row, flush=True)
     return row
+
+
+def _as_it_is(session: OrtSession) -> OrtSession:
+    return session
 
 
 def _ratio(found: LatencyRatio) -> list[float]:

@@ -14,6 +14,7 @@ from snowsdeploy.artifacts import (
     Accuracy,
     ExportReport,
     FilePair,
+    Latency,
     OnnxArtifact,
     Precision,
     PruneReport,
@@ -40,9 +41,10 @@ from snowsdeploy.validation.engine import add_engine
 from snowsdeploy.validation.engine_account import EngineAccount
 from snowsdeploy.validation.engine_build import build_account
 from snowsdeploy.validation.environment import describe_environment, peak_memory_bytes
-from snowsdeploy.validation.latency import measure_latency
+from snowsdeploy.validation.latency import OPENINGS, measure_latency
 from snowsdeploy.validation.ort import OrtSession
 from snowsdeploy.validation.parity import measure_parity
+from snowsdeploy.validation.providers import PROVIDERS
 
 PARITY_BATCHES = (1, 2, 8)
 
@@ -123,17 +125,21 @@ class _Measurement:
             sparsity=evidence,
             parity=measure_parity(self.pruned.run, sparse, _parity_batches(self.pruned, self.images)),
             accuracy=self._accuracy(pair, dense, sparse),
-            latency=measure_latency(
-                dense,
-                sparse,
-                lambda batch: _random_images(self.pruned, batch).numpy(),
-                self.settings.latency_batch,
-                runs=self.settings.latency_runs,
-            ),
+            latency=self._latency(pair),
             compilation=check_compilation(pair.sparse.path, self.settings.compile_for)
             if self.settings.compile_for
             else None,
             engine=engine,
+        )
+
+    def _latency(self, pair: FilePair) -> Latency:
+        compiles = bool(PROVIDERS[self.settings.provider].cache)
+        return measure_latency(
+            lambda: (OrtSession.open(pair.dense.path, self.settings), OrtSession.open(pair.sparse.path, self.settings)),
+            lambda batch: _random_images(self.pruned, batch).numpy(),
+            self.settings.latency_batch,
+            runs=self.settings.latency_runs,
+            openings=1 if compiles else OPENINGS,
         )
 
     def _accuracy(self, pair: FilePair, dense: OrtSession, sparse: OrtSession) -> Accuracy | None:

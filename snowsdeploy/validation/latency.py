@@ -14,41 +14,52 @@ from snowsdeploy.validation.ort import OrtSession
 UNSTABLE_COV = 0.025  # trtexec's limit for "GPU compute time is unstable"
 CONFIDENCE = 0.95
 RESAMPLES = 2000
+OPENINGS = 10
 
 Samples = NDArray[np.float64]
 
 
 def measure_latency(
-    dense: OrtSession,
-    sparse: OrtSession,
+    open_files: Callable[[], tuple[OrtSession, OrtSession]],
     make_input: Callable[[int], NDArray[np.float32]],
     batch_sizes: Sequence[int],
     *,
     runs: int = 50,
-    warmup: int = 10,
+    warmup: int = 3,
+    openings: int = 1,
     seed: int = 0,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Latency:
     """Time both files, in random order within each pair of calls; copies to and from a device are included.
 
+    Two sessions of one file differ by a percent or two, by where their memory lies. That is no property of the file,
+    so both are opened anew several times, and the interval is over openings too.
+
     Args:
-        dense: The dense file.
-        sparse: The sparse file.
+        open_files: Opens the dense and the sparse file.
         make_input: Batch size -> images.
         batch_sizes: Each is timed.
-        runs: Timed calls of each file at each batch size.
-        warmup: Calls before timing.
+        runs: Timed calls of each file at each batch size, shared out between the openings.
+        warmup: Calls before timing, of each file at each opening and batch size.
+        openings: How often; once where opening compiles an engine.
         seed: Of the order and of the bootstrap.
-        progress: Told `(done, total)` batch sizes.
+        progress: Told `(done, total)` openings.
     """
     rng = np.random.default_rng(seed)
+    images = {batch: make_input(batch) for batch in batch_sizes}
+    openings = max(1, min(openings, runs // 2))
+    calls = -(-runs // openings)
+    times: dict[int, list[tuple[Samples, Samples]]] = {batch: [] for batch in batch_sizes}
+    for index in range(openings):
+        dense, sparse = open_files()
+        for batch in batch_sizes:
+            times[batch].append(_interleaved(dense, sparse, images[batch], runs=calls, warmup=warmup, rng=rng))
+        progress(index + 1, openings)
     series, ratios = [], []
-    for index, batch in enumerate(batch_sizes):
-        images = make_input(batch)
-        a, b = _interleaved(dense, sparse, images, runs=runs, warmup=warmup, rng=rng)
+    for batch in batch_sizes:
+        a, b = (np.stack(side) for side in zip(*times[batch], strict=True))
         series += [_series("dense", batch, a, rng), _series("sparse", batch, b, rng)]
         ratios.append(speedup(a, b, batch, rng))
-        progress(index + 1, len(batch_sizes))
     return Latency(
         requested=sparse.provider.name,
         providers=sparse.placement,
@@ -82,12 +93,13 @@ def _interleaved(
 
 
 def _series(role: Role, batch: int, samples: Samples, rng: np.random.Generator) -> LatencySeries:
-    low, high = interval(np.median(samples[_block_draws(len(samples), rng)], axis=1))
+    draws = _draws(samples, rng)
+    low, high = interval(np.median(samples.reshape(-1)[draws], axis=1))
     p50, p90, p99 = np.percentile(samples, [50, 90, 99])
     return LatencySeries(
         role=role,
         batch=batch,
-        runs=len(samples),
+        runs=samples.size,
         mean_ms=float(samples.mean()),
         p50_ms=float(p50),
         p50_low_ms=low,
@@ -105,17 +117,18 @@ def speedup(
 
     Calls that follow one another share the state of the machine (clock, temperature, other work), so whole stretches
     are resampled, not calls: a circular block bootstrap (Politis & Romano 1992) of percentile intervals (Efron &
-    Tibshirani 1993, chapter 13).
+    Tibshirani 1993, chapter 13). Of several openings of the files, openings are resampled first (Davison & Hinkley
+    1997, section 3.8).
 
     Args:
-        dense: Latencies `[runs]`, milliseconds.
+        dense: Latencies `[openings, calls]` or `[calls]`, milliseconds.
         sparse: The same; call i of both ran next to each other.
         batch: Recorded.
         rng: Source of the resamples.
         confidence: Level of the interval.
     """
-    draws = _block_draws(len(dense), rng)
-    ratios = np.median(dense[draws], axis=1) / np.median(sparse[draws], axis=1)
+    draws = _draws(dense, rng)
+    ratios = np.median(dense.reshape(-1)[draws], axis=1) / np.median(sparse.reshape(-1)[draws], axis=1)
     low, high = interval(ratios, confidence)
     return LatencyRatio(
         batch=batch,
@@ -132,11 +145,14 @@ def interval(values: NDArray[np.float64], confidence: float = CONFIDENCE) -> tup
     return float(low), float(high)
 
 
-def _block_draws(count: int, rng: np.random.Generator) -> NDArray[np.intp]:
-    """Indices `[resamples, count]` of blocks of about `count^(1/2)` neighbours each, wrapped around the end."""
-    length = max(1, round(count**0.5))
-    starts = rng.integers(0, count, (RESAMPLES, -(-count // length), 1))
-    draws: NDArray[np.intp] = ((starts + np.arange(length)) % count).reshape(RESAMPLES, -1)[:, :count]
+def _draws(samples: Samples, rng: np.random.Generator) -> NDArray[np.intp]:
+    """Flat indices `[resamples, size]`: openings, and within each blocks of about `calls^(1/2)` neighbours."""
+    openings, calls = np.atleast_2d(samples).shape
+    length = max(1, round(calls**0.5))
+    starts = rng.integers(0, calls, (RESAMPLES, openings, -(-calls // length), 1))  # wrapped around the end
+    within = ((starts + np.arange(length)) % calls).reshape(RESAMPLES, openings, -1)[:, :, :calls]
+    which = rng.integers(0, openings, (RESAMPLES, openings, 1))
+    draws: NDArray[np.intp] = (which * calls + within).reshape(RESAMPLES, -1)
     return draws
 
 

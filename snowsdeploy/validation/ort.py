@@ -200,6 +200,8 @@ def _session_options(threads: int | None, profile: Path | None, *, verbose: bool
     options = ort.SessionOptions()
     options.log_severity_level = 0 if verbose else 4  # its own account of a failed provider; ours follows
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    # Idle threads of one session would otherwise spin on the cores that the next one is timed on.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     if profile is not None:
         options.enable_profiling, options.profile_file_prefix = True, str(profile)
     if threads is not None:

@@ -91,7 +91,9 @@ def test_labels_beyond_the_classes_are_refused(exported: tuple[Program, Path]) -
 
 def test_latency_times_both_files_at_each_batch_size(exported: tuple[Program, Path]) -> None:
     session = OrtSession.open(exported[1])
-    found = measure_latency(session, session, lambda n: np.zeros((n, 3, 8, 8), np.float32), (1, 3), runs=6, warmup=1)
+    found = measure_latency(
+        lambda: (session, session), lambda n: np.zeros((n, 3, 8, 8), np.float32), (1, 3), runs=6, openings=3
+    )
     assert [(s.role, s.batch, s.runs) for s in found.series] == [
         ("dense", 1, 6), ("sparse", 1, 6), ("dense", 3, 6), ("sparse", 3, 6)
     ]  # fmt: skip
