@@ -17,59 +17,54 @@ from torch import Tensor
 from snowsdeploy.selectors.base import AbstractLossSelector, Estimate, Loss
 
 
-@final
 @dataclass(frozen=True)
-class LinearModel(AbstractLossSelector):
-    """LM: the first-order term.
+class AbstractLossModel(AbstractLossSelector):
+    """What the three have in common.
 
     Attributes:
         penalty: Lambda, of the squared length of the step.
+        first_order: Whether the gradient's term is in the model.
+        second_order: Whether the curvature's is.
     """
 
     penalty: Annotated[float, Field(ge=0)] = 0.0
+    first_order: ClassVar[bool]
+    second_order: ClassVar[bool]
 
     def estimate(self, loss: Loss, weights: Mapping[str, Tensor], kept: Mapping[str, Tensor]) -> Estimate:
         """See `AbstractLossSelector`."""
         del kept
-        g = loss.gradient(weights)
-        return Estimate({n: loss_score(w, g[n], None, self.penalty) for n, w in weights.items()})
+        g = loss.gradient(weights) if self.first_order else {}
+        d = loss.curvature(weights) if self.second_order else {}
+        return Estimate({n: loss_score(w, g.get(n), d.get(n), self.penalty) for n, w in weights.items()})
 
 
 @final
 @dataclass(frozen=True)
-class QuadraticModel(AbstractLossSelector):
-    """QM: both terms.
+class LinearModel(AbstractLossModel):
+    """LM: the first-order term."""
 
-    Attributes:
-        penalty: Lambda, of the squared length of the step.
-    """
-
-    penalty: Annotated[float, Field(ge=0)] = 0.0
-
-    def estimate(self, loss: Loss, weights: Mapping[str, Tensor], kept: Mapping[str, Tensor]) -> Estimate:
-        """See `AbstractLossSelector`."""
-        del kept
-        g, d = loss.gradient(weights), loss.curvature(weights)
-        return Estimate({n: loss_score(w, g[n], d[n], self.penalty) for n, w in weights.items()})
+    first_order: ClassVar[bool] = True
+    second_order: ClassVar[bool] = False
 
 
 @final
 @dataclass(frozen=True)
-class OptimalBrainDamage(AbstractLossSelector):
-    """OBD: the second-order term alone, as at a minimum of the loss (LeCun et al. 1990); needs no labels.
+class QuadraticModel(AbstractLossModel):
+    """QM: both terms."""
 
-    Attributes:
-        penalty: Lambda, of the squared length of the step.
-    """
+    first_order: ClassVar[bool] = True
+    second_order: ClassVar[bool] = True
 
-    penalty: Annotated[float, Field(ge=0)] = 0.0
+
+@final
+@dataclass(frozen=True)
+class OptimalBrainDamage(AbstractLossModel):
+    """OBD: the second-order term alone, as at a minimum of the loss (LeCun et al. 1990); needs no labels."""
+
+    first_order: ClassVar[bool] = False
+    second_order: ClassVar[bool] = True
     labels: ClassVar[Literal["needed", "any", "none"]] = "none"
-
-    def estimate(self, loss: Loss, weights: Mapping[str, Tensor], kept: Mapping[str, Tensor]) -> Estimate:
-        """See `AbstractLossSelector`."""
-        del kept
-        d = loss.curvature(weights)
-        return Estimate({n: loss_score(w, None, d[n], self.penalty) for n, w in weights.items()})
 
 
 def loss_score(weight: Tensor, gradient: Tensor | None, curvature: Tensor | None, penalty: float) -> Tensor:

@@ -28,10 +28,9 @@ _Damping = Annotated[float, Field(gt=0)]
 _Power = Annotated[float, Field(ge=0)]
 
 
-@final
 @dataclass(frozen=True)
-class WoodFisher(AbstractLossSelector):
-    """Without the gradient: the model is taken to be at a minimum of its loss.
+class AbstractFisherSelector(AbstractLossSelector):
+    """The settings of both.
 
     Attributes:
         gradients: N.
@@ -39,6 +38,7 @@ class WoodFisher(AbstractLossSelector):
         damping: lambda.
         block: Weights in a block of F.
         flops_power: Divide a layer's scores by its multiplications a weight to this power.
+        taylor: Whether the gradient is in the model.
     """
 
     gradients: _Count = 1000
@@ -46,37 +46,30 @@ class WoodFisher(AbstractLossSelector):
     damping: _Damping = 1e-5
     block: _Count = 2000
     flops_power: _Power = 0.0
-    labels: ClassVar[Literal["needed", "any", "none"]] = "any"
+    taylor: ClassVar[bool]
 
     def estimate(self, loss: Loss, weights: Mapping[str, Tensor], kept: Mapping[str, Tensor]) -> Estimate:
         """See `AbstractLossSelector`."""
         fisher = Fisher(loss, weights, kept, self.gradients, self.batch, self.damping, self.block)
-        return fisher.estimate(self.flops_power, taylor=False)
+        return fisher.estimate(self.flops_power, taylor=self.taylor)
 
 
 @final
 @dataclass(frozen=True)
-class WoodTaylor(AbstractLossSelector):
-    """With the gradient, which needs true labels and much more damping.
+class WoodFisher(AbstractFisherSelector):
+    """Without the gradient: the model is taken to be at a minimum of its loss."""
 
-    Attributes:
-        gradients: N.
-        batch: Images a gradient, which is their mean.
-        damping: lambda.
-        block: Weights in a block of F.
-        flops_power: Divide a layer's scores by its multiplications a weight to this power.
-    """
+    taylor: ClassVar[bool] = False
+    labels: ClassVar[Literal["needed", "any", "none"]] = "any"
 
-    gradients: _Count = 1000
-    batch: _Count = 1
+
+@final
+@dataclass(frozen=True)
+class WoodTaylor(AbstractFisherSelector):
+    """With the gradient, which needs true labels and much more damping."""
+
     damping: _Damping = 1e-1
-    block: _Count = 2000
-    flops_power: _Power = 0.0
-
-    def estimate(self, loss: Loss, weights: Mapping[str, Tensor], kept: Mapping[str, Tensor]) -> Estimate:
-        """See `AbstractLossSelector`."""
-        fisher = Fisher(loss, weights, kept, self.gradients, self.batch, self.damping, self.block)
-        return fisher.estimate(self.flops_power, taylor=True)
+    taylor: ClassVar[bool] = True
 
 
 @dataclass(frozen=True)
