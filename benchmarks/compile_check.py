@@ -15,9 +15,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from benchmarks.models import RESULTS, machine
+from benchmarks.models import RESULTS, machine, random_model
 from snowsdeploy.artifacts import Report, Variant
 from snowsdeploy.config import RunConfig, build_config
 from snowsdeploy.files import write_text_atomic
@@ -60,24 +58,8 @@ def main() -> None:
 
 
 def _run(name: str, size: int, folder: Path) -> Report:
-    rng = np.random.default_rng(0)
-    images = folder / "images.npz"
-    np.savez(images, x=rng.integers(0, 256, (16, size, size, 3), dtype=np.uint8))
-    values = {
-        "model": "timm.models:create_model",
-        "model_arg": {"model_name": name},
-        "data": str(images),
-        "mean": (0.5,) * 3,
-        "std": (0.25,) * 3,
-        "solver": "none",
-        "selector": "magnitude",
-        "samples": 16,
-        "batch_size": 8,
-        "precision": PRECISIONS,
-        "latency_batch": (1,),
-        "latency_runs": 5,
-        "out": folder / "run",
-    }
+    values = random_model(name, size, folder / "images.npz", 16)
+    values |= {"samples": 16, "precision": PRECISIONS, "out": folder / "run"}
     return prune_export(build_config(RunConfig, values), OnnxExporter())
 
 

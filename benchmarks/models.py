@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from snowsdeploy.validation.environment import describe_environment
 
 RESULTS = Path(__file__).parent / "results"
@@ -35,6 +37,31 @@ def enter_data() -> Path:
         sys.exit("SNOWSDEPLOY_DATA must name the folder with the benchmark models and images")
     os.chdir(folder)
     return Path(folder)
+
+
+def random_model(name: str, size: int, images: Path, count: int) -> dict[str, Any]:
+    """Settings of a timm model with random weights on random images, masks alone: shapes and operators, no accuracy.
+
+    Args:
+        name: timm's name.
+        size: Height and width of its images.
+        images: The `.npz` file to write.
+        count: How many images.
+    """
+    pixels = np.random.default_rng(0).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
+    np.savez(images, x=pixels)
+    return {
+        "model": "timm.models:create_model",
+        "model_arg": {"model_name": name},
+        "data": str(images),
+        "mean": (0.5,) * 3,
+        "std": (0.25,) * 3,
+        "solver": "none",
+        "selector": "magnitude",
+        "batch_size": 8,
+        "latency_batch": (1,),
+        "latency_runs": 5,
+    }
 
 
 def machine() -> dict[str, Any]:

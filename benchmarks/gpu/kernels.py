@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.models import RESULTS, machine
+from benchmarks.models import RESULTS, machine, random_model
 from snowsdeploy.artifacts import FileRatio, Report
 from snowsdeploy.config import RunConfig, build_config
 from snowsdeploy.files import write_text_atomic
@@ -61,24 +61,8 @@ def main() -> None:
 
 
 def _config(name: str, size: int, run: Path, scratch: Path) -> RunConfig:
-    images = scratch / f"{name}.npz"
-    np.savez(images, x=np.random.default_rng(0).integers(0, 256, (8, size, size, 3), dtype=np.uint8))
-    values = {
-        "model": "timm.models:create_model",
-        "model_arg": {"model_name": name},
-        "data": str(images),
-        "mean": (0.5,) * 3,
-        "std": (0.25,) * 3,
-        "solver": "none",
-        "selector": "magnitude",
-        "batch_size": 8,
-        "precision": ("fp32", "fp16"),
-        "format": ("onnx", "torch"),
-        "latency_batch": (1,),
-        "latency_runs": 5,
-        "out": run,
-        "force": True,
-    }
+    values = random_model(name, size, scratch / f"{name}.npz", 8)
+    values |= {"precision": ("fp32", "fp16"), "format": ("onnx", "torch"), "out": run, "force": True}
     return build_config(RunConfig, values)
 
 
