@@ -12,31 +12,15 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import tempfile
-import time
 from pathlib import Path
-from typing import Any
 
 import matplotlib as mpl
 from matplotlib import pyplot as plt
 
+from benchmarks.measure import Row, run
 from benchmarks.models import MODELS, RESULTS, enter_data, machine, machine_name
-from snowsdeploy.artifacts import LayerReport
-from snowsdeploy.config import RunConfig, build_config
-from snowsdeploy.data.open import open_images
 from snowsdeploy.files import write_text_atomic
-from snowsdeploy.models.layers import decide_layers
-from snowsdeploy.models.program import Program
-from snowsdeploy.models.program_graph import ProgramGraph
-from snowsdeploy.pipeline import load_program, make_plan
-from snowsdeploy.progress import NullObserver
-from snowsdeploy.pruning.prune import Pruned, prune_program
-from snowsdeploy.sparsity.pattern import Pattern
-from snowsdeploy.validation.accuracy import measure_accuracy
-from snowsdeploy.validation.ort import OrtSession
-from snowsdeploy_exporters import OnnxExporter
 
-Row = dict[str, Any]
 PAPER = {"variables": "weights", "joint": False, "targets": "input", "selector": "magnitude", "sensitivity": 0.0}
 # Name -> settings; what is not named is the default effort's.
 CONFIGURATIONS: dict[str, Row] = {
@@ -104,64 +88,6 @@ def main() -> None:
     write_text_atomic(Path(f"{out}.md"), table(rows))
     plot(rows, Path(f"{out}.svg"), f"{options.model}, {options.pattern}")
     print(table(rows))
-
-
-def run(name: str, model: str, settings: Row) -> Row:
-    """Prune, export, and measure the sparse file against the dense one."""
-    given = {k: v for k, v in settings.items() if k != "masks_only"}
-    config = build_config(RunConfig, MODELS[model] | given | {"out": "unused"})
-    program = load_program(config, config.data)
-    images = open_images(config.data, program.preprocessing).sample(config.samples, config.seed)
-    pattern = Pattern.parse(config.pattern)
-    names = [d.weight for d in decide_layers(ProgramGraph(program), pattern) if d.prunable and d.weight]
-    batches = list(images.batches(config.batch_size))
-    plan = make_plan(config, len(batches))
-    started = time.perf_counter()
-    pruned = prune_program(program, batches, names, pattern, plan, observer=NullObserver())
-    seconds = time.perf_counter() - started
-    tensors = pruned.tensors
-    if settings.get("masks_only"):
-        tensors = {n: program.state_dict[n] * (tensors[n] != 0) for n in names}
-    top1 = accuracy(program, program.with_weights(tensors), config)
-    return (
-        {"name": name, "settings": settings, "images": len(images), "seconds": round(seconds, 1)} | top1 | cost(pruned)
-    )
-
-
-def accuracy(dense: Program, sparse: Program, config: RunConfig) -> Row:
-    """Top-1 in percent with its 95 % interval, from the ONNX files."""
-    assert config.eval_data is not None
-    images = open_images(config.eval_data, dense.preprocessing)
-    with tempfile.TemporaryDirectory() as folder:
-        sessions = []
-        for role, program in (("dense", dense), ("sparse", sparse)):
-            path = Path(folder) / f"{role}.onnx"
-            OnnxExporter().export(program, path, "dense" if role == "dense" else "sparse", {})
-            sessions.append(OrtSession.open(path))
-        found = measure_accuracy(sessions[0], sessions[1], images, config.eval_batch)
-    assert found.dense_top1 is not None
-    assert found.sparse_top1 is not None
-    top1 = found.sparse_top1
-    return {
-        "dense_top1": round(100 * found.dense_top1.value, 2),
-        "top1": round(100 * top1.value, 2),
-        "low": round(100 * top1.low, 2),
-        "high": round(100 * top1.high, 2),
-        "kl": round(found.agreement.kl, 4),
-    }
-
-
-def cost(pruned: Pruned) -> Row:
-    """Products, and the rate of the Newton steps in GFLOP/s."""
-    solves: list[LayerReport] = [*pruned.units, *([pruned.final] if pruned.final else [])]
-    flops = sum(s.products * s.product_flops for s in solves)
-    newton = sum(s.newton_seconds for s in solves)
-    return {
-        "products": sum(s.products for s in solves),
-        "newton_seconds": round(newton, 1),
-        "gflops": round(flops / newton / 1e9, 1) if newton else 0.0,
-        "notes": list(pruned.notes),
-    }
 
 
 def table(rows: list[Row]) -> str:

@@ -76,6 +76,15 @@ class LayerReport(Artifact):
     outcome: str
 
 
+_THRESHOLDS = {
+    "group": "the best of each group",
+    "row": "a threshold an output row",
+    "layer": "a threshold a layer",
+    "global": "one threshold for all layers",
+}
+_LABELS = {"data": "labels of the images", "sampled": "labels sampled from the model"}
+
+
 class SelectionReport(Artifact):
     """How the masks were chosen.
 
@@ -92,6 +101,16 @@ class SelectionReport(Artifact):
     steps: tuple[str, ...] = ()
     labels: Literal["none", "data", "sampled"] = "none"
     seconds: float = 0.0
+
+    def __str__(self) -> str:
+        parts = [_THRESHOLDS[self.threshold]]
+        if self.settings:
+            parts.append(", ".join(f"{name} {value}" for name, value in self.settings.items()))
+        if self.labels != "none":
+            parts.append(_LABELS[self.labels])
+        if self.steps:
+            parts.append(f"{' -> '.join(self.steps)} in {self.seconds:.0f} s")
+        return "; ".join(parts)
 
 
 class PruneReport(Artifact):

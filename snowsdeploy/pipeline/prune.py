@@ -28,8 +28,9 @@ from snowsdeploy.pipeline.keep_dense import keep_dense
 from snowsdeploy.pipeline.load import load_program
 from snowsdeploy.pipeline.permute import permute_channels
 from snowsdeploy.progress import Observer
+from snowsdeploy.pruning.checkpoints import Checkpoints, run_key
 from snowsdeploy.pruning.masks import Selection
-from snowsdeploy.pruning.prune import Checkpoints, Plan, prune_program, run_key
+from snowsdeploy.pruning.prune import Plan, prune_program
 from snowsdeploy.pruning.reconstruct import Reconstruction
 from snowsdeploy.run_directory import RunDirectory
 from snowsdeploy.selectors import make_selector

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, one_hot
 
 from snowsdeploy.errors import DataError, GraphError
 from snowsdeploy.models.graph import base_name, evaluate
@@ -84,21 +84,20 @@ class ProgramLoss:
                 totals[name] += value
         return {name: total / self.total for name, total in totals.items()}
 
-    def curvature(self, weights: Mapping[str, Tensor]) -> Tensors:
+    def curvature(self, weights: Mapping[str, Tensor], passes: int = 0) -> Tensors:
         """See `selectors.base.Loss`.
 
         The Hessian of cross-entropy is `diag(p) - p p^T = U U^T` with columns `u_c = sqrt(p_c) (e_c - p)`, so that
-        the diagonal is the sum over classes of squares of `J^T u_c`: one backward pass a class.
+        the diagonal is the sum over classes of squares of `J^T u_c`: one backward pass a class. With fewer passes
+        than classes, half of them take each image's likeliest classes and the others draw from the rest.
         """
         totals = {n: torch.zeros_like(weights[n], dtype=torch.float64) for n in self._names}
-        for images in self._images:
+        for part, images in enumerate(self._images):
             values, logits = self._outputs(weights, images)
-            p = logits.detach().softmax(1)
             rows = self._rows(values, len(images), self._names)
-            classes = p.shape[1]
-            for c in range(classes):
-                u = (torch.nn.functional.one_hot(torch.tensor(c), classes).to(p) - p) * p[:, c : c + 1].sqrt()
-                for name, single in self._single(values, rows, logits, u, keep=c + 1 < classes):
+            columns = _curvature_columns(logits.detach().softmax(1), passes, self._generator(part * _IMAGES))
+            for i, column in enumerate(columns):
+                for name, single in self._single(values, rows, logits, column, keep=i + 1 < len(columns)):
                     totals[name] += single.square().sum(0).view_as(totals[name])
         return {name: total / self.total for name, total in totals.items()}
 
@@ -162,11 +161,14 @@ class ProgramLoss:
     def _targets(self, part: int, logits: Tensor, images: slice) -> Tensor:
         if self._labels is not None:
             return self._labels[part][images].to(logits.device)
-        first = part * _IMAGES + (images.start or 0)
-        generator = torch.Generator().manual_seed(self._seed * 1_000_003 + first)
         probabilities = logits.detach().softmax(1).double().cpu()
+        generator = self._generator(part * _IMAGES + (images.start or 0))
         sampled: Tensor = torch.multinomial(probabilities, 1, generator=generator)
         return sampled.squeeze(1).to(logits.device)
+
+    def _generator(self, first: int) -> torch.Generator:
+        """Of the images from this one on, so that what is drawn does not depend on what was asked before."""
+        return torch.Generator().manual_seed(self._seed * 1_000_003 + first)
 
     def _rows(self, values: Mapping[Node, Any], images: int, names: Sequence[str]) -> dict[Node, Tensor]:
         """Call -> its unfolded inputs, `[images, positions, d]`."""
@@ -209,6 +211,26 @@ class ProgramLoss:
             )
         output = values[call]
         return int(output.numel() // output.shape[-1 if base_name(call) == "linear" else 1])
+
+
+def _curvature_columns(p: Tensor, passes: int, generator: torch.Generator) -> list[Tensor]:
+    """Columns u, `[images, classes]` each, whose squares `(J^T u)^2` add up to the diagonal, on average if drawn."""
+    classes = p.shape[1]
+    likeliest = p.argsort(dim=1, descending=True, stable=True)
+    exact = classes if not 0 < passes < classes else (passes + 1) // 2
+    columns = [_column(p, likeliest[:, i], p.gather(1, likeliest[:, i : i + 1])) for i in range(exact)]
+    if exact == classes:
+        return columns
+    rest = p.scatter(1, likeliest[:, :exact], 0.0)
+    share = rest.sum(1, keepdim=True)
+    weights = rest.double().cpu().clamp_min(1e-300)  # an image may leave nothing to draw from: its share is 0 then
+    drawn = torch.multinomial(weights, passes - exact, replacement=True, generator=generator)
+    return columns + [_column(p, c, share / (passes - exact)) for c in drawn.to(p.device).unbind(1)]
+
+
+def _column(p: Tensor, classes: Tensor, scale: Tensor) -> Tensor:
+    """`sqrt(scale) (e_c - p)` with a class for each image."""
+    return (one_hot(classes, p.shape[1]).to(p) - p) * scale.sqrt()
 
 
 def _channels_first(call: Node, delta: Tensor, images: int) -> Tensor:

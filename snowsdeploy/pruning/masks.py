@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 from torch import Tensor
@@ -18,7 +18,6 @@ from snowsdeploy.progress import Observer
 from snowsdeploy.pruning.activations import Activations
 from snowsdeploy.pruning.gram import gram_matrix
 from snowsdeploy.pruning.loss import ProgramLoss
-from snowsdeploy.pruning.start import Select
 from snowsdeploy.selectors import select_mask
 from snowsdeploy.selectors.base import (
     AbstractLossSelector,
@@ -71,21 +70,50 @@ class Masks:
     """How each layer gets its mask.
 
     Attributes:
-        select: A layer's name, weight and `X^T X` -> its mask.
-        patterns: What each weight must hold; layers differ where the threshold is global.
+        selection: The method.
+        pattern: Of the masks; with a global threshold the share of all weights together.
+        choices: Each weight's, where they are made before the first solve.
         report: What was chosen and on what grounds.
     """
 
-    select: Select
-    patterns: dict[str, Pattern]
+    selection: Selection
+    pattern: Pattern
+    choices: Mapping[str, Choice] | None
     report: SelectionReport
 
-    @property
+    def select(self, name: str, weight: Tensor, gram: Tensor) -> Choice:
+        """A layer's mask, by its weight and `X^T X` where it was not chosen before."""
+        if self.choices is not None:
+            return self.choices[name]
+        selector = self.selection.selector
+        assert isinstance(selector, AbstractScore | AbstractSweep)
+        return select_mask(selector, weight, gram, self.pattern, self.selection.across)
+
+    def pattern_of(self, name: str) -> Pattern:
+        """What a weight must hold; they differ where the threshold is global."""
+        if self.choices is None or self.pattern.sparsity is None:
+            return self.pattern
+        return replace(self.pattern, sparsity=1 - float(self.choices[name].mask.double().mean()))
+
     def shares(self) -> dict[str, float]:
         """Share of zeros of each layer, by layer name, where a global threshold made them differ; else empty."""
-        if self.report.threshold != "global":
+        if self.choices is None or self.report.threshold != "global":
             return {}
-        return {n.removesuffix(".weight"): p.sparsity for n, p in self.patterns.items() if p.sparsity is not None}
+        patterns = {name.removesuffix(".weight"): self.pattern_of(name) for name in self.choices}
+        return {name: p.sparsity for name, p in patterns.items() if p.sparsity is not None}
+
+    def tensors(self) -> Tensors:
+        """What `restored` takes."""
+        choices = self.choices or {}
+        masks = {f"mask:{name}": choice.mask for name, choice in choices.items()}
+        return masks | {f"weight:{name}": c.weight for name, c in choices.items() if c.weight is not None}
+
+    @classmethod
+    def restored(cls, tensors: Tensors, report: SelectionReport, *, selection: Selection, pattern: Pattern) -> Self:
+        """Masks as they were chosen before."""
+        names = [key.removeprefix("mask:") for key in tensors if key.startswith("mask:")]
+        choices = {n: Choice(tensors[f"mask:{n}"], tensors.get(f"weight:{n}")) for n in names}
+        return cls(selection, pattern, choices, report)
 
 
 def prepare_masks(
@@ -116,7 +144,6 @@ def prepare_masks(
     """
     started = time.perf_counter()
     selector = selection.selector
-    patterns = dict.fromkeys(names, pattern)
     choices: Mapping[str, Choice] | None = None
     source: Literal["none", "data", "sampled"] = "none"
     facts: tuple[str, ...] = ()
@@ -130,8 +157,6 @@ def prepare_masks(
         assert isinstance(selector, AbstractScore)
         scores = _dense_scores(graph, batches, names, selector)
         choices = {n: Choice(m) for n, m in masks_by_scores(scores, pattern, "global", selection.cap).items()}
-    if choices is not None and pattern.sparsity is not None:
-        patterns = {n: replace(pattern, sparsity=1 - float(c.mask.double().mean())) for n, c in choices.items()}
     report = SelectionReport(
         settings=asdict(selector),  # type: ignore[call-overload]  # every selector is a dataclass
         threshold=selection.across if pattern.sparsity is not None else "group",
@@ -139,15 +164,7 @@ def prepare_masks(
         labels=source,
         seconds=time.perf_counter() - started,
     )
-    return Masks(_selecting(choices, selection, pattern), patterns, report)
-
-
-def _selecting(choices: Mapping[str, Choice] | None, selection: Selection, pattern: Pattern) -> Select:
-    if choices is not None:
-        return lambda name, weight, gram: choices[name]
-    selector, across = selection.selector, selection.across
-    assert isinstance(selector, AbstractScore | AbstractSweep)
-    return lambda name, weight, gram: select_mask(selector, weight, gram, pattern, across)
+    return Masks(selection, pattern, choices, report)
 
 
 def _label_source(

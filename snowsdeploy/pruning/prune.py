@@ -2,76 +2,28 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from hashlib import sha256
-from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.fx import Node
 
 from snowsdeploy.artifacts import LayerReport, SelectionReport
 from snowsdeploy.errors import LayoutError
-from snowsdeploy.files import atomic_path
 from snowsdeploy.models.program import Program
 from snowsdeploy.models.program_graph import ProgramGraph
 from snowsdeploy.progress import Observer
 from snowsdeploy.pruning.activations import Activations
+from snowsdeploy.pruning.checkpoints import Checkpoints
 from snowsdeploy.pruning.final import final_pass
-from snowsdeploy.pruning.masks import Selection, prepare_masks
+from snowsdeploy.pruning.masks import Masks, Selection, prepare_masks
 from snowsdeploy.pruning.norms import reestimate_batch_norms
 from snowsdeploy.pruning.reconstruct import Reconstruction
 from snowsdeploy.pruning.schedule import Unit, make_schedule
 from snowsdeploy.pruning.sensitivity import output_curvature
 from snowsdeploy.pruning.streams import Streams, output_error
 from snowsdeploy.sparsity.pattern import Pattern, count_violations
-
-
-@dataclass(frozen=True)
-class Checkpoints:
-    """Solved units on disk, so that a run survives a kill.
-
-    Attributes:
-        folder: One safetensors file a unit, and one for the final pass.
-        key: Identifies the run: model, data, settings. A file with another key is not used.
-    """
-
-    folder: Path
-    key: str
-
-    def load(self, problem: str) -> tuple[dict[str, Tensor], LayerReport] | None:
-        """What was solved before under the same key, else None."""
-        path = self._path(problem)
-        if not path.is_file():
-            return None
-        try:
-            with safe_open(path, framework="pt") as stored:
-                metadata = stored.metadata() or {}
-                if metadata.get("key") != self.key:
-                    return None
-                weights = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - not a dict
-        except SafetensorError:
-            return None  # written by another version or damaged: solved again
-        return weights, LayerReport.model_validate_json(metadata["report"])
-
-    def save(self, problem: str, weights: dict[str, Tensor], report: LayerReport) -> None:
-        """Store a solution; atomic."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        metadata = {"key": self.key, "report": report.model_dump_json()}
-        with atomic_path(self._path(problem)) as path:
-            save_file({n: w.contiguous() for n, w in weights.items()}, path, metadata=metadata)
-
-    def _path(self, problem: str) -> Path:
-        return self.folder / f"{sha256(problem.encode()).hexdigest()[:16]}.safetensors"
-
-
-def run_key(**parts: object) -> str:
-    """A digest of everything that decides the solved weights."""
-    return sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -150,11 +102,15 @@ def prune_program(
         GraphError: The selector cannot read the graph.
     """
     graph = ProgramGraph(program)
-    seen = batches[: len(batches) - plan.held_back]
-    known = None if labels is None else labels[: sum(map(len, seen))]
-    masks = prepare_masks(
-        graph, seen, known, names=weights, pattern=pattern, selection=plan.selection, observer=observer
-    )
+
+    def choose() -> Masks:
+        seen = batches[: len(batches) - plan.held_back]
+        known = None if labels is None else labels[: sum(map(len, seen))]
+        return prepare_masks(
+            graph, seen, known, names=weights, pattern=pattern, selection=plan.selection, observer=observer
+        )
+
+    masks = _choose_or_restore(choose, pattern, plan.selection, checkpoints)
     units = make_schedule(graph, weights, joint=plan.joint, layers=plan.layers)
     metrics = _metrics(graph, batches, units, plan)
     streams = _streams(graph, batches, metrics, plan, {})
@@ -163,13 +119,13 @@ def prune_program(
     total = len(units) + (plan.final is not None)
 
     def solve(problem: str, run: Callable[[], tuple[dict[str, Tensor], LayerReport]]) -> LayerReport:
-        found = checkpoints.load(problem) if checkpoints else None
+        found = checkpoints.load(problem, LayerReport) if checkpoints else None
         values, report = found or run()
         if checkpoints and found is None:
             checkpoints.save(problem, values, report)
         for name, value in values.items():
             if name in weights:
-                require_pattern(name, value, masks.patterns[name], "solved weight")
+                require_pattern(name, value, masks.pattern_of(name), "solved weight")
             streams.pruned.set_weight(graph.placeholder(name), value)
         tensors.update(values)
         observer.advance(len(reports) + 1, total, describe(report, restored=found is not None))
@@ -191,7 +147,21 @@ def prune_program(
         final = solve("final pass", lambda: final_pass(graph, units, fresh, supports, method))
         after = output_error(_streams(graph, batches, metrics, plan, tensors), {}, held_back_only=False)
         notes.append(f"final pass: relative output error {before:.3g} -> {after:.3g}")
-    return Pruned(tensors, tuple(reports), final, masks.report, masks.shares, tuple(notes))
+    return Pruned(tensors, tuple(reports), final, masks.report, masks.shares(), tuple(notes))
+
+
+def _choose_or_restore(
+    choose: Callable[[], Masks], pattern: Pattern, selection: Selection, checkpoints: Checkpoints | None
+) -> Masks:
+    """The masks that a run had chosen before its first solve, else new ones."""
+    if checkpoints is None or not selection.first(pattern):
+        return choose()
+    found = checkpoints.load("masks", SelectionReport)
+    if found:
+        return Masks.restored(*found, selection=selection, pattern=pattern)
+    masks = choose()
+    checkpoints.save("masks", masks.tensors(), masks.report)
+    return masks
 
 
 def _metrics(graph: ProgramGraph, batches: Sequence[Tensor], units: Sequence[Unit], plan: Plan) -> dict[Node, Tensor]:

@@ -82,8 +82,14 @@ class Loss(Protocol):
     def gradient(self, weights: Mapping[str, Tensor]) -> Tensors:
         """Mean gradient over all images."""
 
-    def curvature(self, weights: Mapping[str, Tensor]) -> Tensors:
-        """Diagonal of the generalised Gauss-Newton matrix, exact over classes, mean over all images."""
+    def curvature(self, weights: Mapping[str, Tensor], passes: int = 0) -> Tensors:
+        """Diagonal of the generalised Gauss-Newton matrix, mean over all images.
+
+        Args:
+            weights: All weights.
+            passes: Backward passes a batch; 0, or at least as many as there are classes: exact over classes. With
+                fewer it is right on average only.
+        """
 
     def gradients(
         self, weights: Mapping[str, Tensor], names: tuple[str, ...], count: int, batch: int

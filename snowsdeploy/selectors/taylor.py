@@ -23,11 +23,14 @@ class AbstractLossModel(AbstractLossSelector):
 
     Attributes:
         penalty: Lambda, of the squared length of the step.
+        passes: Backward passes in which the curvature sums over classes. 0 takes one for each class, which is exact;
+            with fewer, half of them take each image's likeliest classes and the others draw from the rest.
         first_order: Whether the gradient's term is in the model.
         second_order: Whether the curvature's is.
     """
 
     penalty: Annotated[float, Field(ge=0)] = 0.0
+    passes: Annotated[int, Field(ge=0)] = 0
     first_order: ClassVar[bool]
     second_order: ClassVar[bool]
 
@@ -35,8 +38,10 @@ class AbstractLossModel(AbstractLossSelector):
         """See `AbstractLossSelector`."""
         del kept
         g = loss.gradient(weights) if self.first_order else {}
-        d = loss.curvature(weights) if self.second_order else {}
-        return Estimate({n: loss_score(w, g.get(n), d.get(n), self.penalty) for n, w in weights.items()})
+        d = loss.curvature(weights, self.passes) if self.second_order else {}
+        scores = {n: loss_score(w, g.get(n), d.get(n), self.penalty) for n, w in weights.items()}
+        facts = f"curvature in {self.passes} passes over classes" if self.second_order and self.passes else ""
+        return Estimate(scores, facts=facts)
 
 
 @final

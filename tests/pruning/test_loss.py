@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 
 from snowsdeploy.errors import DataError, GraphError
 from snowsdeploy.models.program_graph import ProgramGraph
-from snowsdeploy.pruning.loss import ProgramLoss
+from snowsdeploy.pruning.loss import ProgramLoss, _curvature_columns
 from tests.nets import NETS, make_program
 
 PRUNED = {
@@ -66,6 +66,27 @@ def test_the_curvature_is_the_exact_diagonal_of_gauss_newton(case: Case) -> None
         j = jacobian.flatten(2)
         dense = torch.einsum("ncq,ncd,ndr->nqr", j, hessian, j).mean(0)
         torch.testing.assert_close(found[name].flatten(), dense.diagonal(), rtol=1e-9, atol=1e-15)
+
+
+def test_fewer_passes_than_classes_are_right_on_average() -> None:
+    case = Case("cnn")
+    exact = case.loss.curvature(case.weights)
+    draws = 300
+    mean = dict.fromkeys(case.names, torch.zeros(()))
+    for seed in range(draws):
+        state = case.graph.state_values()
+        state = {n: v.double() if v.is_floating_point() else v for n, v in state.items()}
+        loss = ProgramLoss(case.graph, state, [IMAGES], LABELS, names=case.names, seed=seed)
+        mean = {n: mean[n] + d / draws for n, d in loss.curvature(case.weights, 3).items()}
+    for name in case.names:
+        assert float((mean[name] - exact[name]).norm() / exact[name].norm()) < 0.03
+        torch.testing.assert_close(case.loss.curvature(case.weights, 5)[name], exact[name])
+
+
+def test_an_image_that_leaves_nothing_to_draw_from_adds_nothing() -> None:
+    certain = torch.tensor([[1.0, 0, 0, 0]])
+    columns = _curvature_columns(certain, 2, torch.Generator())
+    torch.testing.assert_close(torch.cat(columns), torch.zeros(2, 4))
 
 
 def test_the_gradient_and_those_of_single_images_are_autograds(case: Case) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
@@ -13,6 +14,7 @@ from snowsdeploy.errors import DataError, NumericsError
 from snowsdeploy.models.program import Program
 from snowsdeploy.models.program_graph import ProgramGraph
 from snowsdeploy.progress import NullObserver
+from snowsdeploy.pruning.checkpoints import Checkpoints
 from snowsdeploy.pruning.masks import Selection, prepare_masks
 from snowsdeploy.pruning.prune import Plan, Pruned, prune_program
 from snowsdeploy.pruning.reconstruct import Reconstruction
@@ -107,6 +109,26 @@ def prepare(program: Program, selection: Selection, pattern: Pattern, labels: to
     graph, observer = ProgramGraph(program), NullObserver()
     names = names_of(program)
     return prepare_masks(graph, BATCHES, labels, names=names, pattern=pattern, selection=selection, observer=observer)
+
+
+@pytest.mark.parametrize(("name", "pattern"), [("woodfisher", "2:4"), ("obd", "70%"), ("magnitude", "70%")])
+def test_masks_of_the_whole_model_are_not_chosen_again_after_a_kill(
+    tiny_cnn: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, pattern: str
+) -> None:
+    store = Checkpoints(tmp_path / "layers", "key")
+    threshold = "global" if pattern == "70%" else None
+    plan = Plan(UNSOLVED, Selection(make_selector(name, {}), threshold), joint=False)
+    arguments = (tiny_cnn, BATCHES, names_of(tiny_cnn), Pattern.parse(pattern), plan)
+    whole = prune_program(*arguments, observer=NullObserver(), labels=LABELS, checkpoints=store)
+    for path in store.folder.iterdir():  # all that was solved is lost, the masks are not
+        if "mask:" not in str(path.read_bytes()[:2000]):
+            path.unlink()
+    assert len(list(store.folder.iterdir())) == 1
+    monkeypatch.delattr("snowsdeploy.pruning.prune.prepare_masks")
+    resumed = prune_program(*arguments, observer=NullObserver(), labels=LABELS, checkpoints=store)
+    assert resumed.selection == whole.selection
+    assert resumed.shares == whole.shares
+    assert all(torch.equal(resumed.tensors[n], t) for n, t in whole.tensors.items())
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,13 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from snowsdeploy.artifacts import LayerReport
 from snowsdeploy.errors import LayoutError, NumericsError
 from snowsdeploy.models.layers import decide_layers
 from snowsdeploy.models.program import Program
 from snowsdeploy.models.program_graph import ProgramGraph
 from snowsdeploy.progress import NullObserver
+from snowsdeploy.pruning.checkpoints import Checkpoints
 from snowsdeploy.pruning.masks import Selection
-from snowsdeploy.pruning.prune import Checkpoints, Plan, prune_program, require_pattern
+from snowsdeploy.pruning.prune import Plan, prune_program, require_pattern
 from snowsdeploy.pruning.reconstruct import Horizon, Reconstruction
 from snowsdeploy.pruning.schedule import make_schedule
 from snowsdeploy.selectors import make_selector
@@ -131,11 +133,11 @@ def test_a_stored_unit_of_another_run_or_a_damaged_one_is_not_used(tiny_cnn: Pro
     store = Checkpoints(tmp_path / "layers", "key")
     pruned = run(tiny_cnn, checkpoints=store)[0]
     unit = "|".join(make_schedule(ProgramGraph(tiny_cnn), list(pruned.tensors), joint=True)[0].weights)
-    assert store.load(unit) is not None
-    assert Checkpoints(store.folder, "other").load(unit) is None
+    assert store.load(unit, LayerReport) is not None
+    assert Checkpoints(store.folder, "other").load(unit, LayerReport) is None
     for path in store.folder.iterdir():
         path.write_bytes(path.read_bytes()[:40])
-    assert store.load(unit) is None
+    assert store.load(unit, LayerReport) is None
 
 
 def test_a_broken_pattern_is_an_error() -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import html
 from pathlib import Path
 
 import pytest
 
-from snowsdeploy.artifacts import Package
+from snowsdeploy.artifacts import Package, SelectionReport
 from snowsdeploy.errors import OutputError
 from snowsdeploy.gate.judge import judge
 from snowsdeploy.gate.policy import GatePolicy
@@ -47,6 +48,21 @@ def test_the_summary_begins_with_the_verdict_and_holds_the_figures() -> None:
         assert part in text
     for decision in report.prune.decisions:
         assert decision.name in text
+
+
+def test_how_the_masks_were_chosen_is_in_both_renderings() -> None:
+    selection = SelectionReport(
+        settings={"gradients": 1000, "damping": 1e-05},
+        threshold="global",
+        steps=("60%, 256 gradients of one image", "90%, 256 gradients of one image"),
+        labels="sampled",
+        seconds=12,
+    )
+    report = make_report()
+    report = report.model_copy(update={"prune": report.prune.model_copy(update={"selection": selection})})
+    for text in (html.unescape(render_html(report)), render_markdown(report)):
+        assert "one threshold for all layers; gradients 1000, damping 1e-05; labels sampled from the model" in text
+    assert "60%, 256 gradients of one image -> 90%, 256 gradients of one image in 12 s" in render_markdown(report)
 
 
 def test_the_summary_of_a_report_with_nothing_measured() -> None:

@@ -48,7 +48,7 @@ class GivenGradients:
     def gradient(self, weights: Mapping[str, torch.Tensor]) -> Tensors:
         raise AssertionError
 
-    def curvature(self, weights: Mapping[str, torch.Tensor]) -> Tensors:
+    def curvature(self, weights: Mapping[str, torch.Tensor], passes: int = 0) -> Tensors:
         raise AssertionError
 
     def gradients(
