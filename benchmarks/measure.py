@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import tempfile
 import time
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,9 +14,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from benchmarks.models import MODELS
 from snowsdeploy.artifacts import LayerReport
+from snowsdeploy.artifacts.base import Artifact
 from snowsdeploy.config import RunConfig, build_config
 from snowsdeploy.data.images import ImageSet
 from snowsdeploy.data.open import open_images
@@ -23,6 +27,7 @@ from snowsdeploy.models.program import Program
 from snowsdeploy.models.program_graph import ProgramGraph
 from snowsdeploy.pipeline import load_program, make_plan
 from snowsdeploy.progress import NullObserver
+from snowsdeploy.pruning.checkpoints import Checkpoints, T, run_key
 from snowsdeploy.pruning.prune import Pruned, prune_program
 from snowsdeploy.sparsity.pattern import Pattern
 from snowsdeploy.validation.accuracy import compare_logits
@@ -42,34 +47,68 @@ def run(name: str, model: str, settings: Row) -> Row:
     """
     given = {k: v for k, v in settings.items() if k != "masks_only"}
     config = build_config(RunConfig, MODELS[model] | given | {"out": "unused"})
-    program, images, dense = _dense(model)
+    program = _dense(model)[0]
     calibration = open_images(config.data, program.preprocessing).sample(config.samples, config.seed)
     pattern = Pattern.parse(config.pattern)
     names = [d.weight for d in decide_layers(ProgramGraph(program), pattern) if d.prunable and d.weight]
     batches = list(calibration.batches(config.batch_size))
     plan = make_plan(config, len(batches))
     labels = None if calibration.labels is None else torch.from_numpy(calibration.labels)
+    chosen = _SharedMasks(Path(tempfile.gettempdir()) / f"snowsdeploy-masks-{os.getpid()}", _mask_key(model, config))
     started = time.perf_counter()
-    pruned = prune_program(program, batches, names, pattern, plan, observer=NullObserver(), labels=labels)
+    pruned = prune_program(
+        program, batches, names, pattern, plan, observer=NullObserver(), labels=labels, checkpoints=chosen
+    )
     seconds = time.perf_counter() - started
     tensors = pruned.tensors
     if settings.get("masks_only"):
         tensors = {n: program.state_dict[n] * (tensors[n] != 0) for n in names}
+    row = {"name": name, "settings": settings, "images": len(calibration), "seconds": round(seconds, 1)}
+    return row | judge(model, tensors) | _cost(pruned)
+
+
+class _SharedMasks(Checkpoints):
+    """Keeps the masks that are chosen before anything is solved, so that every solver has the same; nothing else."""
+
+    def load(self, problem: str, kind: type[T]) -> tuple[dict[str, Tensor], T] | None:
+        """See `Checkpoints`."""
+        return super().load(problem, kind) if problem == "masks" else None
+
+    def save(self, problem: str, tensors: Mapping[str, Tensor], report: Artifact) -> None:
+        """See `Checkpoints`."""
+        if problem == "masks":
+            super().save(problem, tensors, report)
+
+
+def _mask_key(model: str, config: RunConfig) -> str:
+    fields = {
+        "pattern",
+        "selector",
+        "selector_arg",
+        "threshold",
+        "layer_cap",
+        "mask_steps",
+        "labels",
+        "samples",
+        "seed",
+    }
+    return run_key(model=model, **config.model_dump(include=fields))
+
+
+def judge(model: str, tensors: dict[str, Tensor]) -> Row:
+    """Top-1 in percent with its 95 % interval and the KL in nats, of the ONNX file with these tensors."""
+    program, images, dense = _dense(model)
     found = compare_logits(dense, _logits(program.with_weights(tensors), images), images, "CPUExecutionProvider")
     assert found.dense_top1 is not None
     assert found.sparse_top1 is not None
     top1 = found.sparse_top1
     return {
-        "name": name,
-        "settings": settings,
-        "images": len(calibration),
-        "seconds": round(seconds, 1),
         "dense_top1": round(100 * found.dense_top1.value, 2),
         "top1": round(100 * top1.value, 2),
         "low": round(100 * top1.low, 2),
         "high": round(100 * top1.high, 2),
         "kl": round(found.agreement.kl, 4),
-    } | _cost(pruned)
+    }
 
 
 @cache

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Literal, Self
 
@@ -81,13 +81,13 @@ class Masks:
     choices: Mapping[str, Choice] | None
     report: SelectionReport
 
-    def select(self, name: str, weight: Tensor, gram: Tensor) -> Choice:
-        """A layer's mask, by its weight and `X^T X` where it was not chosen before."""
+    def select(self, name: str, weight: Tensor, moments: Callable[[], Tensor]) -> Choice:
+        """A layer's mask, by its weight and what computes `X^T X` where it was not chosen before."""
         if self.choices is not None:
             return self.choices[name]
         selector = self.selection.selector
         assert isinstance(selector, AbstractScore | AbstractSweep)
-        return select_mask(selector, weight, gram, self.pattern, self.selection.across)
+        return select_mask(selector, weight, moments, self.pattern, self.selection.across)
 
     def pattern_of(self, name: str) -> Pattern:
         """What a weight must hold; they differ where the threshold is global."""
@@ -216,6 +216,10 @@ def _dense_scores(
     graph: ProgramGraph, batches: Sequence[Tensor], names: Sequence[str], selector: AbstractScore
 ) -> dict[str, Tensor]:
     """Scores by the inputs of the dense model, front to back, one layer's moments at a time."""
+    if not selector.reads_inputs:
+        dense = {name: graph.program.state_dict[name].detach() for name in names}
+        nothing = torch.empty(0)
+        return {n: _finite(n, selector.score(w.flatten(1), nothing).view(w.shape)) for n, w in dense.items()}
     stream = Activations(graph, batches, graph.state_values())
     owner = {call: name for name in names for call in graph.calls[name]}
     grams: dict[str, Tensor] = {}

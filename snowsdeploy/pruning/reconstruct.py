@@ -79,7 +79,7 @@ class Reconstruction:
             graph: The program's graph.
             unit: The layers.
             streams: Activations, advanced to the unit.
-            select: A layer's name, weight and `X^T X` of its inputs -> mask.
+            select: A layer's name, weight and what computes `X^T X` of its inputs -> mask.
 
         Returns:
             Solved tensors by name, weights zero outside their mask, and what happened.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache, partial
 
 import torch
 from torch import Tensor
@@ -20,7 +21,7 @@ from snowsdeploy.solver.least_squares import Factored, masked_least_squares, sol
 Weights = dict[Node, Tensor]
 
 
-Select = Callable[[str, Tensor, Tensor], Choice]
+Select = Callable[[str, Tensor, Callable[[], Tensor]], Choice]
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def least_squares_start(
         window: Its first `len(names)` weights are layers'.
         original: The dense tensors.
         samples: What flows into the window.
-        select: Name, weight `[K, C, ...]` and `X^T X` -> mask.
+        select: Name, weight `[K, C, ...]` and what computes `X^T X` -> mask.
         ridge: The damping of `masked_least_squares`.
         names: Of the layers' weights.
         metrics: As in `gram_matrix`.
@@ -71,17 +72,15 @@ def least_squares_start(
     """
     current, masks, factors = dict(original), [], []
     for placeholder, name in zip(window.weights, names, strict=False):
-        calls = window.calls_of(placeholder)
-        pairs = ((c, window.intermediate(_source(c), current, s.live_ins)) for c in calls for s in samples)
-        gram = gram_matrix(pairs, metrics)
         weight = original[placeholder]
+        moments = cache(partial(_moments, window, placeholder, current, samples, metrics))
         with _naming(name):
-            choice = select(name, weight, gram)
+            choice = select(name, weight, moments)
         masks.append(choice.mask)
         if not exact:
             current[placeholder] = weight * choice.mask if choice.weight is None else choice.weight
             continue
-        system = gram, weight.flatten(1).double() @ gram, choice.mask.flatten(1), ridge
+        system = moments(), weight.flatten(1).double() @ moments(), choice.mask.flatten(1), ridge
         with _naming(name):
             if keep:
                 solved, factor = solve_and_factor(*system, dtype=weight.dtype)
@@ -90,6 +89,19 @@ def least_squares_start(
                 solved = masked_least_squares(*system)
         current[placeholder] = solved.to(weight.dtype).view(weight.shape)
     return Start(tuple(masks), current, tuple(factors))
+
+
+def _moments(
+    window: Window,
+    placeholder: Node,
+    weights: Weights,
+    samples: Sequence[Sample],
+    metrics: Mapping[Node, Tensor] | None,
+) -> Tensor:
+    """`X^T X` of a layer's inputs over its calls, the window's weights being as given."""
+    calls = window.calls_of(placeholder)
+    pairs = ((c, window.intermediate(_source(c), weights, s.live_ins)) for c in calls for s in samples)
+    return gram_matrix(pairs, metrics)
 
 
 def factor_inputs(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -59,14 +59,18 @@ def make_selector(name: str, settings: Mapping[str, Any]) -> AbstractSelector:
 
 
 def select_mask(
-    selector: AbstractSelector, weight: Tensor, gram: Tensor, pattern: Pattern, threshold: Threshold = "layer"
+    selector: AbstractSelector,
+    weight: Tensor,
+    moments: Callable[[], Tensor],
+    pattern: Pattern,
+    threshold: Threshold = "layer",
 ) -> Choice:
     """The mask of a layer by its inputs, with its groups where the hardware has them.
 
     Args:
         selector: A layer selector.
         weight: `[K, C, ...]`.
-        gram: `X^T X` in the order of `weight.flatten(1)`.
+        moments: Computes `X^T X` in the order of `weight.flatten(1)`; not called where the selector does not read it.
         pattern: N:M along C, or unstructured.
         threshold: What unstructured scores are compared across.
 
@@ -75,8 +79,10 @@ def select_mask(
     """
     assert not isinstance(selector, AbstractLossSelector)
     if isinstance(selector, AbstractScore):
+        gram = moments() if selector.reads_inputs else weight.new_empty(0)
         return Choice(mask_of(selector.score(weight.flatten(1), gram).view(weight.shape), pattern, threshold))
     assert isinstance(selector, AbstractSweep)
+    gram = moments()
     columns = torch.arange(weight[0].numel(), device=weight.device).view(weight.shape[1:])
     order = columns.movedim(0, -1).flatten()  # the m consecutive channels at one kernel position become neighbours
     chosen = selector.choose(weight.flatten(1)[:, order], gram[order][:, order], pattern)

@@ -47,7 +47,13 @@ class AbstractSelector(ABC):  # noqa: B024 - what selectors share is their thres
 
 
 class AbstractScore(AbstractSelector):
-    """A layer selector that scores each weight on its own."""
+    """A layer selector that scores each weight on its own.
+
+    Attributes:
+        reads_inputs: Whether it looks at `gram`; where it does not, none need be computed for it.
+    """
+
+    reads_inputs: ClassVar[bool] = True
 
     @abstractmethod
     def score(self, weight: Tensor, gram: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 from torch import Tensor
 
@@ -14,6 +14,8 @@ from snowsdeploy.selectors.base import AbstractScore
 @dataclass(frozen=True)
 class Magnitude(AbstractScore):
     """`|w|`; the inputs' moments play no part."""
+
+    reads_inputs: ClassVar[bool] = False
 
     def score(self, weight: Tensor, gram: Tensor) -> Tensor:
         """See `AbstractScore`."""

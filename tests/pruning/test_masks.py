@@ -99,7 +99,7 @@ def test_without_a_solver_woodfishers_update_is_applied(net: Program) -> None:
     pruned = prune(net, chosen, Pattern(2, 4))
     masks = prepare(net, chosen, Pattern(2, 4))
     for weight, value in pruned.tensors.items():
-        choice = masks.select(weight, net.state_dict[weight], torch.empty(0))
+        choice = masks.select(weight, net.state_dict[weight], torch.Tensor)
         assert choice.weight is not None
         assert torch.equal(value, choice.weight)
         assert not torch.equal(value, net.state_dict[weight] * choice.mask)
@@ -157,7 +157,7 @@ def test_what_is_pruned_stays_pruned_and_each_step_sees_it(tiny_cnn: Program, pa
             assert not weights[name][~mask].any()
     total = kept = 0
     for name, before in recorder.seen[-1][1].items():
-        mask = masks.select(name, tiny_cnn.state_dict[name], torch.empty(0)).mask
+        mask = masks.select(name, tiny_cnn.state_dict[name], torch.Tensor).mask
         assert not (mask & ~before).any()
         total, kept = total + mask.numel(), kept + int(mask.sum())
     assert kept == (target.kept(total) if target.sparsity else total // 4)
