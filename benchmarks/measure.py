@@ -6,7 +6,7 @@ import os
 import resource
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -34,16 +34,20 @@ from snowsdeploy.validation.accuracy import compare_logits
 from snowsdeploy.validation.ort import OrtSession
 from snowsdeploy_exporters import OnnxExporter
 
+_SCRATCH = Path(tempfile.gettempdir()) / f"snowsdeploy-masks-{os.getpid()}"
+
 Row = dict[str, Any]
+Reorder = Callable[[Program, list[str], Pattern, list[Tensor]], Program]
 
 
-def run(name: str, model: str, settings: Row) -> Row:
+def run(name: str, model: str, settings: Row, reorder: Reorder | None = None) -> Row:
     """Prune, export, and measure the sparse file against the dense one.
 
     Args:
         name: Of the row.
         model: One of `MODELS`.
         settings: Of the run, laid over the model's; with `masks_only` the dense weights are put on the masks found.
+        reorder: Dense program, pruned weights, pattern, images -> the program with its channels in another order.
     """
     given = {k: v for k, v in settings.items() if k != "masks_only"}
     config = build_config(RunConfig, MODELS[model] | given | {"out": "unused"})
@@ -54,7 +58,9 @@ def run(name: str, model: str, settings: Row) -> Row:
     batches = list(calibration.batches(config.batch_size))
     plan = make_plan(config, len(batches))
     labels = None if calibration.labels is None else torch.from_numpy(calibration.labels)
-    chosen = _SharedMasks(Path(tempfile.gettempdir()) / f"snowsdeploy-masks-{os.getpid()}", _mask_key(model, config))
+    if reorder:
+        program = reorder(program, names, pattern, batches)
+    chosen = None if reorder else _SharedMasks(_SCRATCH, _mask_key(model, config))
     started = time.perf_counter()
     pruned = prune_program(
         program, batches, names, pattern, plan, observer=NullObserver(), labels=labels, checkpoints=chosen
@@ -64,7 +70,7 @@ def run(name: str, model: str, settings: Row) -> Row:
     if settings.get("masks_only"):
         tensors = {n: program.state_dict[n] * (tensors[n] != 0) for n in names}
     row = {"name": name, "settings": settings, "images": len(calibration), "seconds": round(seconds, 1)}
-    return row | judge(model, tensors) | _cost(pruned)
+    return row | judge(model, program.with_weights(tensors)) | _cost(pruned)
 
 
 class _SharedMasks(Checkpoints):
@@ -95,10 +101,10 @@ def _mask_key(model: str, config: RunConfig) -> str:
     return run_key(model=model, **config.model_dump(include=fields))
 
 
-def judge(model: str, tensors: dict[str, Tensor]) -> Row:
-    """Top-1 in percent with its 95 % interval and the KL in nats, of the ONNX file with these tensors."""
-    program, images, dense = _dense(model)
-    found = compare_logits(dense, _logits(program.with_weights(tensors), images), images, "CPUExecutionProvider")
+def judge(model: str, pruned: Program) -> Row:
+    """Top-1 in percent with its 95 % interval and the KL in nats, of the ONNX file."""
+    _, images, dense = _dense(model)
+    found = compare_logits(dense, _logits(pruned, images), images, "CPUExecutionProvider")
     assert found.dense_top1 is not None
     assert found.sparse_top1 is not None
     top1 = found.sparse_top1

@@ -85,7 +85,7 @@ def theirs(model: str, samples: int) -> Row:
         "layers": len(decisions),
         "layers_valid": sum(not violations for _, violations in broken.values()),
         "broken_groups": {name: f"{bad} of {groups}" for name, (groups, bad) in broken.items() if bad},
-        **judge(model, tensors),
+        **judge(model, program.with_weights(tensors)),
     }
 
 

@@ -49,7 +49,7 @@ def random_model(name: str, size: int, images: Path, count: int) -> dict[str, An
         count: How many images.
     """
     pixels = np.random.default_rng(0).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
-    np.savez(images, x=pixels)
+    np.savez(images, x=pixels)  # without labels: no accuracy is to come of it
     return {
         "model": "timm.models:create_model",
         "model_arg": {"model_name": name},

@@ -115,8 +115,8 @@ def table(rows: list[Row]) -> str:
     lines = [
         f"Dense top-1 {rows[0]['dense_top1']:.2f} %. Calibration images: {images}. A cell: top-1 in percent, and the",
         "KL of the logits from the dense model's in nats; the median over seeds, the range in brackets. Seconds: the",
-        "mask and the solve, the least of the runs; masks by the loss are chosen once for all solvers of a seed, and their",
-        "seconds are in the first column of them.",
+        "mask and the solve, the least of the runs; masks by the loss are chosen once for all solvers of a seed, which",
+        "the first of its columns pays for.",
         "",
         f"| pattern | selection | seeds | {' | '.join(solvers)} | seconds |",
         f"|---|---|---:|{'---|' * len(solvers)}---:|",
