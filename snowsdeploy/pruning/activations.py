@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, final
 
@@ -12,6 +13,7 @@ from torch.fx import Node
 from snowsdeploy.errors import NumericsError
 from snowsdeploy.models.graph import evaluate
 from snowsdeploy.models.program_graph import ProgramGraph
+from snowsdeploy.pruning.storage import IN_MEMORY, Storage
 from snowsdeploy.pruning.windows import as_tensor
 
 Values = dict[Node, Any]
@@ -24,23 +26,37 @@ class Activations:
     Two of these run side by side: one through the dense model, one through the model pruned so far.
     """
 
-    def __init__(self, graph: ProgramGraph, batches: Sequence[Tensor], state: Values) -> None:
+    def __init__(
+        self,
+        graph: ProgramGraph,
+        batches: Sequence[Tensor],
+        state: Values,
+        storage: Storage = IN_MEMORY,
+        name: str = "activations",
+    ) -> None:
         """Start in front of the first node.
 
         Args:
             graph: The program's graph.
             batches: Image batches `[batch, C, H, W]`.
             state: Placeholder -> tensor for parameters, buffers and constants.
+            storage: Where values are between uses; where it keeps none they are computed from the images each time.
+            name: Of the store.
         """
         self._graph = graph
         self._constants: Final[Values] = dict(state)
         with torch.no_grad():
             evaluate(graph.constant_nodes, self._constants)
-        self._batches: list[Values] = [{graph.image: images} for images in batches]
+        self._images = batches
+        self._store = storage.store(name)
         self._position = 0
+        self._named = {node.name: node for node in graph.nodes}
+        self._ends: dict[int, list[Node]] = defaultdict(list)
+        for node in graph.nodes:
+            self._ends[graph.last_use(node)].append(node)
 
     def __len__(self) -> int:
-        return len(self._batches)
+        return len(self._images)
 
     def advance(self, node: Node) -> None:
         """Run every batch up to, and not including, `node`.
@@ -49,12 +65,15 @@ class Activations:
             NumericsError: An activation is NaN or Inf.
         """
         stop = self._graph.order[node]
-        nodes = [n for n in self._graph.nodes[self._position : stop] if n not in self._constants]
-        for values in self._batches:
-            self._run(nodes, values)
-            for dead in [n for n in values if self._graph.last_use(n) < stop]:
-                del values[dead]
-        self._position = max(self._position, stop)
+        if stop <= self._position:
+            return
+        if self._store is not None:
+            for batch in range(len(self)):
+                values = self._live(batch)
+                self._run(self._between(self._position, stop), values)
+                live = {n: v for n, v in values.items() if n is not self._graph.image}
+                self._store.save(batch, {n.name: v for n, v in live.items() if self._graph.last_use(n) >= stop})
+        self._position = stop
 
     def value(self, placeholder: Node) -> Tensor:
         """A weight as this stream uses it."""
@@ -66,6 +85,13 @@ class Activations:
         """Replace a weight; only nodes that have not run yet see it."""
         self._constants[placeholder] = weight
 
+    def holds(self, node: Node) -> bool:
+        """Whether a value is at hand at the position: a weight, the images, or what has run and is still read."""
+        order = self._graph.order
+        return (
+            node not in order or node in self._constants or order[node] < self._position <= self._graph.last_use(node)
+        )
+
     def live_ins(self, batch: int, wanted: Iterable[Node]) -> Values:
         """The values a window reads, computed where a side branch has not run yet.
 
@@ -73,19 +99,34 @@ class Activations:
             batch: Index of the calibration batch.
             wanted: Nodes that do not depend on the window's own weights.
         """
-        values = self._batches[batch]
+        values = self._live(batch)
         missing = [n for n in wanted if n not in values and n not in self._constants]
         if missing:
-            values = dict(values)
-            self._run(self._needed(missing, values), values)
+            self._run(self._needed(missing, values), values, drop=False)
         return {n: values[n] if n in values else self._constants[n] for n in wanted}
 
     def finish(self, batch: int, weights: Mapping[Node, Tensor]) -> tuple[Tensor, ...]:
         """The program's outputs for a batch from here on, with some weights replaced; nothing is kept."""
-        scope = {**self._constants, **self._batches[batch], **weights}
+        scope = {**self._constants, **self._live(batch), **weights}
         with torch.no_grad():
-            evaluate([n for n in self._graph.nodes[self._position :] if n not in self._constants], scope)
+            evaluate(self._between(self._position, None), scope, self._dead)
         return tuple(as_tensor(scope[n]) for n in self._graph.outputs)
+
+    def _between(self, start: int, stop: int | None) -> list[Node]:
+        return [n for n in self._graph.nodes[start:stop] if n not in self._constants]
+
+    def _live(self, batch: int) -> Values:
+        """A batch's values at the position, and its images."""
+        values: Values = {self._graph.image: self._images[batch]}
+        if self._store is None:
+            self._run(self._between(0, self._position), values)
+        elif self._position:
+            values |= {self._named[name]: value for name, value in self._store.load(batch).items()}
+        return values
+
+    def _dead(self, node: Node) -> list[Node]:
+        """What nothing after a node reads."""
+        return self._ends[self._graph.order[node]]
 
     def _needed(self, missing: list[Node], values: Values) -> list[Node]:
         found: set[Node] = set()
@@ -96,11 +137,12 @@ class Activations:
                 missing.extend(node.all_input_nodes)
         return sorted(found, key=self._graph.order.__getitem__)
 
-    def _run(self, nodes: list[Node], values: Values) -> None:
+    def _run(self, nodes: list[Node], values: Values, *, drop: bool = True) -> None:
+        """Evaluate nodes in graph order into `values`, dropping what nothing after them reads."""
         scope = {**self._constants, **values}
-        with torch.no_grad():
-            evaluate(nodes, scope)
         for node in nodes:
+            with torch.no_grad():
+                evaluate([node], scope)
             values[node] = scope[node]
             if isinstance(scope[node], Tensor) and not bool(torch.isfinite(scope[node]).all()):
                 raise NumericsError(
@@ -108,3 +150,6 @@ class Activations:
                     seen=f"the output of {node.name}",
                     fix="check --mean and --std, the images, and the checkpoint",
                 )
+            for dead in self._dead(node) if drop else ():
+                values.pop(dead, None)
+                scope.pop(dead, None)

@@ -22,6 +22,7 @@ from snowsdeploy.pruning.norms import reestimate_batch_norms
 from snowsdeploy.pruning.reconstruct import Reconstruction
 from snowsdeploy.pruning.schedule import Unit, make_schedule
 from snowsdeploy.pruning.sensitivity import output_curvature
+from snowsdeploy.pruning.storage import IN_MEMORY, Storage
 from snowsdeploy.pruning.streams import Streams, output_error
 from snowsdeploy.sparsity.pattern import Pattern, count_violations
 
@@ -39,6 +40,7 @@ class Plan:
         held_back: How many of the last batches no solve sees.
         reestimate: Move the batch normalisation statistics after the units are solved.
         final: How the final pass over all weights is solved; None leaves it out.
+        storage: Where activations are between uses.
     """
 
     method: Reconstruction
@@ -49,6 +51,7 @@ class Plan:
     held_back: int = 0
     reestimate: bool = False
     final: Reconstruction | None = None
+    storage: Storage = IN_MEMORY
 
 
 @dataclass(frozen=True)
@@ -184,7 +187,9 @@ def _streams(
     """Dense and pruned activations in front of the first node."""
     state = graph.state_values()
     changed = state | {graph.placeholder(name): value for name, value in tensors.items()}
-    return Streams(Activations(graph, batches, state), Activations(graph, batches, changed), metrics, plan.held_back)
+    dense = Activations(graph, batches, state, plan.storage, "dense")
+    pruned = Activations(graph, batches, changed, plan.storage, "pruned")
+    return Streams(dense, pruned, metrics, plan.held_back, plan.storage)
 
 
 def _reestimate(

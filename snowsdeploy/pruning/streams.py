@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import final, overload
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from torch.fx import Node
 from snowsdeploy.pruning.activations import Activations
 from snowsdeploy.pruning.objective import Sample
 from snowsdeploy.pruning.start import Weights
+from snowsdeploy.pruning.storage import IN_MEMORY, Storage
 from snowsdeploy.pruning.windows import Window
 
 
@@ -24,25 +26,48 @@ class Streams:
         pruned: Through the model pruned so far.
         metrics: Node -> diagonal metric of an error there; a node that is not in it has the identity.
         held_back: How many of the last batches the solver does not see.
+        storage: Where a window's targets are.
     """
 
     dense: Activations
     pruned: Activations
     metrics: Mapping[Node, Tensor]
     held_back: int = 0
+    storage: Storage = IN_MEMORY
 
 
-def gather_samples(window: Window, weights: Weights, streams: Streams, share: float) -> list[Sample]:
+@final
+class Samples(Sequence[Sample]):
+    """A window's samples, each made when it is asked for."""
+
+    def __init__(self, make: Callable[[int], Sample], batches: range) -> None:
+        """Of these batches, `make(batch)`."""
+        self._make, self._batches = make, batches
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+    @overload
+    def __getitem__(self, index: slice) -> Samples: ...
+    def __getitem__(self, index: int | slice) -> Sample | Samples:
+        if isinstance(index, slice):
+            return Samples(self._make, self._batches[index])
+        return self._make(self._batches[index])
+
+
+def gather_samples(window: Window, weights: Weights, streams: Streams, share: float) -> Samples:
     """What flows into the window on the pruned prefix, and what should come out.
 
     Args:
         window: The window.
         weights: The dense model's tensors for it.
-        streams: Activations, advanced to the window.
+        streams: Activations, advanced to the window, and not beyond while the samples are in use.
         share: Of the true dense activations in the targets.
     """
-    samples = []
-    for batch in range(len(streams.pruned)):
+
+    def make(batch: int) -> Sample:
         live = streams.pruned.live_ins(batch, window.live_ins)
         with torch.no_grad():
             dense = window(weights, streams.dense.live_ins(batch, window.live_ins)) if share > 0 else ()
@@ -50,8 +75,25 @@ def gather_samples(window: Window, weights: Weights, streams: Streams, share: fl
         targets = dense or own
         if dense and own:
             targets = tuple(share * d + (1 - share) * o for d, o in zip(dense, own, strict=True))
-        samples.append(Sample(live, targets))
-    return samples
+        return Sample(live, targets)
+
+    batches = range(len(streams.pruned))
+    store = streams.storage.store(f"targets-{share:g}")
+    if store is None:
+        return Samples(make, batches)
+    aside = [n for n in window.live_ins if not streams.pruned.holds(n)]  # of side branches that have not run yet
+    for batch in batches:
+        sample = make(batch)
+        targets = {f"target {k}": target for k, target in enumerate(sample.targets)}
+        store.save(batch, targets | {f"aside {k}": sample.live_ins[node] for k, node in enumerate(aside)})
+
+    def load(batch: int) -> Sample:
+        stored = store.load(batch)
+        live = streams.pruned.live_ins(batch, [n for n in window.live_ins if n not in aside])
+        side = {node: stored[f"aside {k}"] for k, node in enumerate(aside)}
+        return Sample(live | side, tuple(stored[f"target {k}"] for k in range(len(window.outputs))))
+
+    return Samples(load, batches)
 
 
 def output_error(streams: Streams, weights: Weights, *, held_back_only: bool = True) -> float:

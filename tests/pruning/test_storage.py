@@ -1,0 +1,132 @@
+"""Where activations are kept changes memory, and nothing else but what half precision costs."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from snowsdeploy.models.program import Program
+from snowsdeploy.models.program_graph import ProgramGraph
+from snowsdeploy.progress import NullObserver
+from snowsdeploy.pruning.activations import Activations
+from snowsdeploy.pruning.prune import Plan, prune_program
+from snowsdeploy.pruning.reconstruct import Reconstruction
+from snowsdeploy.pruning.storage import DiskStore, HalfStore, MemoryStore, Storage, StorageKind
+from snowsdeploy.pruning.streams import Streams, gather_samples
+from snowsdeploy.pruning.windows import cut_window
+from snowsdeploy.solver.newton import NewtonCG
+from snowsdeploy.sparsity.pattern import Pattern
+from tests.nets import NETS, make_program
+
+BATCHES = list(torch.randn(20, 3, 8, 8, generator=torch.Generator().manual_seed(1)).split(8))
+KINDS: tuple[StorageKind, ...] = ("memory", "half", "disk", "recompute")
+EXACT = tuple(k for k in KINDS if k != "half")
+LAYERS = {"cnn": ["strided.weight", "dilated.weight"], "attention": ["qkv.weight", "fc2.weight"]}
+
+
+def numbers(dtype: torch.dtype) -> st.SearchStrategy[torch.Tensor]:
+    values = st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), max_size=12)
+    return values.map(lambda v: torch.tensor(v, dtype=dtype))
+
+
+@given(numbers(torch.float32), numbers(torch.float64))
+def test_half_precision_errs_by_its_rounding_and_never_overflows(single: torch.Tensor, double: torch.Tensor) -> None:
+    store = HalfStore()
+    store.save(3, {"single": single, "double": double, "size": 7, "index": torch.tensor([1, 2])})
+    found = store.load(3)
+    for tensor, loaded in ((single, found["single"]), (double, found["double"])):
+        assert loaded.dtype == tensor.dtype
+        largest = float(tensor.abs().max()) if tensor.numel() else 0.0
+        # relative to itself, or to the tensor's largest value times float16's smallest normal number over its range
+        bound = tensor.abs().double() * 2**-10 + largest * 2**-38
+        assert bool(((loaded - tensor).double().abs() <= bound).all())
+    assert found["size"] == 7
+    assert torch.equal(found["index"], torch.tensor([1, 2]))
+
+
+@given(st.lists(st.integers(0, 5), max_size=3), st.booleans())
+def test_memory_and_disk_give_back_what_was_saved_last(shape: list[int], view: bool) -> None:
+    tensor = torch.randn(*shape, 2) if shape else torch.randn(())
+    values = {"a": tensor, "same": tensor.view(-1) if view else tensor, "size": 3, "pair": (1, tensor)}
+    with tempfile.TemporaryDirectory() as folder:
+        for store in (MemoryStore(), DiskStore(Path(folder))):
+            store.save(0, {"a": torch.zeros(9)})
+            store.save(0, values)
+            found = store.load(0)
+            assert list(found) == list(values) or set(found) == set(values)
+            assert torch.equal(found["a"], tensor)
+            assert torch.equal(found["same"], values["same"])
+            assert found["size"] == 3
+
+
+def storage(kind: StorageKind, folder: Path) -> Storage:
+    place = folder / kind
+    place.mkdir(exist_ok=True)
+    return Storage(kind, place)
+
+
+@pytest.mark.parametrize("kind", EXACT)
+def test_values_do_not_depend_on_where_they_are(tiny: Program, kind: StorageKind, tmp_path: Path) -> None:
+    graph = ProgramGraph(tiny)
+    state = graph.state_values()
+    stream = Activations(graph, BATCHES, state, storage(kind, tmp_path))
+    plain = Activations(graph, BATCHES, state)
+    names = [n for n in graph.calls if len(graph.calls[n]) == 1]
+    for name in names:
+        call = graph.calls[name][0]
+        for each in (stream, plain):
+            each.advance(call)
+        for batch in range(len(BATCHES)):
+            wanted = [n for n in call.all_input_nodes if n in graph.order]
+            expected = plain.live_ins(batch, wanted)
+            assert all(torch.equal(v, expected[n]) for n, v in stream.live_ins(batch, wanted).items())
+            assert all(stream.holds(n) == plain.holds(n) for n in graph.nodes)
+            pairs = zip(stream.finish(batch, {}), plain.finish(batch, {}), strict=True)
+            assert all(torch.equal(a, b) for a, b in pairs)
+
+
+@pytest.mark.parametrize("net", ["cnn", "attention"])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("targets", [1.0, 0.5, "auto"])
+def test_weights_do_not_depend_on_where_activations_are(
+    kind: StorageKind, net: str, targets: float, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    program = make_program(NETS[net]())
+    method = Reconstruction(horizon="block", targets=targets, newton=NewtonCG(max_steps=1), free=True)
+    plan = Plan(
+        method, layers=2, sensitivity=0.5, held_back=1, reestimate=True, final=dataclasses.replace(method, targets=1.0)
+    )
+    arguments = (program, BATCHES, LAYERS[net], Pattern(2, 4))
+    expected = prune_program(*arguments, plan, observer=NullObserver())
+    there = dataclasses.replace(plan, storage=storage(kind, tmp_path))
+    found = prune_program(*arguments, there, observer=NullObserver())
+    for name, tensor in expected.tensors.items():
+        if kind == "half":
+            torch.testing.assert_close(found.tensors[name], tensor, rtol=0.05, atol=0.02)
+        else:
+            assert torch.equal(found.tensors[name], tensor)
+
+
+def test_samples_are_made_when_they_are_asked_for(tiny_cnn: Program, tmp_path: Path) -> None:
+    graph = ProgramGraph(tiny_cnn)
+    place = storage("disk", tmp_path)
+    dense, pruned = (Activations(graph, BATCHES, graph.state_values(), place, name) for name in ("dense", "pruned"))
+    window = cut_window(graph, ["strided.weight"], 2)
+    for stream in (dense, pruned):
+        stream.advance(window.calls[0])
+    weights = {p: dense.value(p) for p in window.weights}
+    samples = gather_samples(window, weights, Streams(dense, pruned, {}, storage=place), 1.0)
+    assert len(samples) == 3
+    assert len(samples[1:]) == 2
+    for whole, part in zip(samples[1:], (samples[1], samples[2]), strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(whole.targets, part.targets, strict=True))
+    assert samples[0] is not samples[0]
+    with pytest.raises(IndexError):
+        samples[3]
