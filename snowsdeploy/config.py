@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ByteSize, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
 from snowsdeploy.artifacts import Format, Precision
@@ -178,6 +178,19 @@ class PruneSettings(Settings):
         return self
 
 
+class ResourceSettings(Settings):
+    """What the pruning stage may use.
+
+    Attributes:
+        memory: Budget of the process, such as `8GiB`; without it most of what the machine has left.
+        activations: Where activations of the calibration images are between uses; `auto`: in memory if they fit, else
+            on disk, else in half precision, else computed again.
+    """
+
+    memory: Annotated[ByteSize, Field(gt=0)] | None = None
+    activations: Literal["auto", "memory", "half", "disk", "recompute"] = "auto"
+
+
 class RuntimeSettings(Settings):
     """Where and how ONNX files run.
 
@@ -268,7 +281,7 @@ class ExportSettings(Settings):
         return self.uint8_input or self.softmax or self.top_k is not None
 
 
-class RunConfig(ModelSettings, PruneSettings, ExportSettings, MeasureSettings):
+class RunConfig(ModelSettings, PruneSettings, ResourceSettings, ExportSettings, MeasureSettings):
     """The main job.
 
     Attributes:

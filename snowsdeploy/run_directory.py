@@ -102,6 +102,11 @@ class RunDirectory:
         """Solved units, for `--resume`; removed when the pruning stage is complete."""
         return self.path / "layers"
 
+    @property
+    def activations(self) -> Path:
+        """Activations on disk; only there while the pruning stage runs."""
+        return self.path / "activations"
+
     def prepare(self, *, force: bool, resume: bool) -> None:
         """Create the directory, or take an existing one and remove the results of an earlier run.
 

@@ -130,7 +130,12 @@ ReestimateNorms = Annotated[
     _Flag, _option(_PRUNING, "Re-estimate batch normalisation, if it helps.", "--reestimate-norms")
 ]
 FinalSteps = Annotated[_Count, _option(_PRUNING, "Newton steps over the whole model at the end.", default="0")]
-BatchSize = Annotated[_Count, _option(_PRUNING, "Images in memory at once.", default="64")]
+BatchSize = Annotated[_Count, _option(_PRUNING, "Images in memory at once, at most.", default="64")]
+Memory = Annotated[_Text, _option(_PRUNING, "Budget of the process; else most of what is free.", metavar="8GiB")]
+ActivationsOption = Annotated[
+    _Text,
+    _option(_PRUNING, "Where they lie.", "--activations", default="auto", metavar="auto|memory|disk|half|recompute"),
+]
 
 Opset = Annotated[_Count, _option(_CHECKS, "ONNX operator set.", default="20")]
 Precision = Annotated[

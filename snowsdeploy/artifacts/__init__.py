@@ -15,6 +15,7 @@ from snowsdeploy.artifacts.engine import EngineEvidence, EngineSource
 from snowsdeploy.artifacts.evidence import Compilation, LayerSparsity, Parity, ParityRow, SparsityEvidence
 from snowsdeploy.artifacts.files import ExportReport, FilePair, OnnxArtifact, Package
 from snowsdeploy.artifacts.latency import Environment, Latency, LatencyRatio, LatencySeries
+from snowsdeploy.artifacts.memory import MemoryPlan, UnitMemory
 from snowsdeploy.artifacts.permutation import Permutation, PermutedGroup
 from snowsdeploy.artifacts.profile import Copies, FileRatio, GpuReading, OperatorTime, Profile, ProfiledFile, TimedFile
 from snowsdeploy.artifacts.pruning import LayerDecision, LayerReport, PruneReport, SelectionReport
@@ -49,6 +50,7 @@ __all__ = [
     "LayerDecision",
     "LayerReport",
     "LayerSparsity",
+    "MemoryPlan",
     "OnnxArtifact",
     "OperatorTime",
     "Package",
@@ -72,6 +74,7 @@ __all__ = [
     "SparsityEvidence",
     "TimedFile",
     "Tristate",
+    "UnitMemory",
     "ValueDifference",
     "Variant",
     "Verdict",

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from snowsdeploy.artifacts.base import Artifact
+from snowsdeploy.artifacts.memory import MemoryPlan
 from snowsdeploy.artifacts.permutation import Permutation
 from snowsdeploy.artifacts.source import DataInfo
 
@@ -130,6 +131,7 @@ class PruneReport(Artifact):
     final: LayerReport | None = None
     notes: tuple[str, ...] = ()
     permutation: Permutation | None = None
+    memory: MemoryPlan | None = None
     calibration: DataInfo
     calibration_items: tuple[int, ...]
     seconds: float

@@ -26,6 +26,7 @@ from snowsdeploy.models.trace import adopt
 from snowsdeploy.pipeline.export import require_ends
 from snowsdeploy.pipeline.keep_dense import keep_dense
 from snowsdeploy.pipeline.load import load_program
+from snowsdeploy.pipeline.memory import activation_storage, fit_memory
 from snowsdeploy.pipeline.permute import permute_channels
 from snowsdeploy.progress import Observer
 from snowsdeploy.pruning.checkpoints import Checkpoints, run_key
@@ -77,17 +78,31 @@ def prune_model(config: RunConfig, run: RunDirectory, observer: Observer) -> tup
             program, weights, pattern, batches, score=config.permute_score, seed=config.seed, observer=observer
         )
         observer.message(str(permutation))
-    key = run_key(state=_digest(program), data=calibration.info.fingerprint, **settings)
-    pruned = prune_program(
+    memory = fit_memory(
+        config,
+        run,
         program,
-        batches,
         weights,
-        pattern,
         make_plan(config, len(batches)),
+        image=batches[0][:1],
+        images=len(calibration),
         observer=observer,
-        labels=None if calibration.labels is None else torch.from_numpy(calibration.labels),
-        checkpoints=Checkpoints(run.layers, key),
     )
+    config = config.model_copy(update={"batch_size": memory.batch_size})
+    batches = list(calibration.batches(config.batch_size))
+    rounding = {"batch_size": memory.batch_size, "half": memory.storage == "half"}
+    key = run_key(state=_digest(program), data=calibration.info.fingerprint, **(settings | rounding))
+    with activation_storage(memory, run) as storage:
+        pruned = prune_program(
+            program,
+            batches,
+            weights,
+            pattern,
+            replace(make_plan(config, len(batches)), storage=storage),
+            observer=observer,
+            labels=None if calibration.labels is None else torch.from_numpy(calibration.labels),
+            checkpoints=Checkpoints(run.layers, key),
+        )
     for note in pruned.notes:
         observer.message(note)
     report = PruneReport(
@@ -101,6 +116,7 @@ def prune_model(config: RunConfig, run: RunDirectory, observer: Observer) -> tup
         final=pruned.final,
         notes=pruned.notes,
         permutation=permutation,
+        memory=memory,
         calibration=calibration.info,
         calibration_items=calibration.indices,
         seconds=time.perf_counter() - started,

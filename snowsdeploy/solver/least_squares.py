@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 _CHUNK_BYTES = 256 * 2**20
+WORK_BYTES = 4 * _CHUNK_BYTES  # of a chunk: what is gathered, masked and factored
 KEPT_BYTES = 2**30  # of one layer's factors, kept as a preconditioner
 
 

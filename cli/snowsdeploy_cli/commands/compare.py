@@ -37,6 +37,8 @@ def command(
     permute: o.Permute = None,
     effort: o.Effort = None,
     batch_size: o.BatchSize = None,
+    memory: o.Memory = None,
+    activations: o.ActivationsOption = None,
     config: o.Config = None,
     quiet: o.Quiet = False,
 ) -> None:

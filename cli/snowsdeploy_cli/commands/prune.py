@@ -49,6 +49,8 @@ def command(
     reestimate_norms: o.ReestimateNorms = None,
     final_steps: o.FinalSteps = None,
     batch_size: o.BatchSize = None,
+    memory: o.Memory = None,
+    activations: o.ActivationsOption = None,
     config: o.Config = None,
     force: o.Force = None,
     resume: o.Resume = None,

@@ -54,6 +54,8 @@ def command(
     reestimate_norms: o.ReestimateNorms = None,
     final_steps: o.FinalSteps = None,
     batch_size: o.BatchSize = None,
+    memory: o.Memory = None,
+    activations: o.ActivationsOption = None,
     opset: o.Opset = None,
     precision: o.Precision = None,
     keep_fp32: o.KeepFp32 = None,

@@ -1,0 +1,59 @@
+"""What a run's memory was planned to be."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from snowsdeploy.artifacts.base import Artifact
+
+
+class UnitMemory(Artifact):
+    """Bytes of one solve.
+
+    Attributes:
+        layers: Solved together.
+        stored_per_image: Activations that lie between uses: of the dense and the pruned model, and the targets.
+        graph_per_image: The window while it is differentiated.
+        fixed: Least squares, their factors and the solver's vectors.
+    """
+
+    layers: tuple[str, ...]
+    stored_per_image: int
+    graph_per_image: int
+    fixed: int
+
+
+class MemoryPlan(Artifact):
+    """Where activations are and how large a batch may be, so that a run stays in its budget.
+
+    Attributes:
+        budget_bytes: Given, or most of what the machine has free.
+        base_bytes: Of the process before anything is solved.
+        storage: Of activations between uses: in memory, on disk, in half precision, or computed again each time.
+        batch_size: Images at once.
+        peak_bytes: Expected at the unit that needs most.
+        disk_bytes: Written at most.
+        units: In order.
+        unit_peaks: Expected at each, bytes.
+    """
+
+    budget_bytes: int
+    base_bytes: int
+    storage: Literal["memory", "half", "disk", "recompute"]
+    batch_size: int
+    peak_bytes: int
+    disk_bytes: int
+    units: tuple[UnitMemory, ...]
+    unit_peaks: tuple[int, ...]
+
+    def __str__(self) -> str:
+        where = {
+            "memory": "activations in memory",
+            "half": "activations in memory, in half precision",
+            "disk": f"activations on disk, {self.disk_bytes / 2**30:.1f} GiB",
+            "recompute": "activations computed again at each use",
+        }[self.storage]
+        return (
+            f"memory: {self.peak_bytes / 2**30:.1f} of {self.budget_bytes / 2**30:.1f} GiB expected; {where}; "
+            f"{self.batch_size} images at once"
+        )

@@ -1,0 +1,177 @@
+"""How much memory a run needs, before anything is spent, and what to give up so that it fits.
+
+Sizes are measured, not derived: one image runs through the dense model, and every value's bytes are what they are. The
+rest is arithmetic on the graph: what lives at a unit's first layer, what its window holds while it is differentiated,
+and what its least squares keep.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+
+from snowsdeploy.artifacts.memory import MemoryPlan, UnitMemory
+from snowsdeploy.errors import UsageError
+from snowsdeploy.models.graph import evaluate
+from snowsdeploy.models.program_graph import ProgramGraph
+from snowsdeploy.pruning.schedule import Unit
+from snowsdeploy.pruning.storage import StorageKind
+from snowsdeploy.pruning.windows import Window
+from snowsdeploy.solver.least_squares import KEPT_BYTES, WORK_BYTES
+
+# A differentiated window holds each value, its tangent and its gradient, and what an operator saves or works in.
+_GRAPH = 4.0
+_VECTORS = 10  # of the kept coordinates: gradient, conjugate gradients, line search, weights in their shape
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Bytes of every value of the graph for one image, and of the model's tensors."""
+
+    values: Mapping[Node, int]
+    state: int
+
+    def sum(self, nodes: Sequence[Node]) -> int:
+        """Bytes of some values together, for one image."""
+        return sum(self.values.get(node, 0) for node in nodes)
+
+
+def measure_sizes(graph: ProgramGraph, image: Tensor) -> Sizes:
+    """Run one image through the dense model and look at every value.
+
+    Args:
+        graph: The program's graph.
+        image: `[1, C, H, W]`.
+    """
+    state = graph.state_values()
+    values: dict[Node, Any] = {**state, graph.image: image}
+    ends: dict[int, list[Node]] = {}
+    for node in graph.nodes:
+        ends.setdefault(graph.last_use(node), []).append(node)
+    sizes: dict[Node, int] = {graph.image: _bytes(image)}
+    for position, node in enumerate(graph.nodes):
+        with torch.no_grad():
+            evaluate([node], values)
+        if node in graph.image_values:
+            sizes[node] = _bytes(values[node])
+        for dead in ends.get(position, ()):
+            values.pop(dead, None)
+    return Sizes(sizes, sum(_bytes(tensor) for tensor in state.values()))
+
+
+def _bytes(value: object) -> int:
+    if isinstance(value, Tensor):
+        return value.numel() * value.itemsize
+    if isinstance(value, tuple | list):
+        return sum(map(_bytes, value))
+    return 0
+
+
+def live_values(graph: ProgramGraph, position: int) -> list[Node]:
+    """What was computed before a position and is read at it or after it."""
+    return [n for n in graph.nodes[:position] if n in graph.image_values and graph.last_use(n) >= position]
+
+
+def unit_memory(graph: ProgramGraph, sizes: Sizes, unit: Unit, window: Window) -> UnitMemory:
+    """What one unit's solve holds, split by what it grows with."""
+    live = live_values(graph, graph.order[window.calls[0]])
+    aside = [n for n in window.live_ins if n in graph.image_values and n not in live and n is not graph.image]
+    layers = [graph.program.state_dict[name] for name in unit.weights]
+    factors = [_factor_bytes(weight) for weight in layers]
+    work = max(min(WORK_BYTES, 4 * 8 * _squares(weight)) for weight in layers)
+    moments = max(3 * 8 * weight[0].numel() ** 2 for weight in layers)
+    vectors = _VECTORS * sum(weight.numel() * weight.itemsize for weight in layers)
+    return UnitMemory(
+        layers=tuple(name.removesuffix(".weight") for name in unit.weights),
+        stored_per_image=2 * sizes.sum(live) + sizes.sum([*window.outputs, *aside]),
+        graph_per_image=round(_GRAPH * sizes.sum(window.nodes)),
+        fixed=sum(factors) + moments + vectors + work,
+    )
+
+
+def _squares(weight: Tensor) -> int:
+    """Entries of all rows' own systems, half of each row being kept."""
+    return len(weight) * weight[0].numel() ** 2 // 4
+
+
+def _factor_bytes(weight: Tensor) -> int:
+    own = _squares(weight) * weight.itemsize
+    return own if own <= KEPT_BYTES else weight[0].numel() ** 2 * weight.itemsize
+
+
+def plan_memory(
+    units: Sequence[UnitMemory],
+    *,
+    images: int,
+    batch: int,
+    budget: int,
+    base: int,
+    disk: int,
+    storage: StorageKind | None = None,
+) -> MemoryPlan:
+    """The least that must be given up: first the size of a batch, then activations in memory.
+
+    Args:
+        units: Of every unit.
+        images: Calibration images.
+        batch: Images a batch, at most.
+        budget: Bytes that the run may have.
+        base: Bytes that the process has without any unit: libraries, models, images.
+        disk: Free bytes where activations could be written.
+        storage: Where activations must be; None chooses.
+
+    Raises:
+        UsageError: Nothing fits.
+    """
+    kinds: Sequence[StorageKind] = (storage,) if storage else ("memory", "disk", "half", "recompute")
+    tried = [
+        _plan(units, kind, size, images=images, budget=budget, base=base)
+        for size in _halves(batch)
+        for kind in kinds
+        if kind != "disk" or images * max(u.stored_per_image for u in units) <= disk
+    ]
+    fitting = [plan for plan in tried if plan.peak_bytes <= budget]
+    if not fitting:
+        least = min(tried, key=lambda plan: plan.peak_bytes, default=None)
+        needed = f"{least.peak_bytes / 2**30:.1f} GiB" if least else "more disk"
+        raise UsageError(
+            "--memory is too small for this model",
+            seen=f"{budget / 2**30:.1f} GiB",
+            allowed=f"at least {needed}: batches of {least.batch_size if least else batch}",
+            fix="raise --memory, or solve fewer layers together with --solve-layers 1",
+        )
+    return fitting[0]
+
+
+def _halves(batch: int) -> list[int]:
+    sizes = [batch]
+    while sizes[-1] > 1:
+        sizes.append(sizes[-1] // 2)
+    return sizes
+
+
+def _plan(
+    units: Sequence[UnitMemory], kind: StorageKind, batch: int, *, images: int, budget: int, base: int
+) -> MemoryPlan:
+    share = {"memory": 1.0, "half": 0.5, "disk": 0.0, "recompute": 0.0}[kind]
+
+    def peak(unit: UnitMemory) -> int:
+        held = share * images * unit.stored_per_image + batch * unit.stored_per_image
+        return round(base + held + batch * unit.graph_per_image + unit.fixed)
+
+    peaks = [peak(unit) for unit in units]
+    return MemoryPlan(
+        budget_bytes=budget,
+        base_bytes=base,
+        storage=kind,
+        batch_size=batch,
+        peak_bytes=max(peaks),
+        disk_bytes=images * max(u.stored_per_image for u in units) if kind == "disk" else 0,
+        units=tuple(units),
+        unit_peaks=tuple(peaks),
+    )
