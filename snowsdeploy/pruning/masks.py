@@ -41,7 +41,8 @@ class Selection:
         selector: Its method.
         threshold: What unstructured scores are compared across; None leaves it to the method.
         cap: Largest share of a layer that a global threshold prunes.
-        steps: Of a loss selector, which estimates anew at each on the weights that are left.
+        steps: Of a loss selector, which estimates anew at each on the weights that are left; None leaves it to the
+            method.
         labels: Where a loss selector's labels come from; `auto`: the data's where there are any.
         seed: Of sampled labels.
     """
@@ -49,7 +50,7 @@ class Selection:
     selector: AbstractSelector = field(default_factory=Magnitude)
     threshold: Threshold | None = None
     cap: float = 0.99
-    steps: int = 1
+    steps: int | None = None
     labels: Literal["auto", "data", "sampled"] = "auto"
     seed: int = 0
 
@@ -57,6 +58,11 @@ class Selection:
     def across(self) -> Threshold:
         """The threshold in use."""
         return self.threshold or self.selector.threshold
+
+    @property
+    def estimates(self) -> int:
+        """The steps in use."""
+        return self.steps or (self.selector.steps if isinstance(self.selector, AbstractLossSelector) else 1)
 
     def first(self, pattern: Pattern) -> bool:
         """Whether the masks of all layers are chosen before the first solve."""
@@ -199,7 +205,7 @@ def _by_loss(
     """Over the steps, estimate on what is left and prune; what is pruned stays pruned."""
     kept = {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in weights.items()}
     facts, moves = [], False
-    for target in sparsity_path(pattern, selection.steps):
+    for target in sparsity_path(pattern, selection.estimates):
         estimate = selector.estimate(loss, weights, kept)
         scores = {n: torch.where(kept[n], _finite(n, estimate.scores[n]), -torch.inf) for n in weights}
         masks = masks_by_scores(scores, target, selection.across, selection.cap)

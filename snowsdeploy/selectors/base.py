@@ -134,10 +134,12 @@ class AbstractLossSelector(AbstractSelector):
     Attributes:
         labels: `needed`: the method makes no sense without true labels; `any`: those of the data, or else sampled
             from the model's own softmax; `none`: it reads no labels.
+        steps: In how many the method's paper prunes, estimating anew at each on the weights that are left.
     """
 
     labels: ClassVar[Literal["needed", "any", "none"]] = "needed"
     threshold: ClassVar[Threshold] = "global"
+    steps: ClassVar[int] = 1
 
     @abstractmethod
     def estimate(self, loss: Loss, weights: Mapping[str, Tensor], kept: Mapping[str, Tensor]) -> Estimate:

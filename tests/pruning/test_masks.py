@@ -164,6 +164,15 @@ def test_what_is_pruned_stays_pruned_and_each_step_sees_it(tiny_cnn: Program, pa
     assert masks.report.steps[-1] == pattern
 
 
+def test_the_loss_models_go_in_small_steps_of_their_own(tiny_cnn: Program) -> None:
+    for name in ("lm", "qm", "obd"):
+        assert [s.split(",")[0] for s in prepare(tiny_cnn, by(name), Pattern(2, 4)).report.steps] == ["3:4", "2:4"]
+    path = prepare(tiny_cnn, by("lm"), Pattern.parse("90%")).report.steps
+    assert len(path) == 14
+    assert path[-1] == "90%"
+    assert len(prepare(tiny_cnn, by("lm", steps=1), Pattern(2, 4)).report.steps) == 1
+
+
 def test_labels_are_the_datas_or_sampled_and_the_report_says_which(tiny_cnn: Program) -> None:
     pattern = Pattern(2, 4)
     assert prepare(tiny_cnn, by("woodfisher"), pattern).report.labels == "data"
