@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.fx import Node
 
 from snowsdeploy.artifacts import SelectionReport
-from snowsdeploy.errors import DataError, NumericsError
+from snowsdeploy.errors import DataError, NumericsError, UsageError
 from snowsdeploy.models.program_graph import ProgramGraph
 from snowsdeploy.progress import Observer
 from snowsdeploy.pruning.activations import Activations
@@ -144,12 +144,14 @@ def prepare_masks(
         observer: Told about each step.
 
     Raises:
+        UsageError: A layer is too wide for the method.
         DataError: The method needs labels that are not there, or they do not fit.
         GraphError: A loss selector cannot read the graph.
         NumericsError: A score is not finite.
     """
     started = time.perf_counter()
     selector = selection.selector
+    _require_narrow(graph, names, selector)
     choices: Mapping[str, Choice] | None = None
     source: Literal["none", "data", "sampled"] = "none"
     facts: tuple[str, ...] = ()
@@ -171,6 +173,18 @@ def prepare_masks(
         seconds=time.perf_counter() - started,
     )
     return Masks(selection, pattern, choices, report)
+
+
+def _require_narrow(graph: ProgramGraph, names: Sequence[str], selector: AbstractSelector) -> None:
+    widths = {name: graph.program.state_dict[name][0].numel() for name in names}
+    wide = [name.removesuffix(".weight") for name, width in widths.items() if width > (selector.widest or width)]
+    if wide:
+        raise UsageError(
+            "--selector is for small layers: its cost a row is cubic in the inputs",
+            seen=f"{len(wide)} of {len(names)} layers have more inputs, up to {max(widths.values())}, {wide[0]} first",
+            allowed=f"at most {selector.widest} inputs, positions of a kernel counted each",
+            fix="use --selector sparsegpt or exchange, or --exclude the wide layers",
+        )
 
 
 def _label_source(

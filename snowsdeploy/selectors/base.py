@@ -41,9 +41,11 @@ class AbstractSelector(ABC):  # noqa: B024 - what selectors share is their thres
 
     Attributes:
         threshold: What the method's paper compares unstructured scores across.
+        widest: Most columns `d` of a layer that it takes; None for any.
     """
 
     threshold: ClassVar[Threshold] = "layer"
+    widest: ClassVar[int | None] = None
 
 
 class AbstractScore(AbstractSelector):
