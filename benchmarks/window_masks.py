@@ -5,8 +5,8 @@
 After a unit is solved, the gradient of its window's objective in all coordinates, those pruned included, and a model
 of its curvature say what other patterns would cost. `kronecker`: each row's block is its output curvature times
 `X^T X`, and the exchange selector searches around that model's minimum. `diagonal`: a weight is worth `h w^2` where it
-is kept and `g^2 / h` where it is not. The unit is solved again on the new mask and the better of the two solutions stays.
-`two steps` spends the same time on a second Newton step. Writes `results/window-masks-MACHINE.json` and `.md`.
+is kept and `g^2 / h` where it is not. The unit is solved again on the new mask and the better of the two solutions
+stays. `two steps` spends the same time on a second Newton step. Writes `results/window-masks-MACHINE.json` and `.md`.
 """
 
 from __future__ import annotations
