@@ -28,7 +28,7 @@ from snowsdeploy.models.program_graph import ProgramGraph
 from snowsdeploy.pipeline import load_program, make_plan
 from snowsdeploy.progress import NullObserver
 from snowsdeploy.pruning.checkpoints import Checkpoints, T, run_key
-from snowsdeploy.pruning.prune import Pruned, prune_program
+from snowsdeploy.pruning.prune import Plan, Pruned, prune_program
 from snowsdeploy.sparsity.pattern import Pattern
 from snowsdeploy.validation.accuracy import compare_logits
 from snowsdeploy.validation.ort import OrtSession
@@ -40,13 +40,20 @@ Row = dict[str, Any]
 Reorder = Callable[[Program, list[str], Pattern, list[Tensor]], Program]
 
 
-def run(name: str, model: str, settings: Row, reorder: Reorder | None = None) -> Row:
+def run(
+    name: str,
+    model: str,
+    settings: Row,
+    reorder: Reorder | None = None,
+    change: Callable[[Plan], Plan] = lambda plan: plan,
+) -> Row:
     """Prune, export, and measure the sparse file against the dense one.
 
     Args:
         name: Of the row.
         model: One of `MODELS`.
         settings: Of the run, laid over the model's; with `masks_only` the dense weights are put on the masks found.
+        change: What the settings say to solve -> what is solved.
         reorder: Dense program, pruned weights, pattern, images -> the program with its channels in another order.
     """
     given = {k: v for k, v in settings.items() if k != "masks_only"}
@@ -56,7 +63,7 @@ def run(name: str, model: str, settings: Row, reorder: Reorder | None = None) ->
     pattern = Pattern.parse(config.pattern)
     names = [d.weight for d in decide_layers(ProgramGraph(program), pattern) if d.prunable and d.weight]
     batches = list(calibration.batches(config.batch_size))
-    plan = make_plan(config, len(batches))
+    plan = change(make_plan(config, len(batches)))
     labels = None if calibration.labels is None else torch.from_numpy(calibration.labels)
     if reorder:
         program = reorder(program, names, pattern, batches)

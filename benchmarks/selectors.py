@@ -34,7 +34,7 @@ _WOODTAYLOR = {"selector": "woodtaylor", "selector_arg": {"damping": 10.0}}
 
 MASKS: dict[str, Row] = {
     **{s: {"selector": s} for s in ("exchange", "magnitude", "sparsegpt", "wanda", "obc", "woodfisher")},
-    **{s: {"selector": s} for s in _LOSS_MODELS},
+    **{f"{s}, 1 step": {"selector": s, "mask_steps": 1} for s in _LOSS_MODELS},
     "woodtaylor": {"selector": "woodtaylor"},
     "woodtaylor, damping 10": _WOODTAYLOR,
     "diagonal Fisher": _DIAGONAL_FISHER,
@@ -44,7 +44,7 @@ MASKS: dict[str, Row] = {
 ONE_SHOT: dict[str, Row] = {
     "magnitude": {"selector": "magnitude", "threshold": "global"},
     "diagonal Fisher": _DIAGONAL_FISHER,
-    "obd": {"selector": "obd"},
+    "obd, 1 step": {"selector": "obd", "mask_steps": 1},
     "woodfisher": _WOODFISHER,
     "woodfisher, 10 steps": _WOODFISHER | {"mask_steps": 10},
     "woodfisher, a threshold a layer": _WOODFISHER | {"threshold": "layer"},
@@ -52,7 +52,10 @@ ONE_SHOT: dict[str, Row] = {
 }
 LOCALITY: dict[str, Row] = {
     **{f"{s}, {n} steps": {"selector": s, "mask_steps": n} for n in (1, 14, 140) for s in _LOSS_MODELS},
-    **{f"{s}, 1 step, penalty 1": {"selector": s, "selector_arg": {"penalty": 1.0}} for s in ("lm", "qm")},
+    **{
+        f"{s}, 1 step, penalty 1": {"selector": s, "selector_arg": {"penalty": 1.0}, "mask_steps": 1}
+        for s in ("lm", "qm")
+    },
     "magnitude": {"selector": "magnitude", "threshold": "global"},
 }
 # Study -> patterns, selections, solvers

@@ -61,7 +61,8 @@ class PruneSettings(Settings):
         selector_arg: Settings of the selector, by the names of its fields.
         threshold: What unstructured scores are compared across; `method`: as the selector's paper does.
         layer_cap: Largest share of a layer that a global threshold prunes.
-        mask_steps: Steps of a loss selector, which looks again at what is left after each; N:M has at most M - N.
+        mask_steps: Steps of a loss selector, which looks again at what is left after each; without it as its paper
+            does: 14 for lm, qm and obd, else one. N:M has at most M - N, so that 2:4 is reached by way of 3:4.
         labels: Of the loss: the data's, or sampled from the model's own softmax; `auto`: the data's if it has any.
         solver: `snows`; `k0`: exact least squares of each layer; `none`: the mask, and the selector's own update
             where it has one. Sets what follows where that is not given.
@@ -92,7 +93,7 @@ class PruneSettings(Settings):
     selector_arg: dict[str, Any] = Field(default_factory=dict)
     threshold: Literal["method", "row", "layer", "global"] = "method"
     layer_cap: Annotated[float, Field(gt=0, le=1)] = 0.99
-    mask_steps: Annotated[int, Field(ge=1)] = 1
+    mask_steps: Annotated[int, Field(ge=1)] | None = None
     labels: Literal["auto", "data", "sampled"] = "auto"
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
@@ -150,7 +151,7 @@ class PruneSettings(Settings):
                 seen=f"--selector {self.selector}, which chooses a layer's mask as a whole",
                 fix="leave --threshold out, or use another selector",
             )
-        if self.mask_steps > 1 and not by_loss:
+        if (self.mask_steps or 1) > 1 and not by_loss:
             raise UsageError(
                 "--mask-steps is for selectors that read the loss",
                 seen=f"--selector {self.selector}",

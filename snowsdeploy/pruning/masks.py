@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.fx import Node
 
 from snowsdeploy.artifacts import SelectionReport
-from snowsdeploy.errors import DataError, NumericsError
+from snowsdeploy.errors import DataError, NumericsError, UsageError
 from snowsdeploy.models.program_graph import ProgramGraph
 from snowsdeploy.progress import Observer
 from snowsdeploy.pruning.activations import Activations
@@ -41,7 +41,8 @@ class Selection:
         selector: Its method.
         threshold: What unstructured scores are compared across; None leaves it to the method.
         cap: Largest share of a layer that a global threshold prunes.
-        steps: Of a loss selector, which estimates anew at each on the weights that are left.
+        steps: Of a loss selector, which estimates anew at each on the weights that are left; None leaves it to the
+            method.
         labels: Where a loss selector's labels come from; `auto`: the data's where there are any.
         seed: Of sampled labels.
     """
@@ -49,7 +50,7 @@ class Selection:
     selector: AbstractSelector = field(default_factory=Magnitude)
     threshold: Threshold | None = None
     cap: float = 0.99
-    steps: int = 1
+    steps: int | None = None
     labels: Literal["auto", "data", "sampled"] = "auto"
     seed: int = 0
 
@@ -57,6 +58,11 @@ class Selection:
     def across(self) -> Threshold:
         """The threshold in use."""
         return self.threshold or self.selector.threshold
+
+    @property
+    def estimates(self) -> int:
+        """The steps in use."""
+        return self.steps or (self.selector.steps if isinstance(self.selector, AbstractLossSelector) else 1)
 
     def first(self, pattern: Pattern) -> bool:
         """Whether the masks of all layers are chosen before the first solve."""
@@ -138,12 +144,14 @@ def prepare_masks(
         observer: Told about each step.
 
     Raises:
+        UsageError: A layer is too wide for the method.
         DataError: The method needs labels that are not there, or they do not fit.
         GraphError: A loss selector cannot read the graph.
         NumericsError: A score is not finite.
     """
     started = time.perf_counter()
     selector = selection.selector
+    _require_narrow(graph, names, selector)
     choices: Mapping[str, Choice] | None = None
     source: Literal["none", "data", "sampled"] = "none"
     facts: tuple[str, ...] = ()
@@ -165,6 +173,18 @@ def prepare_masks(
         seconds=time.perf_counter() - started,
     )
     return Masks(selection, pattern, choices, report)
+
+
+def _require_narrow(graph: ProgramGraph, names: Sequence[str], selector: AbstractSelector) -> None:
+    widths = {name: graph.program.state_dict[name][0].numel() for name in names}
+    wide = [name.removesuffix(".weight") for name, width in widths.items() if width > (selector.widest or width)]
+    if wide:
+        raise UsageError(
+            "--selector is for small layers: its cost a row is cubic in the inputs",
+            seen=f"{len(wide)} of {len(names)} layers have more inputs, up to {max(widths.values())}, {wide[0]} first",
+            allowed=f"at most {selector.widest} inputs, positions of a kernel counted each",
+            fix="use --selector sparsegpt or exchange, or --exclude the wide layers",
+        )
 
 
 def _label_source(
@@ -199,7 +219,7 @@ def _by_loss(
     """Over the steps, estimate on what is left and prune; what is pruned stays pruned."""
     kept = {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in weights.items()}
     facts, moves = [], False
-    for target in sparsity_path(pattern, selection.steps):
+    for target in sparsity_path(pattern, selection.estimates):
         estimate = selector.estimate(loss, weights, kept)
         scores = {n: torch.where(kept[n], _finite(n, estimate.scores[n]), -torch.inf) for n in weights}
         masks = masks_by_scores(scores, target, selection.across, selection.cap)

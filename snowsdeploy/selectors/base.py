@@ -41,9 +41,11 @@ class AbstractSelector(ABC):  # noqa: B024 - what selectors share is their thres
 
     Attributes:
         threshold: What the method's paper compares unstructured scores across.
+        widest: Most columns `d` of a layer that it takes; None for any.
     """
 
     threshold: ClassVar[Threshold] = "layer"
+    widest: ClassVar[int | None] = None
 
 
 class AbstractScore(AbstractSelector):
@@ -134,10 +136,12 @@ class AbstractLossSelector(AbstractSelector):
     Attributes:
         labels: `needed`: the method makes no sense without true labels; `any`: those of the data, or else sampled
             from the model's own softmax; `none`: it reads no labels.
+        steps: In how many the method's paper prunes, estimating anew at each on the weights that are left.
     """
 
     labels: ClassVar[Literal["needed", "any", "none"]] = "needed"
     threshold: ClassVar[Threshold] = "global"
+    steps: ClassVar[int] = 1
 
     @abstractmethod
     def estimate(self, loss: Loss, weights: Mapping[str, Tensor], kept: Mapping[str, Tensor]) -> Estimate:

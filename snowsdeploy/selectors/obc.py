@@ -11,19 +11,17 @@ Cost: O(d^2) an elimination, O(d^3) a row, so wide layers are refused. Memory: `
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, final
+from typing import Annotated, ClassVar, final
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from snowsdeploy.errors import UsageError
 from snowsdeploy.selectors.base import AbstractSweep, Choice
 from snowsdeploy.selectors.sparsegpt import DAMPING, damped
 from snowsdeploy.solver.least_squares import masked_least_squares
 from snowsdeploy.sparsity.pattern import Pattern
 
-LIMIT = 1024  # columns: about a minute for a layer of so many rows and columns on two cores
 _CHUNK_BYTES = 16 * 2**20  # of the inverses, which every elimination reads: what a processor's cache holds
 
 
@@ -37,20 +35,10 @@ class OBC(AbstractSweep):
     """
 
     damping: Annotated[float, Field(gt=0)] = DAMPING
+    widest: ClassVar[int | None] = 1024  # about a minute for a layer of so many rows and columns on two cores
 
     def choose(self, weight: Tensor, gram: Tensor, pattern: Pattern) -> Choice:
-        """See `AbstractSweep`.
-
-        Raises:
-            UsageError: The layer is wider than `LIMIT`.
-        """
-        if len(gram) > LIMIT:
-            raise UsageError(
-                "--selector obc is for small layers: its cost a row is cubic in the inputs",
-                seen=f"a layer of {len(gram)} inputs",
-                allowed=f"at most {LIMIT}",
-                fix="use --selector sparsegpt or exchange, or --exclude the wide layers",
-            )
+        """See `AbstractSweep`."""
         system = damped(gram, self.damping)
         inverse = torch.cholesky_inverse(torch.linalg.cholesky(system))
         step = max(1, _CHUNK_BYTES // inverse.nbytes)

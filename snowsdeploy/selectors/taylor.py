@@ -29,6 +29,7 @@ class AbstractLossModel(AbstractLossSelector):
         second_order: Whether the curvature's is.
     """
 
+    steps: ClassVar[int] = 14  # section 4: the models are local; for 2:4 it means 3:4 first
     penalty: Annotated[float, Field(ge=0)] = 0.0
     passes: Annotated[int, Field(ge=0)] = 0
     first_order: ClassVar[bool]

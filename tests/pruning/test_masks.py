@@ -10,7 +10,7 @@ from typing import ClassVar
 import pytest
 import torch
 
-from snowsdeploy.errors import DataError, NumericsError
+from snowsdeploy.errors import DataError, NumericsError, UsageError
 from snowsdeploy.models.program import Program
 from snowsdeploy.models.program_graph import ProgramGraph
 from snowsdeploy.progress import NullObserver
@@ -20,6 +20,7 @@ from snowsdeploy.pruning.prune import Plan, Pruned, prune_program
 from snowsdeploy.pruning.reconstruct import Reconstruction
 from snowsdeploy.selectors import SELECTORS, make_selector
 from snowsdeploy.selectors.base import AbstractLossSelector, Estimate, Loss
+from snowsdeploy.selectors.obc import OBC
 from snowsdeploy.solver.newton import NewtonCG
 from snowsdeploy.sparsity.pattern import Pattern, count_violations
 from tests.nets import NETS, make_program
@@ -164,6 +165,15 @@ def test_what_is_pruned_stays_pruned_and_each_step_sees_it(tiny_cnn: Program, pa
     assert masks.report.steps[-1] == pattern
 
 
+def test_the_loss_models_go_in_small_steps_of_their_own(tiny_cnn: Program) -> None:
+    for name in ("lm", "qm", "obd"):
+        assert [s.split(",")[0] for s in prepare(tiny_cnn, by(name), Pattern(2, 4)).report.steps] == ["3:4", "2:4"]
+    path = prepare(tiny_cnn, by("lm"), Pattern.parse("90%")).report.steps
+    assert len(path) == 14
+    assert path[-1] == "90%"
+    assert len(prepare(tiny_cnn, by("lm", steps=1), Pattern(2, 4)).report.steps) == 1
+
+
 def test_labels_are_the_datas_or_sampled_and_the_report_says_which(tiny_cnn: Program) -> None:
     pattern = Pattern(2, 4)
     assert prepare(tiny_cnn, by("woodfisher"), pattern).report.labels == "data"
@@ -180,6 +190,16 @@ def test_labels_are_the_datas_or_sampled_and_the_report_says_which(tiny_cnn: Pro
 def test_labels_sampled_from_the_model_cannot_replace_true_ones_in_a_gradient(tiny_cnn: Program, name: str) -> None:
     with pytest.raises(DataError, match="needs true labels"):
         prepare(tiny_cnn, by(name, labels="sampled"), Pattern(2, 4))
+
+
+def test_layers_too_wide_for_a_selector_are_refused_before_anything_is_computed(
+    tiny_cnn: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(OBC, "widest", 40)
+    monkeypatch.delattr("snowsdeploy.pruning.prune.make_schedule")
+    with pytest.raises(UsageError, match="--selector is for small layers") as caught:
+        prune(tiny_cnn, by("obc"), Pattern(2, 4))
+    assert "at most 40 inputs" in str(caught.value)
 
 
 def test_held_back_images_choose_no_masks(tiny_cnn: Program) -> None:

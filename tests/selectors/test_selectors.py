@@ -14,7 +14,7 @@ from snowsdeploy.selectors import SELECTORS, make_selector, select_mask
 from snowsdeploy.selectors.base import AbstractLossSelector
 from snowsdeploy.selectors.exchange import exchange, solve_rows
 from snowsdeploy.selectors.magnitude import Magnitude
-from snowsdeploy.selectors.obc import LIMIT, OBC
+from snowsdeploy.selectors.obc import OBC
 from snowsdeploy.selectors.sparsegpt import DAMPING, SparseGPT, sparsegpt
 from snowsdeploy.selectors.taylor import loss_score
 from snowsdeploy.selectors.wanda import Wanda
@@ -242,11 +242,6 @@ def test_unstructured_obc_takes_the_row_whose_next_weight_is_cheapest() -> None:
         mask[row, paths[row][0][at[row]]] = False
         at[row] += 1
     assert torch.equal(OBC().choose(weight, gram, pattern).mask, mask)
-
-
-def test_obc_refuses_wide_layers() -> None:
-    with pytest.raises(UsageError, match="--selector obc is for small layers"):
-        OBC().choose(torch.ones(1, LIMIT + 4), torch.eye(LIMIT + 4), Pattern(2, 4))
 
 
 @pytest.mark.parametrize(("first", "second"), [(True, False), (True, True), (False, True)])
