@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.fx import Node
 
 from snowsdeploy.artifacts import SelectionReport
+from snowsdeploy.distributed import all_sum
 from snowsdeploy.errors import DataError, NumericsError, UsageError
 from snowsdeploy.models.program_graph import ProgramGraph
 from snowsdeploy.progress import Observer
@@ -252,7 +253,8 @@ def _dense_scores(
         grams[name] = grams[name] + gram if name in grams else gram
         if call == graph.calls[name][-1]:
             weight = stream.value(graph.placeholder(name))
-            scores[name] = _finite(name, selector.score(weight.flatten(1), grams.pop(name)).view(weight.shape))
+            gram = all_sum(grams.pop(name))
+            scores[name] = _finite(name, selector.score(weight.flatten(1), gram).view(weight.shape))
     return {name: scores[name] for name in names}
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
+from snowsdeploy.distributed import all_sum, sum_number
 from snowsdeploy.models.graph import argument, base_name
 from snowsdeploy.models.program_graph import ProgramGraph
 from snowsdeploy.pruning.activations import Activations
@@ -56,9 +57,10 @@ def _statistics(graph: ProgramGraph, node: Node) -> tuple[Node, Node] | None:
 def _moments(stream: Activations, source: object) -> tuple[Tensor, Tensor]:
     """Mean and variance over images and positions `[C]`, summed in float64."""
     assert isinstance(source, Node)
-    total, square, count = torch.zeros(()), torch.zeros(()), 0
+    total, square, count = torch.zeros(()), torch.zeros(()), 0.0
     for batch in range(len(stream)):
         rows = stream.live_ins(batch, [source])[source].double().movedim(1, 0).flatten(1)
         total, square, count = total + rows.sum(1), square + rows.square().sum(1), count + rows.shape[1]
+    total, square, count = all_sum(total), all_sum(square), sum_number(count)
     mean = total / count
     return mean, (square / count - mean.square()).clamp_min(0)

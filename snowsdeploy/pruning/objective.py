@@ -18,6 +18,7 @@ from torch.autograd import forward_ad
 from torch.fx import Node
 from torch.utils.flop_counter import FlopCounterMode
 
+from snowsdeploy.distributed import all_sum, sum_number
 from snowsdeploy.pruning.windows import Window
 from snowsdeploy.solver.cg import Product
 
@@ -97,6 +98,7 @@ class WindowObjective:
         for sample in self.samples:
             for k, target in enumerate(sample.targets):
                 energies[k] += float((target.double().square() * metrics[k]).sum())
+        energies = all_sum(torch.tensor(energies, dtype=torch.float64)).tolist()
         # A target without energy carries no information: its term is left out.
         factors = (c / energy if energy > 0 else 0.0 for c, energy in zip(shares, energies, strict=True))
         object.__setattr__(self, "scales", tuple(m * f for m, f in zip(metrics, factors, strict=True)))
@@ -105,7 +107,7 @@ class WindowObjective:
         """The objective at `x [kept]`, summed in float64."""
         weights = self._weights(self.support.scatter(x))
         with torch.no_grad():
-            return sum(float(self._loss(weights, sample).double()) for sample in self.samples)
+            return sum_number(sum(float(self._loss(weights, sample).double()) for sample in self.samples))
 
     def value_and_gradient(self, x: Tensor) -> tuple[float, Tensor]:
         """The objective and its gradient `[kept]`."""
@@ -116,19 +118,19 @@ class WindowObjective:
             loss = self._loss(weights, sample)
             total += float(loss.detach().double())
             gradient += self.support.gather(torch.autograd.grad(loss, leaves))
-        return total, gradient
+        return sum_number(total), all_sum(gradient)
 
     def curvature(self, x: Tensor) -> Product:
         """`v -> B v` at `x`: the Gauss-Newton matrix or the Hessian of the (sub-sampled) objective."""
         used = self.curvature_part
-        size = sum(len(sample.targets[0]) for sample in self.samples) / sum(len(s.targets[0]) for s in used)
+        size = _images(self.samples) / _images(used)
         one = self._gauss_newton if self.curvature_kind == "gauss-newton" else self._hessian
 
         def product(v: Tensor) -> Tensor:
             total = torch.zeros_like(v)
             for sample in used:
                 total += one(x, v, sample)
-            return total.mul_(size)
+            return all_sum(total).mul_(size)
 
         return product
 
@@ -137,8 +139,7 @@ class WindowObjective:
         used = self.curvature_part
         with FlopCounterMode(display=False) as counter:
             (self._gauss_newton if self.curvature_kind == "gauss-newton" else self._hessian)(x, x, used[0])
-        images = sum(len(sample.targets[0]) for sample in used)
-        return float(counter.get_total_flops()) * images / len(used[0].targets[0])
+        return float(counter.get_total_flops()) * _images(used) / len(used[0].targets[0])
 
     @property
     def curvature_part(self) -> Sequence[Sample]:
@@ -183,6 +184,11 @@ class WindowObjective:
 
     def _leaves(self, x: Tensor) -> list[Tensor]:
         return [w.detach().requires_grad_() for w in self.support.scatter(x)]
+
+
+def _images(samples: Sequence[Sample]) -> float:
+    """How many images, of all processes."""
+    return sum_number(float(sum(len(sample.targets[0]) for sample in samples)))
 
 
 def _cast(value: Any, source: torch.dtype, target: torch.dtype) -> Any:  # noqa: ANN401 - sizes are live-ins too

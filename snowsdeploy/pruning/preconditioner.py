@@ -13,6 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from snowsdeploy.distributed import all_sum, number, sum_number
 from snowsdeploy.models.graph import base_name
 from snowsdeploy.pruning.objective import Support, WindowObjective
 from snowsdeploy.solver.cg import Product
@@ -39,7 +40,7 @@ def make_preconditioner(
         return None
     if kind == "cholesky" and len(factors) == len(objective.support.masks):
         return _blocks(objective.support, factors, [None] * len(factors))
-    rows, diagonal = _probe(objective, x, torch.Generator().manual_seed(seed))
+    rows, diagonal = _probe(objective, x, seed)
     inverse = 1 / _raise(diagonal)
     if kind == "diagonal":
         return lambda r: r * inverse
@@ -66,12 +67,13 @@ def _raise(values: Tensor) -> Tensor:
     return values.clamp_min(max(_FLOOR * float(values.mean()), torch.finfo(values.dtype).tiny))
 
 
-def _probe(objective: WindowObjective, x: Tensor, generator: torch.Generator) -> tuple[list[Tensor], Tensor]:
+def _probe(objective: WindowObjective, x: Tensor, seed: int) -> tuple[list[Tensor], Tensor]:
     """Hutchinson estimates with random signs: output curvature of each layer's rows, and the diagonal `[kept]`."""
     window, count = objective.window, 0
     totals: list[Tensor | None] = [None] * len(window.weights)
     diagonal = torch.zeros_like(x)
-    for sample in objective.curvature_part:
+    for own, sample in enumerate(objective.curvature_part):
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + number(own))
         leaves = [w.detach().requires_grad_() for w in objective.support.scatter(x)]
         weights = dict(zip(window.weights, leaves, strict=True))
         outputs, called = window.with_calls(weights, sample.live_ins)
@@ -89,8 +91,9 @@ def _probe(objective: WindowObjective, x: Tensor, generator: torch.Generator) ->
             square = gradient.square().movedim(axis, 0).flatten(1).mean(1)
             previous = totals[index]
             totals[index] = square if previous is None else previous + square
-    rows = [_raise(t / max(count, 1)) for t in totals if t is not None]
-    return rows, diagonal
+    used = max(sum_number(count), 1)
+    rows = [_raise(all_sum(t) / used) for t in totals if t is not None]
+    return rows, all_sum(diagonal)
 
 
 def _root(scale: float | Tensor) -> float | Tensor:

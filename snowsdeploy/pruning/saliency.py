@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
+from snowsdeploy.distributed import all_sum
 from snowsdeploy.models.graph import base_name
 from snowsdeploy.models.program_graph import ProgramGraph
 from snowsdeploy.pruning.activations import Activations
@@ -63,7 +64,7 @@ def _energies(
             squares = input_rows(call, stream.live_ins(0, [source])[source]).square()
             energy = _weighed(call, squares, curvature[call]) if call in curvature else squares.sum(0, keepdim=True)
             totals[call] = totals[call] + energy.double() if call in totals else energy.double()
-    return totals
+    return {call: all_sum(total) for call, total in totals.items()}
 
 
 def _weighed(call: Node, squares: Tensor, metric: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.fx import Node
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from snowsdeploy.distributed import all_sum, number
 from snowsdeploy.models.graph import evaluate
 from snowsdeploy.models.program_graph import ProgramGraph
 from snowsdeploy.pruning.windows import as_tensor
@@ -38,9 +39,10 @@ def output_curvature(
         Node -> `[1, ...]`, mean one: only the proportions matter to a relative error. A node that the output does not
         read has the identity.
     """
-    generator = torch.Generator().manual_seed(seed)
     totals: dict[Node, Tensor] = {}
-    for images in (part for batch in batches for part in batch.split(_IMAGES)):
+    generators = (torch.Generator().manual_seed(seed * 1_000_003 + number(own)) for own in range(len(batches)))
+    pairs = zip(batches, generators, strict=True)
+    for images, generator in ((part, g) for batch, g in pairs for part in batch.split(_IMAGES)):
         values = _evaluate(graph, state, images)
         outputs = [as_tensor(values[n]) for n in graph.outputs]
         signs = [torch.randint(0, 2, y.shape, generator=generator).to(y) * 2 - 1 for y in outputs]
@@ -50,7 +52,7 @@ def output_curvature(
             square = torch.zeros_like(value) if gradient is None else gradient.square()
             total = square.sum(0, keepdim=True).detach()
             totals[node] = totals[node] + total if node in totals else total
-    return {node: _proportions(total) for node, total in totals.items()}
+    return {node: _proportions(all_sum(total)) for node, total in totals.items()}
 
 
 def _proportions(total: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
+from snowsdeploy.distributed import all_sum
 from snowsdeploy.errors import NumericsError
 from snowsdeploy.pruning.gram import gram_matrix
 from snowsdeploy.pruning.objective import Sample, Support
@@ -101,7 +102,7 @@ def _moments(
     """`X^T X` of a layer's inputs over its calls, the window's weights being as given."""
     calls = window.calls_of(placeholder)
     pairs = ((c, window.intermediate(_source(c), weights, s.live_ins)) for c in calls for s in samples)
-    return gram_matrix(pairs, metrics)
+    return all_sum(gram_matrix(pairs, metrics))
 
 
 def factor_inputs(
@@ -125,7 +126,7 @@ def factor_inputs(
     for placeholder, mask, name in zip(window.weights, support.masks, names, strict=False):
         with _naming(name):
             weight = weights[placeholder].flatten(1).double()
-            system = grams[placeholder], weight, mask.flatten(1), ridge
+            system = all_sum(grams[placeholder]), weight, mask.flatten(1), ridge
             factors.append(solve_and_factor(*system, dtype=weights[placeholder].dtype)[1])
     return factors
 

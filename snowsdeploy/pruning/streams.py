@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
+from snowsdeploy.distributed import sum_number
 from snowsdeploy.pruning.activations import Activations
 from snowsdeploy.pruning.objective import Sample
 from snowsdeploy.pruning.start import Weights
@@ -110,4 +111,4 @@ def output_error(streams: Streams, weights: Weights, *, held_back_only: bool = T
         for y, t in zip(streams.pruned.finish(batch, weights), streams.dense.finish(batch, {}), strict=True):
             error += float((y - t).double().square().sum())
             energy += float(t.double().square().sum())
-    return error / max(energy, torch.finfo(torch.float64).tiny)
+    return sum_number(error) / max(sum_number(energy), torch.finfo(torch.float64).tiny)

@@ -1,0 +1,56 @@
+"""Calibration over the processes that torchrun started: which batches are whose, and sums over all.
+
+Alone, nothing changes. Batches are dealt in turn, so that the first ones of all, and the last, are spread evenly. Every process holds the same
+weights and vectors, since it computes them from the same sums.
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import torch
+from torch import Tensor, distributed
+
+T = TypeVar("T")
+
+
+def world() -> int:
+    """How many processes there are."""
+    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
+
+
+def rank() -> int:
+    """Which of them this is; 0 writes."""
+    return distributed.get_rank() if world() > 1 else 0
+
+
+def number(batch: int) -> int:
+    """The number among all batches of this process' own."""
+    return batch * world() + rank()
+
+
+def share(batches: int) -> int:
+    """How many of the first so many batches are this process' own."""
+    return max(0, -(-(batches - rank()) // world()))
+
+
+def all_sum(tensor: Tensor) -> Tensor:
+    """The sum over all processes, the same bits in each; in place where there are several."""
+    if world() > 1:
+        tensor = tensor.contiguous()
+        distributed.all_reduce(tensor)
+    return tensor
+
+
+def sum_number(value: float) -> float:
+    """`all_sum` of a number, in float64."""
+    return value if world() == 1 else float(all_sum(torch.tensor(value, dtype=torch.float64)))
+
+
+def from_first(value: T) -> T:
+    """What the process that writes has, in all of them."""
+    if world() == 1:
+        return value
+    box: list[T] = [value]
+    distributed.broadcast_object_list(box, src=0)
+    return box[0]
