@@ -1,7 +1,7 @@
 """Calibration over the processes that torchrun started: which batches are whose, and sums over all.
 
-Alone, nothing changes. Batches are dealt in turn, so that the first ones of all, and the last, are spread evenly. Every process holds the same
-weights and vectors, since it computes them from the same sums.
+Alone, nothing changes. Batches are dealt in turn, so that the first ones of all, and the last, are spread evenly. Every
+process holds the same weights and vectors, since it computes them from the same sums.
 """
 
 from __future__ import annotations

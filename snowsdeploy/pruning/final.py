@@ -9,6 +9,7 @@ from dataclasses import replace
 from torch import Tensor
 
 from snowsdeploy.artifacts import LayerReport
+from snowsdeploy.distributed import sum_number
 from snowsdeploy.models.program_graph import ProgramGraph
 from snowsdeploy.pruning.objective import Support, WindowObjective
 from snowsdeploy.pruning.problem import Problem
@@ -67,7 +68,7 @@ def final_pass(
         metrics=[streams.metrics.get(n) for n in window.outputs],
         shares=shares,
     )
-    unseen = replace(objective, samples=samples[len(seen) :]) if streams.held_back else None
+    unseen = replace(objective, samples=samples[len(seen) :]) if sum_number(streams.held_back) else None
     start = support.gather([current[p] for p in window.weights])
     factors = factor_inputs(window, current, support, seen, ridge=method.ridge, names=names, metrics=streams.metrics)
     loss = objective.value(start)

@@ -137,14 +137,18 @@ class WindowObjective:
     def product_flops(self, x: Tensor) -> float:
         """Floating-point operations of one curvature product: matrix products and convolutions, counted on a batch."""
         used = self.curvature_part
-        with FlopCounterMode(display=False) as counter:
-            (self._gauss_newton if self.curvature_kind == "gauss-newton" else self._hessian)(x, x, used[0])
-        return float(counter.get_total_flops()) * _images(used) / len(used[0].targets[0])
+        flops = 0.0
+        if len(used):
+            with FlopCounterMode(display=False) as counter:
+                (self._gauss_newton if self.curvature_kind == "gauss-newton" else self._hessian)(x, x, used[0])
+            own = sum(len(sample.targets[0]) for sample in used)
+            flops = float(counter.get_total_flops()) * own / len(used[0].targets[0])
+        return sum_number(flops)
 
     @property
     def curvature_part(self) -> Sequence[Sample]:
         """The samples that curvature products sum over."""
-        return self.samples[: self.curvature_samples] if self.curvature_samples else self.samples
+        return self.samples if self.curvature_samples is None else self.samples[: self.curvature_samples]
 
     def precondition(self, residual: Tensor) -> Tensor:
         """`M^-1 r`."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from snowsdeploy.artifacts import LayerReport
+from snowsdeploy.distributed import sum_number
 from snowsdeploy.errors import NumericsError
 from snowsdeploy.models.program_graph import ProgramGraph
 from snowsdeploy.pruning.objective import Curvature, Support, WindowObjective
@@ -122,7 +123,7 @@ class Reconstruction:
         objective = WindowObjective(
             window, support, seen, None, self.curvature, self.curvature_batches, metrics=metrics
         )
-        unseen = replace(objective, samples=samples[len(seen) :]) if streams.held_back else None
+        unseen = replace(objective, samples=samples[len(seen) :]) if sum_number(streams.held_back) else None
         masked = support.gather([original[p] for p in window.weights])
         start = support.gather([begin.tensors[p] for p in window.weights])
         loss_masked, loss_warm = objective.value(masked), objective.value(start)
