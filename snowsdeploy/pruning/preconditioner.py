@@ -70,7 +70,9 @@ def _raise(values: Tensor) -> Tensor:
 def _probe(objective: WindowObjective, x: Tensor, seed: int) -> tuple[list[Tensor], Tensor]:
     """Hutchinson estimates with random signs: output curvature of each layer's rows, and the diagonal `[kept]`."""
     window, count = objective.window, 0
-    totals: list[Tensor | None] = [None] * len(window.weights)
+    layers = dict.fromkeys(w for w in window.weights for call in window.calls if w in call.all_input_nodes)
+    masks = dict(zip(window.weights, objective.support.masks, strict=True))
+    totals = {w: x.new_zeros(len(masks[w])) for w in layers if masks[w].dim() > 1}
     diagonal = torch.zeros_like(x)
     for own, sample in enumerate(objective.curvature_part):
         generator = torch.Generator().manual_seed(seed * 1_000_003 + number(own))
@@ -86,13 +88,11 @@ def _probe(objective: WindowObjective, x: Tensor, seed: int) -> tuple[list[Tenso
         diagonal += objective.support.gather(gradients[: len(leaves)]).square()
         count += 1
         for call, gradient in zip(called, gradients[len(leaves) :], strict=True):
-            index = next(i for i, w in enumerate(window.weights) if w in call.all_input_nodes)
+            weight = next(w for w in totals if w in call.all_input_nodes)
             axis = -1 if base_name(call) == "linear" else 1
-            square = gradient.square().movedim(axis, 0).flatten(1).mean(1)
-            previous = totals[index]
-            totals[index] = square if previous is None else previous + square
+            totals[weight] += gradient.square().movedim(axis, 0).flatten(1).mean(1)
     used = max(sum_number(count), 1)
-    rows = [_raise(all_sum(t) / used) for t in totals if t is not None]
+    rows = [_raise(all_sum(total) / used) for total in totals.values()]
     return rows, all_sum(diagonal)
 
 
