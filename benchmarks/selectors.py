@@ -152,7 +152,7 @@ def _cell(rows: list[Row]) -> str:
 
 
 def plot(rows: list[Row], path: Path, title: str) -> None:
-    """A panel a pattern: top-1 of each selection, a mark a solver, every seed shown."""
+    """A panel a pattern: KL of each selection, a mark a solver, every seed shown."""
     mpl.use("svg")
     patterns = list(dict.fromkeys(p for (p, _), _ in _grouped(rows)))
     names = list(dict.fromkeys(r["name"] for r in rows))[::-1]
@@ -165,11 +165,11 @@ def plot(rows: list[Row], path: Path, title: str) -> None:
             found = [r for r in rows if r["settings"]["solver"] == solver and r["settings"]["pattern"] == pattern]
             places = [names.index(r["name"]) for r in found]
             style = {"marker": marks[solver], "color": colours[solver], "label": solver}
-            axes.plot([r["top1"] for r in found], places, ls="", ms=5, alpha=0.8, **style)
-        axes.axvline(rows[0]["dense_top1"], color="black", ls="--", lw=0.8)
-        axes.set(title=pattern, xlabel="top-1, %", yticks=range(len(names)), yticklabels=names)
+            axes.plot([r["kl"] for r in found], places, ls="", ms=5, alpha=0.8, **style)
+        axes.set(title=pattern, xscale="log", xlabel="KL from the dense model, nats")
+        axes.set(yticks=range(len(names)), yticklabels=names)
         axes.grid(axis="y", lw=0.3)
-    panels[0][0].legend(loc="lower left")
+    figure.legend(*panels[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=len(SOLVERS))
     figure.suptitle(title)
     figure.savefig(path)
     plt.close(figure)
