@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.measure import Row
-from benchmarks.models import RESULTS, machine, machine_name, random_model
+from benchmarks.models import RESULTS, machine_name, random_model, write_rows
 from snowsdeploy.config import RunConfig, build_config
 from snowsdeploy.data.open import open_images
 from snowsdeploy.errors import SnowsDeployError
@@ -62,8 +62,7 @@ def main() -> None:
         output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         rows.append(json.loads(output.splitlines()[-1]))
         print(json.dumps(rows[-1]), flush=True)
-        document = {"command": "python -m benchmarks.selector_cost", "machine": machine(), "rows": rows}
-        write_text_atomic(Path(f"{out}.json"), json.dumps(document, indent=1) + "\n")
+        write_rows(Path(f"{out}.json"), "python -m benchmarks.selector_cost", rows)
         write_text_atomic(Path(f"{out}.md"), table(rows, options.images))
     print(table(rows, options.images))
 

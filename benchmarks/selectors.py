@@ -22,7 +22,7 @@ import matplotlib as mpl
 from matplotlib import pyplot as plt
 
 from benchmarks.measure import Row, run
-from benchmarks.models import MODELS, RESULTS, enter_data, machine, machine_name
+from benchmarks.models import MODELS, RESULTS, enter_data, machine_name, read_rows, write_rows
 from snowsdeploy.files import write_text_atomic
 
 SOLVERS = ("none", "k0", "snows")
@@ -86,7 +86,7 @@ def main() -> None:
     patterns, selections, solvers = STUDIES[options.study]
     patterns = tuple(options.patterns.split(",")) if options.patterns else patterns
     store = Path(f"{out}.json")
-    rows: list[Row] = json.loads(store.read_text())["rows"] if store.exists() else []
+    rows = read_rows(store)
     for seed in map(int, options.seeds.split(",")):
         for pattern in patterns:
             for name in options.only or selections:
@@ -98,8 +98,7 @@ def main() -> None:
                     rows.append(run(name, options.model, settings))
                     print(json.dumps({**settings, **{k: rows[-1][k] for k in ("top1", "kl", "seconds")}}), flush=True)
                     command = f"python -m benchmarks.selectors --model {options.model} --study {options.study}"
-                    document = {"command": command, "machine": machine(), "rows": rows}
-                    write_text_atomic(store, json.dumps(document, indent=1) + "\n")
+                    write_rows(store, command, rows)
     write_text_atomic(Path(f"{out}.md"), table(rows))
     plot(rows, Path(f"{out}.svg"), f"{options.model}, {options.study}")
     print(table(rows))
