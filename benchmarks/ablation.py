@@ -18,7 +18,7 @@ import matplotlib as mpl
 from matplotlib import pyplot as plt
 
 from benchmarks.measure import Row, run
-from benchmarks.models import MODELS, RESULTS, enter_data, machine, machine_name
+from benchmarks.models import MODELS, RESULTS, enter_data, machine_name, read_rows, write_rows
 from snowsdeploy.files import write_text_atomic
 
 PAPER = {"variables": "weights", "joint": False, "targets": "input", "selector": "magnitude", "sensitivity": 0.0}
@@ -73,7 +73,7 @@ def main() -> None:
     if unknown := [n for n in names if n not in CONFIGURATIONS]:
         sys.exit(f"no configuration {unknown[0]}; there are: {', '.join(CONFIGURATIONS)}")
     store = Path(f"{out}.json")
-    rows: list[Row] = json.loads(store.read_text())["rows"] if store.exists() else []
+    rows = read_rows(store)
     for seed in map(int, options.seeds.split(",")):
         for name in names:
             settings = {"samples": options.samples} if options.samples else {}
@@ -83,8 +83,7 @@ def main() -> None:
             rows.append(run(name, options.model, settings))
             print(json.dumps({k: v for k, v in rows[-1].items() if k != "settings"}), flush=True)
             command = f"python -m benchmarks.ablation --model {options.model} --pattern {options.pattern}"
-            document = {"command": command, "machine": machine(), "rows": rows}
-            write_text_atomic(store, json.dumps(document, indent=1) + "\n")
+            write_rows(store, command, rows)
     write_text_atomic(Path(f"{out}.md"), table(rows))
     plot(rows, Path(f"{out}.svg"), f"{options.model}, {options.pattern}")
     print(table(rows))

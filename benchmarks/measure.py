@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import os
-import resource
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -31,10 +32,12 @@ from snowsdeploy.pruning.checkpoints import Checkpoints, T, run_key
 from snowsdeploy.pruning.prune import Plan, Pruned, prune_program
 from snowsdeploy.sparsity.pattern import Pattern
 from snowsdeploy.validation.accuracy import compare_logits
+from snowsdeploy.validation.environment import peak_memory_bytes
 from snowsdeploy.validation.ort import OrtSession
 from snowsdeploy_exporters import OnnxExporter
 
 _SCRATCH = Path(tempfile.gettempdir()) / f"snowsdeploy-masks-{os.getpid()}"
+atexit.register(shutil.rmtree, _SCRATCH, ignore_errors=True)
 
 Row = dict[str, Any]
 Reorder = Callable[[Program, list[str], Pattern, list[Tensor]], Program]
@@ -53,8 +56,8 @@ def run(
         name: Of the row.
         model: One of `MODELS`.
         settings: Of the run, laid over the model's; with `masks_only` the dense weights are put on the masks found.
-        change: What the settings say to solve -> what is solved.
         reorder: Dense program, pruned weights, pattern, images -> the program with its channels in another order.
+        change: What the settings say to solve -> what is solved.
     """
     given = {k: v for k, v in settings.items() if k != "masks_only"}
     config = build_config(RunConfig, MODELS[model] | given | {"out": "unused"})
@@ -154,6 +157,6 @@ def _cost(pruned: Pruned) -> Row:
         "newton_seconds": round(newton, 1),
         "gflops": round(flops / newton / 1e9, 1) if newton else 0.0,
         "selection": pruned.selection.model_dump(mode="json"),
-        "peak_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
+        "peak_gib": round(peak_memory_bytes() / 2**30, 2),
         "notes": list(pruned.notes),
     }

@@ -23,10 +23,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from benchmarks.measure import Row, judge, run
-from benchmarks.models import MODELS, RESULTS, enter_data, machine, machine_name
+from benchmarks.models import MODELS, RESULTS, enter_data, machine_name, write_rows
 from snowsdeploy.config import RunConfig, build_config
 from snowsdeploy.data.open import open_images
-from snowsdeploy.files import write_text_atomic
 from snowsdeploy.models.layers import decide_layers
 from snowsdeploy.models.program_graph import ProgramGraph
 from snowsdeploy.models.source import ModelRequest, load_model
@@ -57,7 +56,7 @@ def main() -> None:
         rows.append(run(name, options.model, OURS[name] | {"samples": options.samples, "seed": 0, "pattern": "2:4"}))
         print(json.dumps({k: rows[-1][k] for k in ("name", "top1", "low", "high", "kl", "seconds")}), flush=True)
     command = f"python -m benchmarks.modelopt --model {options.model} --samples {options.samples}"
-    write_text_atomic(store, json.dumps({"command": command, "machine": machine(), "rows": rows}, indent=1) + "\n")
+    write_rows(store, command, rows)
 
 
 def theirs(model: str, samples: int) -> Row:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from snowsdeploy.files import write_text_atomic
 from snowsdeploy.validation.environment import describe_environment
 
 RESULTS = Path(__file__).parent / "results"
@@ -68,6 +71,17 @@ def machine() -> dict[str, Any]:
     """Processor, memory, versions: what a figure needs beside it."""
     found: dict[str, Any] = describe_environment().model_dump(mode="json")
     return found
+
+
+def read_rows(store: Path) -> list[dict[str, Any]]:
+    """What a stopped benchmark left, so that it continues; nothing when there is no file."""
+    return list(json.loads(store.read_text(encoding="utf-8"))["rows"]) if store.exists() else []
+
+
+def write_rows(store: Path, command: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """The rows with the command that repeats them and the machine; atomic."""
+    document = {"command": command, "machine": machine(), "rows": rows}
+    write_text_atomic(store, json.dumps(document, indent=1) + "\n")
 
 
 def machine_name() -> str:

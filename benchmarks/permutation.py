@@ -17,7 +17,7 @@ import numpy as np
 from torch import Tensor
 
 from benchmarks.measure import Row, run
-from benchmarks.models import MODELS, RESULTS, enter_data, machine, machine_name
+from benchmarks.models import MODELS, RESULTS, enter_data, machine_name, read_rows, write_rows
 from snowsdeploy.files import write_text_atomic
 from snowsdeploy.models.program import Program
 from snowsdeploy.models.program_graph import ProgramGraph
@@ -47,7 +47,7 @@ def main() -> None:
     out = options.out.resolve() / f"permutation-{options.model}-{machine_name()}"
     enter_data()
     store = Path(f"{out}.json")
-    rows: list[Row] = json.loads(store.read_text())["rows"] if store.exists() else []
+    rows = read_rows(store)
     common = {"pattern": options.pattern, "solver": options.solver, "selector": options.selector}
     for seed in map(int, options.seeds.split(",")):
         for order in options.orders.split(","):
@@ -57,8 +57,7 @@ def main() -> None:
             rows.append(measure(order, options.model, settings))
             print(json.dumps({"order": order, **settings, "top1": rows[-1]["top1"], "kl": rows[-1]["kl"]}), flush=True)
             command = f"python -m benchmarks.permutation --model {options.model} --pattern {options.pattern}"
-            document = {"command": command, "machine": machine(), "rows": rows}
-            write_text_atomic(store, json.dumps(document, indent=1) + "\n")
+            write_rows(store, command, rows)
     write_text_atomic(Path(f"{out}.md"), table(rows))
     print(table(rows))
 

@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.measure import Row
-from benchmarks.models import RESULTS, machine, machine_name, random_model
+from benchmarks.models import RESULTS, machine_name, random_model, write_rows
 from snowsdeploy.config import RunConfig, build_config
 from snowsdeploy.data.open import open_images
 from snowsdeploy.errors import SnowsDeployError
@@ -36,8 +36,8 @@ from snowsdeploy.validation.environment import peak_memory_bytes
 
 # The papers' sizes ask for hours here; what is reduced is named in the table.
 REDUCED: dict[str, Row] = {
-    "woodfisher": {"gradients": 64},
-    "woodtaylor": {"gradients": 64},
+    "woodfisher": {"gradients": 32},
+    "woodtaylor": {"gradients": 32},
     "qm": {"passes": 8},
     "obd": {"passes": 8},
 }
@@ -46,7 +46,7 @@ REDUCED: dict[str, Row] = {
 def main() -> None:
     """A process for each selector, then the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=64)
+    parser.add_argument("--images", type=int, default=32)
     parser.add_argument("--block", type=int, default=5, help="which of the twelve")
     parser.add_argument("--one", choices=SELECTORS, help="this selector alone, to standard output")
     parser.add_argument("--out", type=Path, default=RESULTS)
@@ -55,16 +55,15 @@ def main() -> None:
         print(json.dumps(measure(options.one, options.images, options.block)))
         return
     rows: list[Row] = []
+    out = options.out.resolve() / f"selector-cost-{machine_name()}"
     for name in SELECTORS:
         command = [sys.executable, "-m", "benchmarks.selector_cost", "--one", name]
         command += ["--images", str(options.images), "--block", str(options.block)]
         output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         rows.append(json.loads(output.splitlines()[-1]))
         print(json.dumps(rows[-1]), flush=True)
-    out = options.out.resolve() / f"selector-cost-{machine_name()}"
-    document = {"command": "python -m benchmarks.selector_cost", "machine": machine(), "rows": rows}
-    write_text_atomic(Path(f"{out}.json"), json.dumps(document, indent=1) + "\n")
-    write_text_atomic(Path(f"{out}.md"), table(rows, options.images))
+        write_rows(Path(f"{out}.json"), "python -m benchmarks.selector_cost", rows)
+        write_text_atomic(Path(f"{out}.md"), table(rows, options.images))
     print(table(rows, options.images))
 
 

@@ -22,7 +22,7 @@ import matplotlib as mpl
 from matplotlib import pyplot as plt
 
 from benchmarks.measure import Row, run
-from benchmarks.models import MODELS, RESULTS, enter_data, machine, machine_name
+from benchmarks.models import MODELS, RESULTS, enter_data, machine_name, read_rows, write_rows
 from snowsdeploy.files import write_text_atomic
 
 SOLVERS = ("none", "k0", "snows")
@@ -86,7 +86,7 @@ def main() -> None:
     patterns, selections, solvers = STUDIES[options.study]
     patterns = tuple(options.patterns.split(",")) if options.patterns else patterns
     store = Path(f"{out}.json")
-    rows: list[Row] = json.loads(store.read_text())["rows"] if store.exists() else []
+    rows = read_rows(store)
     for seed in map(int, options.seeds.split(",")):
         for pattern in patterns:
             for name in options.only or selections:
@@ -98,8 +98,7 @@ def main() -> None:
                     rows.append(run(name, options.model, settings))
                     print(json.dumps({**settings, **{k: rows[-1][k] for k in ("top1", "kl", "seconds")}}), flush=True)
                     command = f"python -m benchmarks.selectors --model {options.model} --study {options.study}"
-                    document = {"command": command, "machine": machine(), "rows": rows}
-                    write_text_atomic(store, json.dumps(document, indent=1) + "\n")
+                    write_rows(store, command, rows)
     write_text_atomic(Path(f"{out}.md"), table(rows))
     plot(rows, Path(f"{out}.svg"), f"{options.model}, {options.study}")
     print(table(rows))
@@ -152,7 +151,7 @@ def _cell(rows: list[Row]) -> str:
 
 
 def plot(rows: list[Row], path: Path, title: str) -> None:
-    """A panel a pattern: top-1 of each selection, a mark a solver, every seed shown."""
+    """A panel a pattern: KL of each selection, a mark a solver, every seed shown."""
     mpl.use("svg")
     patterns = list(dict.fromkeys(p for (p, _), _ in _grouped(rows)))
     names = list(dict.fromkeys(r["name"] for r in rows))[::-1]
@@ -165,11 +164,11 @@ def plot(rows: list[Row], path: Path, title: str) -> None:
             found = [r for r in rows if r["settings"]["solver"] == solver and r["settings"]["pattern"] == pattern]
             places = [names.index(r["name"]) for r in found]
             style = {"marker": marks[solver], "color": colours[solver], "label": solver}
-            axes.plot([r["top1"] for r in found], places, ls="", ms=5, alpha=0.8, **style)
-        axes.axvline(rows[0]["dense_top1"], color="black", ls="--", lw=0.8)
-        axes.set(title=pattern, xlabel="top-1, %", yticks=range(len(names)), yticklabels=names)
+            axes.plot([r["kl"] for r in found], places, ls="", ms=5, alpha=0.8, **style)
+        axes.set(title=pattern, xscale="log", xlabel="KL from the dense model, nats")
+        axes.set(yticks=range(len(names)), yticklabels=names)
         axes.grid(axis="y", lw=0.3)
-    panels[0][0].legend(loc="lower left")
+    figure.legend(*panels[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=len(SOLVERS))
     figure.suptitle(title)
     figure.savefig(path)
     plt.close(figure)

@@ -12,7 +12,6 @@ stays. `two steps` spends the same time on a second Newton step. Writes `results
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
@@ -22,7 +21,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.measure import Row, run
-from benchmarks.models import MODELS, RESULTS, enter_data, machine, machine_name
+from benchmarks.models import MODELS, RESULTS, enter_data, machine_name, write_rows
 from snowsdeploy.artifacts import LayerReport
 from snowsdeploy.files import write_text_atomic
 from snowsdeploy.models.program_graph import ProgramGraph
@@ -60,8 +59,7 @@ def main() -> None:
         for kind in MODELS_OF_CURVATURE:
             change = refining(kind, Pattern.parse(pattern))
             rows.append(run(kind, options.model, settings, change=change))
-        document = {"command": "python -m benchmarks.window_masks", "machine": machine(), "rows": rows}
-        write_text_atomic(Path(f"{out}.json"), json.dumps(document, indent=1) + "\n")
+        write_rows(Path(f"{out}.json"), "python -m benchmarks.window_masks", rows)
     write_text_atomic(Path(f"{out}.md"), table(rows))
     print(table(rows))
 

@@ -11,6 +11,9 @@ import torch
 from snowsdeploy.models.program import Program
 from tests.nets import NETS, TinyCNN, make_program
 
+# Processes that test side by side share the cores.
+torch.set_num_threads(max(1, (os.cpu_count() or 1) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))))
+
 
 @pytest.fixture(params=NETS)
 def tiny(request: pytest.FixtureRequest) -> Program:

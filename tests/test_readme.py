@@ -27,6 +27,7 @@ OTHER_OPTIONS = {
     "--version",
     "--reference",
     "--model",
+    "--study",
 }  # of mypy, of the whole program, of benchmarks
 
 

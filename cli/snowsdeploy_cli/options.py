@@ -63,7 +63,7 @@ Threshold = Annotated[
     _option(_PRUNING, "Compare unstructured scores across.", default="method", metavar="method|row|layer|global"),
 ]
 LayerCap = Annotated[float | None, _option(_PRUNING, "Most that --threshold global takes of a layer.", default="0.99")]
-MaskSteps = Annotated[_Count, _option(_PRUNING, "Steps of a selector that reads the loss.", default="as its paper")]
+MaskSteps = Annotated[_Count, _option(_PRUNING, "Steps of a selector that reads the loss; else as its paper.")]
 Labels = Annotated[_Text, _option(_PRUNING, "Of that loss.", default="auto", metavar="auto|data|sampled")]
 Solver = Annotated[
     _Text,
