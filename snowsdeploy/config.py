@@ -79,7 +79,8 @@ class PruneSettings(Settings):
         newton_steps: Newton steps a unit; 0 leaves the exact masked least-squares solution of each layer.
         cg_steps: Curvature products a Newton step.
         curvature_samples: Images in a curvature product, or `all`; the gradient always sees all.
-        products: Precision of curvature products; bfloat16 only where its measured error is small.
+        products: Precision of curvature products; less than float32 only where its measured error is small.
+        compile_products: Trace and compile the products of each solve; pays for small windows on a GPU.
         variables: `all`: biases, normalisation scales and shifts vary too, free at inference; or `weights`.
         reestimate_norms: Move batch normalisation statistics after the units are solved, where it helps.
         final_steps: Newton steps of a final pass over all kept weights towards the dense outputs; 0 leaves it out.
@@ -112,7 +113,8 @@ class PruneSettings(Settings):
     newton_steps: Annotated[int, Field(ge=0)] = 1
     cg_steps: Annotated[int, Field(ge=1)] = 10
     curvature_samples: Annotated[int, Field(ge=1)] | Literal["all"] = 512
-    products: Literal["float32", "bfloat16"] = "float32"
+    products: Literal["float32", "tf32", "bfloat16"] = "float32"
+    compile_products: bool = False
     variables: Literal["weights", "all"] = "all"
     reestimate_norms: bool = False
     final_steps: Annotated[int, Field(ge=0)] = 0
@@ -183,13 +185,15 @@ class ResourceSettings(Settings):
     """What the pruning stage may use.
 
     Attributes:
-        memory: Budget of the process, such as `8GiB`; without it most of what the machine has left.
-        activations: Where activations of the calibration images are between uses; `auto`: in memory if they fit, else
-            on disk, else in half precision, else computed again.
+        device: `auto`: a GPU where PyTorch can use one; `cpu`, `cuda` or `cuda:N`.
+        memory: Budget of the process on the device, such as `8GiB`; without it most of what is left there.
+        activations: Where activations of the calibration images are between uses; `auto`: on the device if they fit,
+            else on the host (of a GPU), on disk or in half precision, else computed again.
     """
 
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
     memory: Annotated[ByteSize, Field(gt=0)] | None = None
-    activations: Literal["auto", "memory", "half", "disk", "recompute"] = "auto"
+    activations: Literal["auto", "memory", "host", "half", "disk", "recompute"] = "auto"
 
 
 class RuntimeSettings(Settings):

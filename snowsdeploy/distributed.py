@@ -6,7 +6,8 @@ process holds the same weights and vectors, since it computes them from the same
 
 from __future__ import annotations
 
-from typing import TypeVar
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, distributed
@@ -34,6 +35,15 @@ def share(batches: int) -> int:
     return max(0, -(-(batches - rank()) // world()))
 
 
+def share_of_most(own: int) -> int:
+    """How many batches the process with most of them has."""
+    if world() == 1:
+        return own
+    most = torch.tensor(own)
+    distributed.all_reduce(most, distributed.ReduceOp.MAX)
+    return int(most)
+
+
 def all_sum(tensor: Tensor) -> Tensor:
     """The sum over all processes, the same bits in each; in place where there are several."""
     if world() > 1:
@@ -54,3 +64,30 @@ def from_first(value: T) -> T:
     box: list[T] = [value]
     distributed.broadcast_object_list(box, src=0)
     return box[0]
+
+
+def wait_for_all() -> None:
+    """Until every process is here."""
+    if world() > 1:
+        distributed.barrier()
+
+
+def in_turn(own: Sequence[Mapping[str, Tensor]], device: torch.device) -> Iterator[dict[str, Tensor]]:
+    """The pieces of all processes in all of them, those of the first process first.
+
+    Args:
+        own: This process' pieces.
+        device: Of the tensors.
+    """
+    for owner in range(world()):
+        mine = owner == rank()
+        box: list[Any] = [[{n: (t.shape, t.dtype) for n, t in piece.items()} for piece in own] if mine else None]
+        if world() > 1:
+            distributed.broadcast_object_list(box, src=owner)
+        for number, shapes in enumerate(box[0]):
+            empty = {n: torch.empty(shape, dtype=dtype, device=device) for n, (shape, dtype) in shapes.items()}
+            piece = {n: t.contiguous() for n, t in own[number].items()} if mine else empty
+            if world() > 1:
+                for tensor in piece.values():
+                    distributed.broadcast(tensor, src=owner)
+            yield piece

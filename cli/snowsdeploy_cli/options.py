@@ -121,8 +121,9 @@ NewtonSteps = Annotated[_Count, _option(_PRUNING, "Newton steps a solve; 0: exac
 CgSteps = Annotated[_Count, _option(_PRUNING, "Curvature products a Newton step.", default="10")]
 CurvatureSamples = Annotated[_Text, _option(_PRUNING, "Images in a curvature product.", default="512", metavar="N|all")]
 Products = Annotated[
-    _Text, _option(_PRUNING, "Precision of the products, if near.", default="float32", metavar="float32|bfloat16")
+    _Text, _option(_PRUNING, "Precision of the products, if near.", default="float32", metavar="float32|tf32|bfloat16")
 ]
+CompileProducts = Annotated[_Flag, _option(_PRUNING, "Compile them: for small windows on a GPU.", "--compile-products")]
 Variables = Annotated[
     _Text, _option(_PRUNING, "all: biases and normalisations too.", default="all", metavar="weights|all")
 ]
@@ -131,10 +132,13 @@ ReestimateNorms = Annotated[
 ]
 FinalSteps = Annotated[_Count, _option(_PRUNING, "Newton steps over the whole model at the end.", default="0")]
 BatchSize = Annotated[_Count, _option(_PRUNING, "Images in memory at once, at most.", default="64")]
+Device = Annotated[_Text, _option(_PRUNING, "Where to solve.", default="auto", metavar="auto|cpu|cuda|cuda:N")]
 Memory = Annotated[_Text, _option(_PRUNING, "Budget of the process; else most of what is free.", metavar="8GiB")]
 ActivationsOption = Annotated[
     _Text,
-    _option(_PRUNING, "Where they lie.", "--activations", default="auto", metavar="auto|memory|disk|half|recompute"),
+    _option(
+        _PRUNING, "Where they lie.", "--activations", default="auto", metavar="auto|memory|host|disk|half|recompute"
+    ),
 ]
 
 Opset = Annotated[_Count, _option(_CHECKS, "ONNX operator set.", default="20")]

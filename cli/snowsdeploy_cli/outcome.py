@@ -20,6 +20,7 @@ import typer
 
 from snowsdeploy.errors import OutputError, SnowsDeployError, UsageError
 from snowsdeploy_cli.console import print_error
+from snowsdeploy_cli.processes import process_number
 
 if TYPE_CHECKING:
     from snowsdeploy.artifacts import Verdict
@@ -42,18 +43,28 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
         try:
             command(*args, **kwargs)
         except SnowsDeployError as error:
-            print_error(error)
+            _tell(error)
             raise typer.Exit(USAGE if isinstance(error, UsageError) else FAILED_TO_RUN) from error
         except BrokenPipeError:
             raise  # the reader of our output has gone (`| head`): Typer ends quietly
         except (OSError, MemoryError) as error:
-            print_error(_from_machine(error))
+            _tell(_from_machine(error))
             raise typer.Exit(FAILED_TO_RUN) from error
         except KeyboardInterrupt as error:
             typer.echo(_interrupted("resume" in kwargs), err=True)
             raise typer.Exit(INTERRUPTED) from error
 
     return run
+
+
+def _tell(error: SnowsDeployError) -> None:
+    """Once, where several processes have the same cause; else with the number of the process."""
+    number = process_number()
+    if number and isinstance(error, UsageError):
+        return
+    if number:
+        typer.echo(f"process {number}:", err=True)
+    print_error(error)
 
 
 def _from_machine(error: OSError | MemoryError) -> SnowsDeployError:

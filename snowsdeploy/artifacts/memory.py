@@ -30,7 +30,8 @@ class MemoryPlan(Artifact):
         budget_bytes: Given, or most of what the machine has free.
         base_bytes: Of the process before anything is solved.
         storage: Of activations between uses: in memory, on disk, in half precision, or computed again each time.
-        batch_size: Images at once.
+        planned_batch: Images at once, at first.
+        batch_size: The same after allocations that failed.
         peak_bytes: Expected at the unit that needs most.
         disk_bytes: Written at most.
         units: In order.
@@ -39,7 +40,8 @@ class MemoryPlan(Artifact):
 
     budget_bytes: int
     base_bytes: int
-    storage: Literal["memory", "half", "disk", "recompute"]
+    storage: Literal["memory", "host", "half", "disk", "recompute"]
+    planned_batch: int
     batch_size: int
     peak_bytes: int
     disk_bytes: int
@@ -49,11 +51,13 @@ class MemoryPlan(Artifact):
     def __str__(self) -> str:
         where = {
             "memory": "activations in memory",
-            "half": "activations in memory, in half precision",
+            "host": "activations in the host's memory",
+            "half": "activations in the host's memory, in half precision",
             "disk": f"activations on disk, {self.disk_bytes / 2**30:.1f} GiB",
             "recompute": "activations computed again at each use",
         }[self.storage]
+        halved = f", {self.planned_batch} before memory ran out" if self.batch_size < self.planned_batch else ""
         return (
             f"memory: {self.peak_bytes / 2**30:.1f} of {self.budget_bytes / 2**30:.1f} GiB expected; {where}; "
-            f"{self.batch_size} images at once"
+            f"{self.batch_size} images at once{halved}"
         )

@@ -119,6 +119,7 @@ class PruneReport(Artifact):
 
     Attributes:
         sparsity: Share of zeros that each layer must have, by name, where a global threshold made them differ.
+        device: Where it was solved, and by how many processes.
     """
 
     pattern: str
@@ -132,6 +133,7 @@ class PruneReport(Artifact):
     notes: tuple[str, ...] = ()
     permutation: Permutation | None = None
     memory: MemoryPlan | None = None
+    device: str = "cpu"
     calibration: DataInfo
     calibration_items: tuple[int, ...]
     seconds: float

@@ -32,9 +32,9 @@ class ImageSet:
     def __len__(self) -> int:
         return len(self.indices)
 
-    def batches(self, batch_size: int) -> Iterator[Tensor]:
-        """Inputs in order, `[<= batch_size, C, H, W]` each."""
-        for start in range(0, len(self), batch_size):
+    def batches(self, batch_size: int, which: slice = slice(None)) -> Iterator[Tensor]:
+        """Inputs in order, `[<= batch_size, C, H, W]` each; all batches, or some of them."""
+        for start in range(0, len(self), batch_size)[which]:
             yield self.read(self.indices[start : start + batch_size])
 
     def sample(self, count: int, seed: int) -> ImageSet:

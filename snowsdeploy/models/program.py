@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -10,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 from torch.export import ExportedProgram
+from torch.export.passes import move_to_device_pass
 
 from snowsdeploy.artifacts import Preprocessing, SourceInfo
 from snowsdeploy.errors import GraphError
@@ -69,6 +71,12 @@ class Program:
             verifiers=old.verifiers,
         )
         return replace(self, exported=exported)
+
+    def on(self, device: torch.device) -> Program:
+        """The same program on a device, with its constants and what its nodes make; this one is unchanged."""
+        if all(tensor.device == device for tensor in self.state_dict.values()):
+            return self
+        return replace(self, exported=move_to_device_pass(copy.deepcopy(self.exported), device))
 
     def run(self, images: Tensor) -> tuple[Tensor, ...]:
         """Run the program in PyTorch.

@@ -15,12 +15,14 @@ from pathlib import Path
 
 from snowsdeploy.artifacts import ExportReport, PruneReport, Report
 from snowsdeploy.config import ExportSettings, RunConfig, ValidateSettings
+from snowsdeploy.distributed import rank
 from snowsdeploy.gate.policy import GatePolicy, load_policy
 from snowsdeploy.pipeline.engines import read_accounts
 from snowsdeploy.pipeline.export import Exporter, export_programs, load_export
 from snowsdeploy.pipeline.load import load_program
 from snowsdeploy.pipeline.packages import PackageWriter, Writers, require_formats
-from snowsdeploy.pipeline.prune import load_run, make_plan, prune_model
+from snowsdeploy.pipeline.prune import load_run, prune_model
+from snowsdeploy.pipeline.settings import make_plan
 from snowsdeploy.pipeline.validate import validate_programs
 from snowsdeploy.progress import NullObserver, Observer
 from snowsdeploy.run_directory import RunDirectory
@@ -35,8 +37,10 @@ def prune_export(
     observer: Observer | None = None,
     command: str = "",
     writers: Writers | None = None,
-) -> Report:
+) -> Report | None:
     """Checkpoint -> pruned, verified ONNX model, its evidence and verdict.
+
+    Of several processes (torchrun) all solve, and the first does the rest; the others return None.
 
     Args:
         config: All settings.
@@ -53,6 +57,8 @@ def prune_export(
     run = RunDirectory(config.out)
     require_formats(config.format, writers or {}, run)
     program, pruned, report = prune_model(config, run, observer)
+    if rank():
+        return None
     seconds = {"prune": report.seconds}
     started = time.perf_counter()
     artifacts = export_programs(

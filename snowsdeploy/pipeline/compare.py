@@ -64,7 +64,9 @@ def _run(config: RunConfig, exporter: Exporter, observer: Observer) -> Report:
     config = config.model_copy(update={"resume": same, "force": not same})
     config.out.mkdir(parents=True, exist_ok=True)
     write_text_atomic(settings, made_with)
-    return prune_export(config, exporter, observer)
+    made = prune_export(config, exporter, observer)
+    assert made is not None  # of one process
+    return made
 
 
 def _row(config: RunConfig, report: Report) -> ComparedRun:

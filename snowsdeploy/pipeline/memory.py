@@ -1,83 +1,134 @@
-"""The memory of a run: planned before it starts, and the same plan again when it is resumed."""
+"""The memory of a run: planned before it starts, the same when it is resumed, and less where it was not enough."""
 
 from __future__ import annotations
 
+import gc
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
+import torch
 from pydantic import ValidationError
-from torch import Tensor
 
 from snowsdeploy.artifacts import MemoryPlan
 from snowsdeploy.config import RunConfig
+from snowsdeploy.device import memory_left, memory_used, out_of_memory, release_memory
+from snowsdeploy.distributed import from_first, rank, world
+from snowsdeploy.errors import UsageError
 from snowsdeploy.files import write_text_atomic
-from snowsdeploy.machine import available_memory, free_disk, resident_memory
-from snowsdeploy.models.program import Program
+from snowsdeploy.machine import available_memory, free_disk
 from snowsdeploy.models.program_graph import ProgramGraph
+from snowsdeploy.pipeline.prepare import Prepared
+from snowsdeploy.pipeline.settings import make_plan
 from snowsdeploy.progress import Observer
-from snowsdeploy.pruning.budget import measure_sizes, plan_memory, unit_memory
-from snowsdeploy.pruning.prune import Plan
+from snowsdeploy.pruning.budget import Budget, measure_sizes, plan_memory, unit_memory
 from snowsdeploy.pruning.schedule import make_schedule
 from snowsdeploy.pruning.storage import Storage
 from snowsdeploy.run_directory import RunDirectory
 
+T = TypeVar("T")
+
 _FILE = "memory.json"
-_SHARE = (
-    0.8  # of what the machine has left, when no budget is given: the estimate is not exact, and others run here too
-)
+_SHARE = 0.8  # of what is left, when no budget is given: the estimate is not exact, and others run here too
 
 
-def fit_memory(
-    config: RunConfig,
-    run: RunDirectory,
-    program: Program,
-    weights: Sequence[str],
-    plan: Plan,
-    *,
-    image: Tensor,
-    images: int,
-    observer: Observer,
-) -> MemoryPlan:
+def fit_memory(config: RunConfig, prepared: Prepared, run: RunDirectory, observer: Observer) -> MemoryPlan:
     """Plan where activations are and how many images are looked at at once; a resumed run keeps its plan.
 
     Args:
         config: With the budget.
+        prepared: What is solved.
         run: Its directory, prepared.
-        program: The dense program.
-        weights: Names of those that are pruned, in graph order.
-        plan: What is solved.
-        image: One calibration image, `[1, C, H, W]`.
-        images: How many there are.
         observer: Told the plan.
 
     Raises:
         UsageError: Nothing fits.
     """
-    graph = ProgramGraph(program)
-    before = _read(run) if config.resume else None
-    resident = resident_memory()
-    budget = int(config.memory) if config.memory else resident + int(_SHARE * available_memory())
+    before = _read(run) if config.resume and rank() == 0 else None
+    budget = _budget(config, prepared, run)
     if before:
-        found = before.model_copy(update={"budget_bytes": budget})
-        if found.peak_bytes > budget:
+        found = before.model_copy(update={"budget_bytes": budget.device})
+        if found.peak_bytes > budget.device:
             observer.warn(f"{found}: the interrupted run was planned so, and its solves are kept")
     else:
-        sizes = measure_sizes(graph, image)
-        schedule = make_schedule(graph, weights, joint=plan.joint, layers=plan.layers)
-        found = plan_memory(
-            [unit_memory(graph, sizes, unit, plan.method.window(graph, unit)) for unit in schedule],
-            images=images,
-            batch=config.batch_size,
-            budget=budget,
-            base=resident + sizes.state,
-            disk=free_disk(run.path),
-            storage=None if config.activations == "auto" else config.activations,
-        )
-        run.layers.mkdir(exist_ok=True)
-        write_text_atomic(run.layers / _FILE, found.model_dump_json(indent=2) + "\n")
+        found = measure_memory(config, prepared, budget)
+    found = from_first(found)
+    _write(run, found)
     observer.message(str(found))
     return found
+
+
+def measure_memory(config: RunConfig, prepared: Prepared, budget: Budget) -> MemoryPlan:
+    """What each unit needs, and what must be given up for it.
+
+    Raises:
+        UsageError: Nothing fits.
+    """
+    graph = ProgramGraph(prepared.program)
+    count = -(-len(prepared.calibration) // config.batch_size)
+    plan = make_plan(config, count)
+    sizes = measure_sizes(graph, prepared.batches(config.batch_size)[0][:1])
+    schedule = make_schedule(graph, prepared.weights, joint=plan.joint, layers=plan.layers)
+    return plan_memory(
+        [unit_memory(graph, sizes, unit, plan.method.window(graph, unit)) for unit in schedule],
+        images=-(-len(prepared.calibration) // world()),
+        batch=config.batch_size,
+        budget=budget,
+        storage=None if config.activations == "auto" else config.activations,
+    )
+
+
+def _budget(config: RunConfig, prepared: Prepared, run: RunDirectory) -> Budget:
+    """What this process may take; processes of one machine share its memory and disk, but not their GPUs."""
+    device, several = prepared.device, world()
+    used = memory_used(device)
+    left = memory_left(device) // (1 if device.type == "cuda" else several)
+    given = int(config.memory) if config.memory else used + int(_SHARE * left)
+    return Budget(
+        device=given,
+        used=used,
+        host=int(_SHARE * available_memory()) // several if device.type == "cuda" else None,
+        disk=free_disk(run.path if run.path.exists() else run.path.absolute().parent) // several,
+    )
+
+
+def within_memory(
+    solve: Callable[[MemoryPlan], T], memory: MemoryPlan, run: RunDirectory, device: torch.device, observer: Observer
+) -> tuple[T, MemoryPlan]:
+    """Solve; where an allocation fails, again with half as many images at once. What is solved already is kept.
+
+    Returns:
+        The solution, and the plan that it was found under.
+
+    Raises:
+        UsageError: One image is too much, or one of several processes has too little.
+    """
+    while True:
+        try:
+            return solve(memory), memory
+        except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is a RuntimeError
+            if not out_of_memory(error):
+                raise
+            seen = str(error).splitlines()[0][:160]
+        if memory.batch_size == 1 or world() > 1:
+            raise UsageError(
+                "memory ran out",
+                seen=f"{memory.batch_size} images at once on {device}; {seen}",
+                fix="lower --batch-size or --memory, or solve fewer layers together with --solve-layers 1",
+            )
+        gc.collect()  # the failed solve's tensors hang on its traceback
+        release_memory(device)
+        fewer = memory.batch_size // 2
+        observer.warn(f"memory ran out with {memory.batch_size} images at once: going on with {fewer}")
+        memory = memory.model_copy(update={"batch_size": fewer})
+        _write(run, memory)
+
+
+def _write(run: RunDirectory, plan: MemoryPlan) -> None:
+    if rank() == 0:
+        run.layers.mkdir(exist_ok=True)
+        write_text_atomic(run.layers / _FILE, plan.model_dump_json(indent=2) + "\n")
 
 
 def _read(run: RunDirectory) -> MemoryPlan | None:
@@ -90,10 +141,11 @@ def _read(run: RunDirectory) -> MemoryPlan | None:
 @contextmanager
 def activation_storage(plan: MemoryPlan, run: RunDirectory) -> Iterator[Storage]:
     """Where the plan wants activations; nothing of it is left afterwards, nor of a run that was killed."""
-    shutil.rmtree(run.activations, ignore_errors=True)
-    if plan.storage == "disk":
-        run.activations.mkdir()
+    own = run.activations / str(rank())
+    shutil.rmtree(own, ignore_errors=True)
     try:
-        yield Storage(plan.storage, run.activations)
+        yield Storage(plan.storage, own)
     finally:
-        shutil.rmtree(run.activations, ignore_errors=True)
+        shutil.rmtree(own, ignore_errors=True)
+        if run.activations.is_dir() and not any(run.activations.iterdir()):
+            run.activations.rmdir()

@@ -1,4 +1,4 @@
-"""The pruning stage: settings become a plan, the plan is run, its result lies in the run directory."""
+"""The pruning stage: a prepared model is solved within its memory, and its result lies in the run directory."""
 
 from __future__ import annotations
 
@@ -6,44 +6,36 @@ import shutil
 import time
 from dataclasses import replace
 from hashlib import sha256
-from typing import Literal
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from snowsdeploy.artifacts import PruneReport
+from snowsdeploy.artifacts import MemoryPlan, PruneReport
 from snowsdeploy.config import PruneSettings, RunConfig
-from snowsdeploy.data.open import open_images
-from snowsdeploy.errors import OutputError, UsageError
+from snowsdeploy.device import CPU, matmul_tf32
+from snowsdeploy.distributed import rank, wait_for_all, world
+from snowsdeploy.errors import OutputError
 from snowsdeploy.files import atomic_path, write_text_atomic
-from snowsdeploy.models.layers import decide_layers
 from snowsdeploy.models.program import Program, saved_source
-from snowsdeploy.models.program_graph import ProgramGraph
 from snowsdeploy.models.source import ModelRequest, load_model
 from snowsdeploy.models.trace import adopt
-from snowsdeploy.pipeline.export import require_ends
 from snowsdeploy.pipeline.keep_dense import keep_dense
-from snowsdeploy.pipeline.load import load_program
-from snowsdeploy.pipeline.memory import activation_storage, fit_memory
-from snowsdeploy.pipeline.permute import permute_channels
+from snowsdeploy.pipeline.memory import activation_storage, fit_memory, within_memory
+from snowsdeploy.pipeline.prepare import Prepared, prepare
+from snowsdeploy.pipeline.settings import make_plan, solver_settings
 from snowsdeploy.progress import Observer
 from snowsdeploy.pruning.checkpoints import Checkpoints, run_key
-from snowsdeploy.pruning.masks import Selection
-from snowsdeploy.pruning.prune import Plan, prune_program
-from snowsdeploy.pruning.reconstruct import Reconstruction
+from snowsdeploy.pruning.prune import Pruned, prune_program
 from snowsdeploy.run_directory import RunDirectory
-from snowsdeploy.selectors import make_selector
-from snowsdeploy.solver.cg import ConjugateGradient
-from snowsdeploy.solver.newton import NewtonCG
-from snowsdeploy.sparsity.pattern import Pattern
 from snowsdeploy.validation.compilation import require_compiler
 from snowsdeploy.validation.probe import require_provider
 
 
 def prune_model(config: RunConfig, run: RunDirectory, observer: Observer) -> tuple[Program, Program, PruneReport]:
     """Load, choose layers and masks, solve; leaves `program.pt2`, `pruned.safetensors` and `prune.json`.
+
+    Of several processes the first writes, and all return the same.
 
     Returns:
         The dense program, its channels permuted if the settings say so, the pruned one, and what happened.
@@ -52,57 +44,22 @@ def prune_model(config: RunConfig, run: RunDirectory, observer: Observer) -> tup
         SnowsDeployError: As `prune_export`.
     """
     started = time.perf_counter()
-    run.require_free(force=config.force, resume=config.resume)
+    first = rank() == 0
+    if first:
+        run.require_free(force=config.force, resume=config.resume)
     require_provider(config)  # before minutes are spent
     if config.compile_for:
         require_compiler()
-    observer.stage("load", config.model)
-    torch.manual_seed(config.seed)
-    program = load_program(config, config.data)
-    require_ends(config, program)
-    pattern = Pattern.parse(config.pattern)
-    decisions = decide_layers(ProgramGraph(program), pattern, config.include, config.exclude)
-    calibration = open_images(config.data, program.preprocessing).sample(config.samples, config.seed)
-    if config.eval_data:  # opened now, so that a wrong path is known before minutes are spent
-        open_images(config.eval_data, program.preprocessing, option="--eval-data")
-    run.prepare(force=config.force, resume=config.resume)
-    settings = config.model_dump(include=set(PruneSettings.model_fields) - {"data"})
-    observer.stage("prune", f"{config.pattern}, {len(calibration)} images")
-    for decision in decisions:
-        observer.message(_decision_text(decision.name, decision.shape, decision.reason))
-    batches = list(calibration.batches(config.batch_size))
-    weights = [d.weight for d in decisions if d.prunable and d.weight]
-    permutation = None
-    if config.permute:
-        program, permutation = permute_channels(
-            program, weights, pattern, batches, score=config.permute_score, seed=config.seed, observer=observer
-        )
-        observer.message(str(permutation))
-    memory = fit_memory(
-        config,
-        run,
-        program,
-        weights,
-        make_plan(config, len(batches)),
-        image=batches[0][:1],
-        images=len(calibration),
-        observer=observer,
-    )
-    config = config.model_copy(update={"batch_size": memory.batch_size})
-    batches = list(calibration.batches(config.batch_size))
-    rounding = {"batch_size": memory.batch_size, "half": memory.storage == "half"}
-    key = run_key(state=_digest(program), data=calibration.info.fingerprint, **(settings | rounding))
-    with activation_storage(memory, run) as storage:
-        pruned = prune_program(
-            program,
-            batches,
-            weights,
-            pattern,
-            replace(make_plan(config, len(batches)), storage=storage),
-            observer=observer,
-            labels=None if calibration.labels is None else torch.from_numpy(calibration.labels),
-            checkpoints=Checkpoints(run.layers, key),
-        )
+    prepared = prepare(config, observer)
+    if first:
+        run.prepare(force=config.force, resume=config.resume)
+    wait_for_all()
+    observer.stage("prune", f"{config.pattern}, {len(prepared.calibration)} images, on {_where(prepared)}")
+    for d in prepared.decisions:
+        observer.message(f"{d.name} {'x'.join(map(str, d.shape))}: {d.reason or 'pruned'}")
+    with matmul_tf32(False):
+        prepared = prepared.permuted(config, observer)
+        pruned, memory = _solve(config, prepared, run, observer)
     for note in pruned.notes:
         observer.message(note)
     report = PruneReport(
@@ -110,109 +67,65 @@ def prune_model(config: RunConfig, run: RunDirectory, observer: Observer) -> tup
         selector=config.selector,
         selection=pruned.selection,
         sparsity=pruned.shares,
-        solver=solver_settings(config),
-        decisions=decisions,
+        solver=solver_settings(config.model_copy(update={"batch_size": memory.batch_size})),
+        decisions=prepared.decisions,
         solves=pruned.units,
         final=pruned.final,
         notes=pruned.notes,
-        permutation=permutation,
+        permutation=prepared.permutation,
         memory=memory,
-        calibration=calibration.info,
-        calibration_items=calibration.indices,
+        device=_where(prepared),
+        calibration=prepared.calibration.info,
+        calibration_items=prepared.calibration.indices,
         seconds=time.perf_counter() - started,
         seed=config.seed,
     )
-    tensors = pruned.tensors
+    program = prepared.program.on(CPU)
+    tensors = {name: tensor.cpu() for name, tensor in pruned.tensors.items()}
     if config.keep_dense_until_gate:
+        batches = list(prepared.calibration.batches(memory.batch_size))
         tensors, report = keep_dense(program, tensors, report, batches=batches, config=config, observer=observer)
         report = report.model_copy(update={"seconds": time.perf_counter() - started})
-    program.save(run.program)
-    with atomic_path(run.weights) as path:
-        save_file({n: w.contiguous() for n, w in tensors.items()}, path)
-    write_text_atomic(run.prune, report.model_dump_json(indent=2) + "\n")
-    shutil.rmtree(run.layers, ignore_errors=True)
+    if first:
+        program.save(run.program)
+        with atomic_path(run.weights) as path:
+            save_file({n: w.contiguous() for n, w in tensors.items()}, path)
+        write_text_atomic(run.prune, report.model_dump_json(indent=2) + "\n")
+        shutil.rmtree(run.layers, ignore_errors=True)
+    wait_for_all()
     return program, program.with_weights(tensors), report
 
 
-def make_plan(settings: PruneSettings, batches: int) -> Plan:
-    """What the settings say to solve, for so many calibration batches.
-
-    Raises:
-        UsageError: `--held-back` leaves a side without a batch.
-    """
-    exact = settings.newton_steps == 0 or settings.horizon == 0
-    newton = NewtonCG(max_steps=settings.newton_steps, cg=ConjugateGradient(max_iterations=settings.cg_steps))
-    curvature = settings.curvature_samples
-    method = Reconstruction(
-        horizon=settings.horizon,
-        targets=_target_share(settings.targets),
-        newton=None if exact else newton,
-        exact=settings.solver != "none",
-        curvature=settings.curvature,
-        curvature_batches=None if curvature == "all" else max(1, curvature // settings.batch_size),
-        preconditioner=settings.preconditioner,
-        free=settings.variables == "all",
-        reduced=torch.bfloat16 if settings.products == "bfloat16" else None,
-    )
-    held_back = max(1, round(settings.held_back * batches)) if settings.held_back else 0
-    if held_back >= batches:
-        raise UsageError(
-            "--held-back leaves no images to solve on",
-            seen=f"{batches} batch of {settings.batch_size}",
-            fix="use more --samples or a smaller --batch-size",
-        )
-    final = replace(method, newton=replace(newton, max_steps=settings.final_steps)) if settings.final_steps else None
-    return Plan(
-        method,
-        selection=Selection(
-            make_selector(settings.selector, settings.selector_arg),
-            None if settings.threshold == "method" else settings.threshold,
-            settings.layer_cap,
-            settings.mask_steps,
-            settings.labels,
-            settings.seed,
-        ),
-        joint=settings.joint,
-        layers=settings.solve_layers,
-        sensitivity=settings.sensitivity,
-        held_back=held_back,
-        reestimate=settings.reestimate_norms,
-        final=final,
-    )
+def _where(prepared: Prepared) -> str:
+    return f"{prepared.device}, {world()} processes" if world() > 1 else str(prepared.device)
 
 
-def _target_share(targets: float | Literal["dense", "input", "auto"]) -> float | Literal["auto"]:
-    if targets == "dense":
-        return 1.0
-    return 0.0 if targets == "input" else targets
+def _solve(config: RunConfig, prepared: Prepared, run: RunDirectory, observer: Observer) -> tuple[Pruned, MemoryPlan]:
+    """Prune in the memory that is planned; where it is not enough after all, with fewer images at once."""
+    settings = config.model_dump(include=set(PruneSettings.model_fields) - {"data"})
+    memory = fit_memory(config, prepared, run, observer)
+    # of what was planned first: solves before an allocation failed are kept
+    rounding = {"batch_size": memory.planned_batch, "half": memory.storage == "half", "processes": world()}
+    fingerprint = prepared.calibration.info.fingerprint
+    key = run_key(state=_digest(prepared.program), data=fingerprint, **(settings | rounding))
+    checkpoints = Checkpoints(run.layers, key, prepared.device)
 
+    def solve(memory: MemoryPlan) -> Pruned:
+        fitted = config.model_copy(update={"batch_size": memory.batch_size})
+        count = -(-len(prepared.calibration) // memory.batch_size)
+        with activation_storage(memory, run) as storage:
+            return prune_program(
+                prepared.program,
+                prepared.batches(memory.batch_size),
+                prepared.weights,
+                prepared.pattern,
+                replace(make_plan(fitted, count), storage=storage),
+                observer=observer,
+                labels=prepared.labels(memory.batch_size),
+                checkpoints=checkpoints,
+            )
 
-_SOLVER_SETTINGS = (
-    "effort",
-    "solver",
-    "held_back",
-    "horizon",
-    "joint",
-    "solve_layers",
-    "targets",
-    "sensitivity",
-    "curvature",
-    "preconditioner",
-    "newton_steps",
-    "cg_steps",
-    "curvature_samples",
-    "products",
-    "variables",
-    "reestimate_norms",
-    "final_steps",
-    "batch_size",
-)
-
-
-def solver_settings(settings: PruneSettings) -> dict[str, str | int | float | bool]:
-    """The settings that decide the solve, for reports and provenance."""
-    values = {name: getattr(settings, name) for name in _SOLVER_SETTINGS}
-    return {name: "all" if value is None else value for name, value in values.items()}
+    return within_memory(solve, memory, run, prepared.device, observer)
 
 
 def _digest(program: Program) -> str:
@@ -221,10 +134,6 @@ def _digest(program: Program) -> str:
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().view(-1).numpy().tobytes())
     return digest.hexdigest()
-
-
-def _decision_text(name: str, shape: tuple[int, ...], reason: str) -> str:
-    return f"{name} {'x'.join(map(str, shape))}: {reason or 'pruned'}"
 
 
 def load_run(run: RunDirectory) -> tuple[Program, Program, PruneReport]:

@@ -7,6 +7,7 @@ and what its least squares keep.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -104,48 +105,67 @@ def _factor_bytes(weight: Tensor) -> int:
     return own if own <= KEPT_BYTES else weight[0].numel() ** 2 * weight.itemsize
 
 
+@dataclass(frozen=True)
+class Budget:
+    """Bytes that a process may have.
+
+    Attributes:
+        device: In all, on the device of the solve.
+        used: Of them, what it has before any unit: libraries, the model.
+        host: More on the host; None where that is the device.
+        disk: Where activations could be written.
+    """
+
+    device: int
+    used: int
+    host: int | None
+    disk: int
+
+
 def plan_memory(
-    units: Sequence[UnitMemory],
-    *,
-    images: int,
-    batch: int,
-    budget: int,
-    base: int,
-    disk: int,
-    storage: StorageKind | None = None,
+    units: Sequence[UnitMemory], *, images: int, batch: int, budget: Budget, storage: StorageKind | None = None
 ) -> MemoryPlan:
     """The least that must be given up: first the size of a batch, then activations in memory.
 
     Args:
         units: Of every unit.
-        images: Calibration images.
+        images: Calibration images of this process.
         batch: Images a batch, at most.
-        budget: Bytes that the run may have.
-        base: Bytes that the process has without any unit: libraries, models, images.
-        disk: Free bytes where activations could be written.
+        budget: What there is.
         storage: Where activations must be; None chooses.
 
     Raises:
         UsageError: Nothing fits.
     """
-    kinds: Sequence[StorageKind] = (storage,) if storage else ("memory", "disk", "half", "recompute")
+    kinds: Sequence[StorageKind] = (storage,) if storage else _kinds(budget)
+    stored = images * max(u.stored_per_image for u in units)
+    room: dict[StorageKind, float] = {"disk": budget.disk}
+    if budget.host is not None:
+        room |= {"host": budget.host, "half": 2.0 * budget.host}
     tried = [
-        _plan(units, kind, size, images=images, budget=budget, base=base)
+        _plan(units, kind, size, images=images, budget=budget)
         for size in _halves(batch)
         for kind in kinds
-        if kind != "disk" or images * max(u.stored_per_image for u in units) <= disk
+        if stored <= room.get(kind, math.inf)
     ]
-    fitting = [plan for plan in tried if plan.peak_bytes <= budget]
+    fitting = [plan for plan in tried if plan.peak_bytes <= budget.device]
     if not fitting:
         least = min(tried, key=lambda plan: plan.peak_bytes, default=None)
         needed = f"{least.peak_bytes / 2**30:.1f} GiB" if least else "more disk"
         raise UsageError(
             "--memory is too small for this model",
-            seen=f"{budget / 2**30:.1f} GiB",
+            seen=f"{budget.device / 2**30:.1f} GiB",
             allowed=f"at least {needed}: batches of {least.batch_size if least else batch}",
             fix="raise --memory, or solve fewer layers together with --solve-layers 1",
         )
     return fitting[0]
+
+
+def _kinds(budget: Budget) -> tuple[StorageKind, ...]:
+    """In the order in which they cost: exact ones first."""
+    if budget.host is None:
+        return ("memory", "disk", "half", "recompute")
+    return ("memory", "host", "half", "disk", "recompute")
 
 
 def _halves(batch: int) -> list[int]:
@@ -155,21 +175,23 @@ def _halves(batch: int) -> list[int]:
     return sizes
 
 
-def _plan(
-    units: Sequence[UnitMemory], kind: StorageKind, batch: int, *, images: int, budget: int, base: int
-) -> MemoryPlan:
-    share = {"memory": 1.0, "half": 0.5, "disk": 0.0, "recompute": 0.0}[kind]
+def _plan(units: Sequence[UnitMemory], kind: StorageKind, size: int, *, images: int, budget: Budget) -> MemoryPlan:
+    here = {"memory": 1.0, "host": 1.0, "half": 0.5, "disk": 0.0, "recompute": 0.0}[kind]
+    if budget.host is not None and kind in ("host", "half"):
+        here = 0.0
+    at_hand = 1 if kind == "memory" else 2  # a batch in use, and the one that is read ahead
 
     def peak(unit: UnitMemory) -> int:
-        held = share * images * unit.stored_per_image + batch * unit.stored_per_image
-        return round(base + held + batch * unit.graph_per_image + unit.fixed)
+        held = (here * images + at_hand * size) * unit.stored_per_image
+        return round(budget.used + held + size * unit.graph_per_image + unit.fixed)
 
     peaks = [peak(unit) for unit in units]
     return MemoryPlan(
-        budget_bytes=budget,
-        base_bytes=base,
+        budget_bytes=budget.device,
+        base_bytes=budget.used,
         storage=kind,
-        batch_size=batch,
+        planned_batch=size,
+        batch_size=size,
         peak_bytes=max(peaks),
         disk_bytes=images * max(u.stored_per_image for u in units) if kind == "disk" else 0,
         units=tuple(units),

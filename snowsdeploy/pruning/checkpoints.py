@@ -9,11 +9,14 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TypeVar
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from snowsdeploy.artifacts.base import Artifact
+from snowsdeploy.device import CPU
+from snowsdeploy.distributed import from_first, rank
 from snowsdeploy.files import atomic_path
 
 T = TypeVar("T", bound=Artifact)
@@ -26,13 +29,21 @@ class Checkpoints:
     Attributes:
         folder: One safetensors file a result: the masks where they are chosen first, each unit, the final pass.
         key: Identifies the run: model, data, settings. A file with another key is not used.
+        device: Where loaded tensors go.
+
+    Of several processes the first reads and writes.
     """
 
     folder: Path
     key: str
+    device: torch.device = CPU
 
     def load(self, problem: str, kind: type[T]) -> tuple[dict[str, Tensor], T] | None:
         """What was found before under the same key, else None."""
+        found = from_first(self._read(problem, kind) if rank() == 0 else None)
+        return found and ({name: tensor.to(self.device) for name, tensor in found[0].items()}, found[1])
+
+    def _read(self, problem: str, kind: type[T]) -> tuple[dict[str, Tensor], T] | None:
         path = self._path(problem)
         if not path.is_file():
             return None
@@ -48,6 +59,8 @@ class Checkpoints:
 
     def save(self, problem: str, tensors: Mapping[str, Tensor], report: Artifact) -> None:
         """Store a result; atomic."""
+        if rank():
+            return
         self.folder.mkdir(parents=True, exist_ok=True)
         metadata = {"key": self.key, "report": report.model_dump_json()}
         with atomic_path(self._path(problem)) as path:

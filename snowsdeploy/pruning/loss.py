@@ -8,6 +8,7 @@ operator needs a rule of its own, and the squares of single images' gradients co
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, final
 
 import torch
@@ -16,6 +17,7 @@ from torch.fx import Node
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import cross_entropy, one_hot
 
+from snowsdeploy.distributed import all_sum, in_turn, number, share_of_most, sum_number, world
 from snowsdeploy.errors import DataError, GraphError
 from snowsdeploy.models.graph import base_name, evaluate
 from snowsdeploy.models.program_graph import ProgramGraph
@@ -24,6 +26,21 @@ from snowsdeploy.pruning.windows import as_tensor
 from snowsdeploy.selectors.base import Tensors
 
 _IMAGES = 32  # a whole model's graph, and single images' gradients of a layer, are held for so many images at once
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Images that are held at once.
+
+    Attributes:
+        batch: The number of their batch in this process.
+        start: The first one's place in it.
+        images: `[images, C, H, W]`.
+    """
+
+    batch: int
+    start: int
+    images: Tensor
 
 
 @final
@@ -59,16 +76,16 @@ class ProgramLoss:
         """
         self._graph, self._names, self._seed = graph, tuple(names), seed
         self._state = dict(state)
-        self._images = [part for batch in images for part in batch.split(_IMAGES)]
+        self._batches = images
         self._placeholders = {name: graph.placeholder(name) for name in names}
-        self.total = sum(len(part) for part in self._images)
         with torch.no_grad():
-            values = self._evaluate({}, self._images[0][:1])
+            values = self._evaluate({}, images[0][:1])
         logits = as_tensor(values[graph.outputs[0]])
         if logits.dim() != 2:
             raise GraphError("the model's output is not a vector of classes", seen=tuple(logits.shape))
-        _require_labels(labels, self.total, logits.shape[1])
-        sizes = [len(part) for part in self._images]
+        sizes = [len(batch) for batch in images]
+        _require_labels(labels, sum(sizes), logits.shape[1])
+        self.total = round(sum_number(sum(sizes)))
         self._labels: tuple[Tensor, ...] | None = None if labels is None else labels.split(sizes)
         self._uses = {n: sum(self._count(c, values) for c in graph.calls[n]) for n in names}
 
@@ -79,10 +96,10 @@ class ProgramLoss:
     def gradient(self, weights: Mapping[str, Tensor]) -> Tensors:
         """See `selectors.base.Loss`."""
         totals = {n: torch.zeros_like(weights[n], dtype=torch.float64) for n in self._names}
-        for part in range(len(self._images)):
-            for name, value in self._sum_gradient(weights, part, slice(None)).items():
+        for part in self._parts():
+            for name, value in self._sum_gradient(weights, part).items():
                 totals[name] += value
-        return {name: total / self.total for name, total in totals.items()}
+        return {name: all_sum(total) / self.total for name, total in totals.items()}
 
     def curvature(self, weights: Mapping[str, Tensor], passes: int = 0) -> Tensors:
         """See `selectors.base.Loss`.
@@ -92,56 +109,74 @@ class ProgramLoss:
         than classes, half of them take each image's likeliest classes and the others draw from the rest.
         """
         totals = {n: torch.zeros_like(weights[n], dtype=torch.float64) for n in self._names}
-        for part, images in enumerate(self._images):
-            values, logits = self._outputs(weights, images)
-            rows = self._rows(values, len(images), self._names)
-            columns = _curvature_columns(logits.detach().softmax(1), passes, self._generator(part * _IMAGES))
+        for part in self._parts():
+            values, logits = self._outputs(weights, part.images)
+            rows = self._rows(values, len(part.images), self._names)
+            columns = _curvature_columns(logits.detach().softmax(1), passes, self._generator(part))
             for i, column in enumerate(columns):
                 for name, single in self._single(values, rows, logits, column, keep=i + 1 < len(columns)):
                     totals[name] += single.square().sum(0).view_as(totals[name])
-        return {name: total / self.total for name, total in totals.items()}
+        return {name: all_sum(total) / self.total for name, total in totals.items()}
 
     def gradients(
         self, weights: Mapping[str, Tensor], names: tuple[str, ...], count: int, batch: int
     ) -> Iterator[Tensors]:
-        """See `selectors.base.Loss`."""
+        """See `selectors.base.Loss`; of several processes each computes its own images' gradients, and has all."""
         if batch == 1:
             yield from self._single_gradients(weights, names, count)
             return
         found, filled = 0, 0
         mean: Tensors = {}
-        for part, images in enumerate(self._images):
+        for singles in self._single_gradients(weights, names, count * batch):
+            rows = len(next(iter(singles.values())))
             start = 0
-            while start < len(images) and found < count:
-                take = slice(start, min(len(images), start + batch - filled))
-                for name, value in self._sum_gradient(weights, part, take, names).items():
+            while start < rows:
+                stop = min(rows, start + batch - filled)
+                for name, single in singles.items():
+                    value = single[start:stop].sum(0)
                     mean[name] = mean[name] + value if name in mean else value
-                filled, start = filled + take.stop - take.start, take.stop
+                filled, start = filled + stop - start, stop
                 if filled == batch:
                     yield {name: (value / batch).unsqueeze(0) for name, value in mean.items()}
                     found, filled, mean = found + 1, 0, {}
 
     def _single_gradients(self, weights: Mapping[str, Tensor], names: tuple[str, ...], count: int) -> Iterator[Tensors]:
-        left = count
-        for part, whole in enumerate(self._images):
-            images = whole[:left]
-            if not len(images):
-                return
-            values, logits = self._outputs(weights, images)
-            loss = cross_entropy(logits, self._targets(part, logits, slice(len(images))), reduction="sum")
-            single = self._single(values, self._rows(values, len(images), names), loss, None)
-            yield {name: gradient.view(-1, *weights[name].shape) for name, gradient in single}
-            left -= len(images)
+        """Of the first so many images of all processes, in order."""
+        left, rounds = count, share_of_most(len(self._batches))
+        device = next(iter(weights.values())).device
+        for batch in range(rounds):
+            parts = self._parts(range(batch, min(batch + 1, len(self._batches))))
+            own = (dict(self._singles_of(weights, names, part)) for part in parts)
+            for piece in own if world() == 1 else in_turn(list(own), device):
+                taken = {name: rows[:left] for name, rows in piece.items()}
+                yield taken
+                left -= len(next(iter(taken.values())))
+                if left <= 0:
+                    return
 
-    def _sum_gradient(
-        self, weights: Mapping[str, Tensor], part: int, images: slice, names: Sequence[str] | None = None
-    ) -> Tensors:
-        """Sum over some images of the gradients."""
-        wanted = {n: weights[n].detach().requires_grad_() for n in names or self._names}
+    def _singles_of(
+        self, weights: Mapping[str, Tensor], names: tuple[str, ...], part: _Part
+    ) -> Iterator[tuple[str, Tensor]]:
+        values, logits = self._outputs(weights, part.images)
+        loss = cross_entropy(logits, self._targets(part, logits), reduction="sum")
+        for name, gradient in self._single(values, self._rows(values, len(part.images), names), loss, None):
+            yield name, gradient.view(-1, *weights[name].shape)
+
+    def _parts(self, batches: range | None = None) -> Iterator[_Part]:
+        """Slices of this process' batches."""
+        for batch in range(len(self._batches)) if batches is None else batches:
+            start = 0
+            for images in self._batches[batch].split(_IMAGES):
+                yield _Part(batch, start, images)
+                start += len(images)
+
+    def _sum_gradient(self, weights: Mapping[str, Tensor], part: _Part) -> Tensors:
+        """Sum of the gradients over a part's images."""
+        wanted = {n: weights[n].detach().requires_grad_() for n in self._names}
         with torch.enable_grad():
-            values = self._evaluate({**weights, **wanted}, self._images[part][images])
+            values = self._evaluate({**weights, **wanted}, part.images)
             logits = as_tensor(values[self._graph.outputs[0]])
-            loss = cross_entropy(logits, self._targets(part, logits, images), reduction="sum")
+            loss = cross_entropy(logits, self._targets(part, logits), reduction="sum")
         found = torch.autograd.grad(loss, list(wanted.values()), materialize_grads=True)
         return dict(zip(wanted, found, strict=True))
 
@@ -158,17 +193,16 @@ class ProgramLoss:
             evaluate(self._graph.nodes, values)
         return values
 
-    def _targets(self, part: int, logits: Tensor, images: slice) -> Tensor:
+    def _targets(self, part: _Part, logits: Tensor) -> Tensor:
         if self._labels is not None:
-            return self._labels[part][images].to(logits.device)
+            return self._labels[part.batch][part.start : part.start + len(part.images)].to(logits.device)
         probabilities = logits.detach().softmax(1).double().cpu()
-        generator = self._generator(part * _IMAGES + (images.start or 0))
-        sampled: Tensor = torch.multinomial(probabilities, 1, generator=generator)
+        sampled: Tensor = torch.multinomial(probabilities, 1, generator=self._generator(part))
         return sampled.squeeze(1).to(logits.device)
 
-    def _generator(self, first: int) -> torch.Generator:
-        """Of the images from this one on, so that what is drawn does not depend on what was asked before."""
-        return torch.Generator().manual_seed(self._seed * 1_000_003 + first)
+    def _generator(self, part: _Part) -> torch.Generator:
+        """Of these images, so that what is drawn does not depend on what was asked before, nor by which process."""
+        return torch.Generator().manual_seed((self._seed * 1_000_003 + number(part.batch)) * 10_007 + part.start)
 
     def _rows(self, values: Mapping[Node, Any], images: int, names: Sequence[str]) -> dict[Node, Tensor]:
         """Call -> its unfolded inputs, `[images, positions, d]`."""

@@ -8,8 +8,10 @@ model's output curvature there makes an error count by what it does to the logit
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -18,6 +20,7 @@ from torch.autograd import forward_ad
 from torch.fx import Node
 from torch.utils.flop_counter import FlopCounterMode
 
+from snowsdeploy.device import matmul_tf32
 from snowsdeploy.distributed import all_sum, sum_number
 from snowsdeploy.pruning.windows import Window
 from snowsdeploy.solver.cg import Product
@@ -76,7 +79,8 @@ class WindowObjective:
         curvature_samples: How many of `samples` a curvature product sums over; its scale is corrected.
         metrics: Diagonal metric of each output, `[1, ...]` without the batch axis' size; None entries are the identity.
         shares: Weight of each output's term; empty is equal shares.
-        product_dtype: Precision of the window inside Gauss-Newton products; None is that of the weights.
+        product_precision: Of the window inside Gauss-Newton products; see `pruning.products`.
+        product: Computes a sample's Gauss-Newton product in place of `one_product`.
     """
 
     window: Window
@@ -87,7 +91,8 @@ class WindowObjective:
     curvature_samples: int | None = None
     metrics: Sequence[Tensor | None] = ()
     shares: Sequence[float] = ()
-    product_dtype: torch.dtype | None = None
+    product_precision: Literal["float32", "tf32", "bfloat16"] = "float32"
+    product: Callable[[WindowObjective, Tensor, Tensor, Sample], Tensor] | None = None
     scales: tuple[float | Tensor, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -113,24 +118,24 @@ class WindowObjective:
         """The objective and its gradient `[kept]`."""
         leaves = self._leaves(x)
         weights, total = self._weights(leaves), 0.0
-        gradient = torch.zeros_like(x)
+        gradient = torch.zeros_like(x, dtype=torch.float64)
         for sample in self.samples:
             loss = self._loss(weights, sample)
             total += float(loss.detach().double())
             gradient += self.support.gather(torch.autograd.grad(loss, leaves))
-        return sum_number(total), all_sum(gradient)
+        return sum_number(total), all_sum(gradient).to(x.dtype)
 
     def curvature(self, x: Tensor) -> Product:
         """`v -> B v` at `x`: the Gauss-Newton matrix or the Hessian of the (sub-sampled) objective."""
         used = self.curvature_part
         size = _images(self.samples) / _images(used)
-        one = self._gauss_newton if self.curvature_kind == "gauss-newton" else self._hessian
+        one = partial(self.product, self) if self.product else self.one_product
 
         def product(v: Tensor) -> Tensor:
-            total = torch.zeros_like(v)
+            total = torch.zeros_like(v, dtype=torch.float64)  # so that who sums which batches does not show
             for sample in used:
                 total += one(x, v, sample)
-            return all_sum(total).mul_(size)
+            return all_sum(total).mul_(size).to(v.dtype)
 
         return product
 
@@ -140,7 +145,7 @@ class WindowObjective:
         flops = 0.0
         if len(used):
             with FlopCounterMode(display=False) as counter:
-                (self._gauss_newton if self.curvature_kind == "gauss-newton" else self._hessian)(x, x, used[0])
+                self.one_product(x, x, used[0])
             own = sum(len(sample.targets[0]) for sample in used)
             flops = float(counter.get_total_flops()) * own / len(used[0].targets[0])
         return sum_number(flops)
@@ -154,9 +159,16 @@ class WindowObjective:
         """`M^-1 r`."""
         return self.preconditioner(residual) if self.preconditioner else residual
 
+    def one_product(self, x: Tensor, v: Tensor, sample: Sample) -> Tensor:
+        """A sample's share of `curvature(x)(v)`; its targets are not read by a Gauss-Newton product."""
+        if self.curvature_kind == "hessian":
+            return self._hessian(x, v, sample)
+        with matmul_tf32(True) if self.product_precision == "tf32" else nullcontext():
+            return self._gauss_newton(x, v, sample)
+
     def _gauss_newton(self, x: Tensor, v: Tensor, sample: Sample) -> Tensor:
         # v -> J v (forward mode) -> 2 s_k J v -> J^T (reverse mode), on one evaluation of the window
-        dtype = self.product_dtype or x.dtype
+        dtype = torch.bfloat16 if self.product_precision == "bfloat16" else x.dtype
         leaves = [w.detach().to(dtype).requires_grad_() for w in self.support.scatter(x)]
         tangents = [t.to(dtype) for t in self.support.scatter(v)]
         live_ins = {n: _cast(value, x.dtype, dtype) for n, value in sample.live_ins.items()}

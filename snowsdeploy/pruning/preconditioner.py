@@ -72,8 +72,8 @@ def _probe(objective: WindowObjective, x: Tensor, seed: int) -> tuple[list[Tenso
     window, count = objective.window, 0
     layers = dict.fromkeys(w for w in window.weights for call in window.calls if w in call.all_input_nodes)
     masks = dict(zip(window.weights, objective.support.masks, strict=True))
-    totals = {w: x.new_zeros(len(masks[w])) for w in layers if masks[w].dim() > 1}
-    diagonal = torch.zeros_like(x)
+    totals = {w: x.new_zeros(len(masks[w]), dtype=torch.float64) for w in layers if masks[w].dim() > 1}
+    diagonal = torch.zeros_like(x, dtype=torch.float64)
     for own, sample in enumerate(objective.curvature_part):
         generator = torch.Generator().manual_seed(seed * 1_000_003 + number(own))
         leaves = [w.detach().requires_grad_() for w in objective.support.scatter(x)]
@@ -92,8 +92,8 @@ def _probe(objective: WindowObjective, x: Tensor, seed: int) -> tuple[list[Tenso
             axis = -1 if base_name(call) == "linear" else 1
             totals[weight] += gradient.square().movedim(axis, 0).flatten(1).mean(1)
     used = max(sum_number(count), 1)
-    rows = [_raise(all_sum(total) / used) for total in totals.values()]
-    return rows, all_sum(diagonal)
+    rows = [_raise((all_sum(total) / used).to(x.dtype)) for total in totals.values()]
+    return rows, all_sum(diagonal).to(x.dtype)
 
 
 def _root(scale: float | Tensor) -> float | Tensor:

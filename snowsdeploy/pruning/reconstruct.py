@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from snowsdeploy.artifacts import LayerReport
@@ -17,6 +16,7 @@ from snowsdeploy.models.program_graph import ProgramGraph
 from snowsdeploy.pruning.objective import Curvature, Support, WindowObjective
 from snowsdeploy.pruning.preconditioner import PreconditionerKind, make_preconditioner
 from snowsdeploy.pruning.problem import Problem, Solution
+from snowsdeploy.pruning.products import Products
 from snowsdeploy.pruning.schedule import Unit
 from snowsdeploy.pruning.start import Select, least_squares_start
 from snowsdeploy.pruning.streams import Streams, gather_samples, output_error
@@ -26,7 +26,6 @@ from snowsdeploy.solver.result import Outcome
 
 Horizon = int | Literal["block", "model"]
 PLAIN_HORIZON = 5
-REDUCED_ERROR = 0.02  # relative, of a product in reduced precision: far below what ten iterations leave unsolved
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ class Reconstruction:
         curvature_batches: Batches in a curvature product; None for all.
         preconditioner: Of conjugate gradients.
         free: Vectors inside the window (biases, normalisation scales and shifts) vary too.
-        reduced: Precision of Gauss-Newton products, where its error stays below `REDUCED_ERROR`; None for the weights'.
+        products: How Gauss-Newton products are computed, where their error stays small.
         ridge: Damping of the least squares, relative to the mean of the Gram matrix's diagonal.
     """
 
@@ -57,7 +56,7 @@ class Reconstruction:
     curvature_batches: int | None = None
     preconditioner: PreconditionerKind = "kronecker"
     free: bool = False
-    reduced: torch.dtype | None = None
+    products: Products = field(default_factory=Products)
     ridge: float = 1e-3
 
     def window(self, graph: ProgramGraph, unit: Unit) -> Window:
@@ -144,23 +143,10 @@ class Reconstruction:
             return Solution(NewtonSolution(problem.start, loss, loss, 0, 0, Outcome.EXACT), 0.0, 0.0, "")
         started = time.perf_counter()
         apply = make_preconditioner(self.preconditioner, problem.objective, problem.start, problem.factors)
-        objective, precision = self._reduced(replace(problem.objective, preconditioner=apply), problem.start)
+        objective, precision = self.products.apply(replace(problem.objective, preconditioner=apply), problem.start)
         flops = objective.product_flops(problem.start)
         newton = self.newton.solve(objective, problem.start, problem.held_back.value if problem.held_back else None)
         return Solution(newton, time.perf_counter() - started, flops, precision)
-
-    def _reduced(self, objective: WindowObjective, x: Tensor) -> tuple[WindowObjective, str]:
-        """The objective with products in reduced precision, if one product there is near enough to the exact one."""
-        full = str(x.dtype).removeprefix("torch.")
-        if self.reduced is None or self.curvature == "hessian":
-            return objective, full
-        name = str(self.reduced).removeprefix("torch.")
-        one = replace(objective, samples=objective.samples[:1], curvature_samples=None)
-        exact = one.curvature(x)(x)
-        error = float((replace(one, product_dtype=self.reduced).curvature(x)(x) - exact).norm() / exact.norm())
-        if not error <= REDUCED_ERROR:
-            return objective, f"{full} ({name} errs by {error:.2g})"
-        return replace(objective, product_dtype=self.reduced), f"{name} (error {error:.2g})"
 
     def _best_targets(
         self, window: Window, unit: Unit, streams: Streams, select: Select

@@ -40,6 +40,7 @@ def output_curvature(
         read has the identity.
     """
     totals: dict[Node, Tensor] = {}
+    dtypes: dict[Node, torch.dtype] = {}
     generators = (torch.Generator().manual_seed(seed * 1_000_003 + number(own)) for own in range(len(batches)))
     pairs = zip(batches, generators, strict=True)
     for images, generator in ((part, g) for batch, g in pairs for part in batch.split(_IMAGES)):
@@ -50,9 +51,10 @@ def output_curvature(
         for node, gradient in zip(nodes, gradients, strict=True):
             value = as_tensor(values[node])
             square = torch.zeros_like(value) if gradient is None else gradient.square()
-            total = square.sum(0, keepdim=True).detach()
+            dtypes[node] = value.dtype
+            total = square.sum(0, keepdim=True).detach().double()
             totals[node] = totals[node] + total if node in totals else total
-    return {node: _proportions(all_sum(total)) for node, total in totals.items()}
+    return {node: _proportions(all_sum(total)).to(dtypes[node]) for node, total in totals.items()}
 
 
 def _proportions(total: Tensor) -> Tensor:

@@ -1,17 +1,23 @@
-"""Where values of calibration batches are kept: in memory, in half precision, or on disk."""
+"""Where values of calibration batches are kept: on the device, on the host, there in half precision, or on disk.
+
+What is not on the device is read ahead: while a batch is computed with, the one that followed it last time is fetched.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, final
 
 import torch
 from torch import Tensor
 
-StorageKind = Literal["memory", "half", "disk", "recompute"]
+StorageKind = Literal["memory", "host", "half", "disk", "recompute"]
 Named = dict[str, Any]
 
 _HALF_RANGE = 32768.0  # below float16's largest value, so that rounding cannot reach infinity
@@ -47,9 +53,14 @@ class MemoryStore(AbstractStore):
 
 @final
 @dataclass(frozen=True)
-class HalfStore(AbstractStore):
-    """Wider floating-point tensors as float16 on the host with a scale each: a relative error of at most 2^-11."""
+class HostStore(AbstractStore):
+    """Copies in the host's memory, page-locked for a GPU, so that transfers overlap.
 
+    Attributes:
+        half: Keep wider floating-point tensors as float16 with a scale each: a relative error of at most 2^-11.
+    """
+
+    half: bool = False
     _values: dict[int, dict[str, tuple[Any, float, Any]]] = field(default_factory=dict, repr=False)
 
     def save(self, batch: int, values: Mapping[str, Any]) -> None:
@@ -60,21 +71,25 @@ class HalfStore(AbstractStore):
         """See `AbstractStore`."""
         return {name: self._unpack(*packed) for name, packed in self._values[batch].items()}
 
-    @staticmethod
-    def _pack(value: Any) -> tuple[Any, float, Any]:  # noqa: ANN401 - sizes are values too
-        if not isinstance(value, Tensor) or not value.is_floating_point() or value.itemsize <= 2:
+    def _pack(self, value: Any) -> tuple[Any, float, Any]:  # noqa: ANN401 - sizes are values too
+        if not isinstance(value, Tensor):
             return value, 1.0, None
-        largest = float(value.abs().max()) if value.numel() else 0.0
-        # small values too are moved into float16's normal range, where the relative error is bounded
-        scale = largest / _HALF_RANGE if largest > 0 else 1.0
-        return (value / scale).to("cpu", torch.float16), scale, (value.dtype, value.device)
+        origin, scale = (value.dtype, value.device), 1.0
+        if self.half and value.is_floating_point() and value.itemsize > 2:
+            largest = float(value.abs().max()) if value.numel() else 0.0
+            # small values too are moved into float16's normal range, where the relative error is bounded
+            scale = largest / _HALF_RANGE if largest > 0 else 1.0
+            value = (value / scale).to(torch.float16)
+        host = value.to("cpu")
+        return (host.pin_memory() if origin[1].type == "cuda" else host), scale, origin
 
     @staticmethod
     def _unpack(value: Any, scale: float, origin: Any) -> Any:  # noqa: ANN401
         if origin is None:
             return value
         dtype, device = origin
-        return value.to(device, dtype) * scale
+        moved = value.to(device, non_blocking=True)
+        return moved.to(dtype) * scale if moved.dtype != dtype else moved
 
 
 @final
@@ -101,8 +116,11 @@ class DiskStore(AbstractStore):
         tensors = {name: value for name, value in values.items() if isinstance(value, Tensor)}
         self._plain[batch] = {name: value for name, value in values.items() if name not in tensors}
         self._devices[batch] = {name: tensor.device for name, tensor in tensors.items()}
+        path = self._path(batch)
+        fresh = path.with_suffix(".new")
         # a copy each, since a view would be written with all of the memory that it looks into
-        torch.save({name: t.detach().to("cpu", copy=True) for name, t in tensors.items()}, self._path(batch))
+        torch.save({name: t.detach().to("cpu", copy=True) for name, t in tensors.items()}, fresh)
+        fresh.replace(path)  # the old file may be being read
 
     def load(self, batch: int) -> Named:
         """See `AbstractStore`."""
@@ -114,13 +132,72 @@ class DiskStore(AbstractStore):
         return self.folder / f"{batch}.pt"
 
 
+@cache
+def _reader() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(1, thread_name_prefix="read-ahead")
+
+
+@cache
+def _copies() -> torch.cuda.Stream | None:
+    """Where a GPU's copies run, beside its computations; None without a GPU."""
+    return torch.cuda.Stream() if torch.cuda.is_available() else None
+
+
+@final
+class ReadAhead(AbstractStore):
+    """Fetches in the background what was read next the last time."""
+
+    def __init__(self, store: AbstractStore) -> None:
+        """Around another store."""
+        self._store = store
+        self._saved: set[int] = set()
+        self._next: dict[int, int] = {}
+        self._last: int | None = None
+        self._pending: tuple[int, Future[Named]] | None = None
+
+    def save(self, batch: int, values: Mapping[str, Any]) -> None:
+        """See `AbstractStore`."""
+        if self._pending and self._pending[0] == batch:
+            self._pending[1].exception()  # what it read is out of date
+            self._pending = None
+        self._store.save(batch, values)
+        self._saved.add(batch)
+
+    def load(self, batch: int) -> Named:
+        """See `AbstractStore`."""
+        if self._last is not None:
+            self._next[self._last] = batch
+        self._last = batch
+        pending, self._pending = self._pending, None
+        if pending and pending[0] != batch:
+            pending[1].cancel()
+            pending = None
+        values = pending[1].result() if pending else self._fetch(batch)
+        stream = _copies()
+        if stream is not None:
+            torch.cuda.current_stream().wait_stream(stream)
+            for value in values.values():
+                if isinstance(value, Tensor) and value.is_cuda:
+                    value.record_stream(torch.cuda.current_stream())
+        follows = self._next.get(batch, batch + 1)
+        if follows != batch and follows in self._saved:
+            self._pending = follows, _reader().submit(self._fetch, follows)
+        return values
+
+    def _fetch(self, batch: int) -> Named:
+        stream = _copies()
+        where: AbstractContextManager[object] = nullcontext() if stream is None else torch.cuda.stream(stream)
+        with where:
+            return self._store.load(batch)
+
+
 @final
 @dataclass(frozen=True)
 class Storage:
     """Makes stores.
 
     Attributes:
-        kind: `memory`, `half`, `disk`, or `recompute`, which keeps nothing.
+        kind: `memory` of the device, `host`, `half`, `disk`, or `recompute`, which keeps nothing.
         folder: Of `disk`; exists, and is the caller's to remove.
     """
 
@@ -131,14 +208,14 @@ class Storage:
         """An empty store, in place of an earlier one of that name on disk; None where nothing is kept."""
         if self.kind == "memory":
             return MemoryStore()
-        if self.kind == "half":
-            return HalfStore()
+        if self.kind in ("host", "half"):
+            return ReadAhead(HostStore(half=self.kind == "half"))
         if self.kind == "recompute":
             return None
         assert self.folder is not None
         folder = self.folder / name
-        folder.mkdir(exist_ok=True)
-        return DiskStore(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        return ReadAhead(DiskStore(folder))
 
 
 IN_MEMORY = Storage()

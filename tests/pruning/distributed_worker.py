@@ -1,4 +1,4 @@
-"""Run by torchrun: prune a tiny net on this process' batches and save what came out."""
+"""Run by torchrun: prune tiny nets on this process' batches and save what came out."""
 
 from __future__ import annotations
 
@@ -9,21 +9,19 @@ import torch
 from torch import distributed
 
 from snowsdeploy.distributed import rank, share, world
-from snowsdeploy.progress import NullObserver
-from snowsdeploy.pruning.prune import prune_program
-from tests.pruning.test_distributed import BATCHES, LAYERS, PATTERN, make, plan
+from tests.pruning.test_distributed import BATCHES, CASES, LABELS, prune
 
 
-def main(net: str, folder: Path) -> None:
-    """Write `rank.pt`, the tensors that this process ended with."""
+def main(folder: Path) -> None:
+    """Write `CASE-RANK.pt`, the tensors that this process ended with."""
     distributed.init_process_group("gloo")
     torch.set_num_threads(1)
-    own = BATCHES[rank() :: world()]
+    own, labels = BATCHES[rank() :: world()], torch.cat(LABELS[rank() :: world()])
     held = share(len(BATCHES)) - share(len(BATCHES) - 1)
-    found = prune_program(make(net), own, LAYERS[net], PATTERN, plan(held, share(2)), observer=NullObserver())
-    torch.save(found.tensors, folder / f"{rank()}.pt")
+    for case in CASES:
+        torch.save(prune(case, own, labels, held, share(2)), folder / f"{case}-{rank()}.pt")
     distributed.destroy_process_group()
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]))
+    main(Path(sys.argv[1]))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,7 +19,15 @@ from snowsdeploy.progress import NullObserver
 from snowsdeploy.pruning.activations import Activations
 from snowsdeploy.pruning.prune import Plan, prune_program
 from snowsdeploy.pruning.reconstruct import Reconstruction
-from snowsdeploy.pruning.storage import DiskStore, HalfStore, MemoryStore, Storage, StorageKind
+from snowsdeploy.pruning.storage import (
+    AbstractStore,
+    DiskStore,
+    HostStore,
+    MemoryStore,
+    ReadAhead,
+    Storage,
+    StorageKind,
+)
 from snowsdeploy.pruning.streams import Streams, gather_samples
 from snowsdeploy.pruning.windows import cut_window
 from snowsdeploy.solver.newton import NewtonCG
@@ -25,7 +35,7 @@ from snowsdeploy.sparsity.pattern import Pattern
 from tests.nets import NETS, make_program
 
 BATCHES = list(torch.randn(20, 3, 8, 8, generator=torch.Generator().manual_seed(1)).split(8))
-KINDS: tuple[StorageKind, ...] = ("memory", "half", "disk", "recompute")
+KINDS: tuple[StorageKind, ...] = ("memory", "host", "half", "disk", "recompute")
 EXACT = tuple(k for k in KINDS if k != "half")
 LAYERS = {"cnn": ["strided.weight", "dilated.weight"], "attention": ["qkv.weight", "fc2.weight"]}
 
@@ -37,7 +47,7 @@ def numbers(dtype: torch.dtype) -> st.SearchStrategy[torch.Tensor]:
 
 @given(numbers(torch.float32), numbers(torch.float64))
 def test_half_precision_errs_by_its_rounding_and_never_overflows(single: torch.Tensor, double: torch.Tensor) -> None:
-    store = HalfStore()
+    store = HostStore(half=True)
     store.save(3, {"single": single, "double": double, "size": 7, "index": torch.tensor([1, 2])})
     found = store.load(3)
     for tensor, loaded in ((single, found["single"]), (double, found["double"])):
@@ -63,6 +73,46 @@ def test_memory_and_disk_give_back_what_was_saved_last(shape: list[int], view: b
             assert torch.equal(found["a"], tensor)
             assert torch.equal(found["same"], values["same"])
             assert found["size"] == 3
+
+
+class Recording(AbstractStore):
+    """Remembers what it was asked for."""
+
+    def __init__(self) -> None:
+        self.inner, self.read = MemoryStore(), list[int]()
+
+    def save(self, batch: int, values: Mapping[str, Any]) -> None:
+        self.inner.save(batch, values)
+
+    def load(self, batch: int) -> dict[str, Any]:
+        self.read.append(batch)
+        return self.inner.load(batch)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 4)), max_size=30))
+def test_what_is_read_ahead_is_what_was_saved_last(steps: list[tuple[bool, int]]) -> None:
+    store, expected = ReadAhead(Recording()), dict[int, int]()
+    for number, (write, batch) in enumerate(steps):
+        if write or batch not in expected:
+            store.save(batch, {"value": number})
+            expected[batch] = number
+        else:
+            assert store.load(batch) == {"value": expected[batch]}
+
+
+def test_the_batch_that_followed_is_fetched_while_one_is_used() -> None:
+    inner = Recording()
+    store = ReadAhead(inner)
+    for batch in range(3):
+        store.save(batch, {"value": batch})
+    for _ in range(2):
+        for batch in (0, 2, 1):
+            assert store.load(batch)["value"] == batch
+    pending = store._pending
+    assert pending is not None
+    assert pending[0] == 0  # after 1 came 0
+    pending[1].result()
+    assert inner.read[-3:] == [2, 1, 0]  # the second round knows: only its first batch was not fetched before
 
 
 def storage(kind: StorageKind, folder: Path) -> Storage:

@@ -37,6 +37,7 @@ def command(
     permute: o.Permute = None,
     effort: o.Effort = None,
     batch_size: o.BatchSize = None,
+    device: o.Device = None,
     memory: o.Memory = None,
     activations: o.ActivationsOption = None,
     config: o.Config = None,
@@ -51,11 +52,13 @@ def command(
     from snowsdeploy.config import RunConfig, build_config
     from snowsdeploy.pipeline.compare import compare
     from snowsdeploy_cli.console import make_console, quiet_onnxruntime
+    from snowsdeploy_cli.processes import require_one_process
     from snowsdeploy_cli.progress import ConsoleObserver
     from snowsdeploy_cli.render import print_compared_runs
     from snowsdeploy_exporters import OnnxExporter
 
     folder = Path(given.get("out") or "comparison")
+    require_one_process("compare")
     quick = {"latency_batch": (1,), "latency_runs": 5}  # speed does not depend on which weights stay
     configs = {
         f"{selector}-{solver}": build_config(

@@ -45,10 +45,12 @@ def command(
     cg_steps: o.CgSteps = None,
     curvature_samples: o.CurvatureSamples = None,
     products: o.Products = None,
+    compile_products: o.CompileProducts = None,
     variables: o.Variables = None,
     reestimate_norms: o.ReestimateNorms = None,
     final_steps: o.FinalSteps = None,
     batch_size: o.BatchSize = None,
+    device: o.Device = None,
     memory: o.Memory = None,
     activations: o.ActivationsOption = None,
     config: o.Config = None,
@@ -62,11 +64,14 @@ def command(
     from snowsdeploy.config import RunConfig, build_config
     from snowsdeploy.pipeline import prune
     from snowsdeploy_cli.console import make_console, quiet_onnxruntime
+    from snowsdeploy_cli.processes import joined, process_number
     from snowsdeploy_cli.progress import ConsoleObserver
     from snowsdeploy_cli.render import print_pruning
 
     settings = build_config(RunConfig, given, config)
     quiet_onnxruntime()
-    with ConsoleObserver(make_console(stderr=True), quiet=quiet) as observer:
+    first = process_number() == 0
+    with joined(settings.device), ConsoleObserver(make_console(stderr=True), quiet=quiet or not first) as observer:
         report = prune(settings, observer)
-    print_pruning(make_console(), report, settings.out)
+    if first:
+        print_pruning(make_console(), report, settings.out)

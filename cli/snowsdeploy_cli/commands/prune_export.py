@@ -50,10 +50,12 @@ def command(
     cg_steps: o.CgSteps = None,
     curvature_samples: o.CurvatureSamples = None,
     products: o.Products = None,
+    compile_products: o.CompileProducts = None,
     variables: o.Variables = None,
     reestimate_norms: o.ReestimateNorms = None,
     final_steps: o.FinalSteps = None,
     batch_size: o.BatchSize = None,
+    device: o.Device = None,
     memory: o.Memory = None,
     activations: o.ActivationsOption = None,
     opset: o.Opset = None,
@@ -85,15 +87,18 @@ def command(
     from snowsdeploy.pipeline import prune_export
     from snowsdeploy_cli.console import make_console, quiet_onnxruntime
     from snowsdeploy_cli.outcome import exit_code
+    from snowsdeploy_cli.processes import joined, process_number
     from snowsdeploy_cli.progress import ConsoleObserver
     from snowsdeploy_cli.render import print_summary
     from snowsdeploy_exporters import FORMATS, OnnxExporter
 
     settings = build_config(RunConfig, given, config)
     quiet_onnxruntime()
-    with ConsoleObserver(make_console(stderr=True), quiet=quiet) as observer:
+    quiet = quiet or process_number() > 0
+    with joined(settings.device), ConsoleObserver(make_console(stderr=True), quiet=quiet) as observer:
         report = prune_export(
             settings, OnnxExporter(settings.opset, settings.keep_fp32), observer, o.command_line(sys.argv[1:]), FORMATS
         )
-    print_summary(make_console(), report, settings.out)
-    raise typer.Exit(exit_code(report.verdict))
+    if report is not None:
+        print_summary(make_console(), report, settings.out)
+        raise typer.Exit(exit_code(report.verdict))

@@ -1,0 +1,129 @@
+"""Products in reduced precision and compiled ones: used where they are near, and said so where they are not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from snowsdeploy.models.program import Program
+from snowsdeploy.models.program_graph import ProgramGraph
+from snowsdeploy.pruning.activations import Activations
+from snowsdeploy.pruning.objective import Sample, Support, WindowObjective
+from snowsdeploy.pruning.products import COMPILED_ERROR, REDUCED_ERROR, CompiledProduct, Products
+from snowsdeploy.pruning.windows import cut_window
+from snowsdeploy.sparsity.pattern import Pattern, mask_by_score
+
+
+def objective(program: Program) -> tuple[WindowObjective, Tensor]:
+    """Of a window with two batches, the second smaller."""
+    graph = ProgramGraph(program)
+    name = list(graph.calls)[1]
+    window = cut_window(graph, [name], 2, free=True)
+    images = torch.randn(7, 3, 8, 8, generator=torch.Generator().manual_seed(1)).split(4)
+    stream = Activations(graph, images, graph.state_values())
+    stream.advance(window.calls[0])
+    tensors = {p: stream.value(p) for p in window.weights}
+    samples = []
+    for batch in range(len(stream)):
+        live = stream.live_ins(batch, window.live_ins)
+        samples.append(Sample(live, tuple(1.1 * y + 0.1 for y in window(tensors, live))))
+    masks = [
+        mask_by_score(t.abs(), Pattern(2, 4)) if t.dim() > 1 else torch.ones_like(t, dtype=torch.bool)
+        for t in tensors.values()
+    ]
+    support = Support(tuple(masks))
+    return WindowObjective(window, support, samples), support.gather(list(tensors.values()))
+
+
+def difference(found: WindowObjective, exact: WindowObjective, x: Tensor) -> float:
+    expected = exact.curvature(x)(x)
+    return float((found.curvature(x)(x) - expected).norm() / expected.norm())
+
+
+@pytest.mark.parametrize("precision", ["tf32", "bfloat16"])
+def test_reduced_precision_keeps_its_bound(tiny: Program, precision: str) -> None:
+    exact, x = objective(tiny)
+    found, text = Products(precision).apply(exact, x)  # type: ignore[arg-type]
+    assert found.product_precision == precision
+    assert text.startswith(f"{precision} (error ")
+    assert difference(found, exact, x) <= 2 * REDUCED_ERROR
+    assert found.value(x) == exact.value(x)  # nothing but products
+
+
+def test_tf32_is_asked_for_inside_a_product_only(tiny: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    exact, x = objective(tiny)
+    seen: list[bool] = []
+    before, plain = torch.backends.cuda.matmul.allow_tf32, WindowObjective._gauss_newton
+
+    def spy(*arguments: object) -> Tensor:
+        seen.append(torch.backends.cuda.matmul.allow_tf32)
+        return plain(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(WindowObjective, "_gauss_newton", spy)
+    exact.curvature(x)(x)
+    replace(exact, product_precision="tf32").curvature(x)(x)
+    assert seen == [before, before, True, True]
+    assert torch.backends.cuda.matmul.allow_tf32 == before
+
+
+def test_what_errs_too_much_is_left_out_and_said(tiny: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("snowsdeploy.pruning.products.REDUCED_ERROR", 1e-9)
+    exact, x = objective(tiny)
+    found, text = Products("bfloat16").apply(exact, x)
+    assert found is exact
+    assert text.startswith("float32 (bfloat16 errs by ")
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_compiled_products_are_the_same(tiny: Program, precision: str) -> None:
+    exact, x = objective(tiny)
+    found, text = Products(precision, compiler="aot_eager").apply(exact, x)  # type: ignore[arg-type]
+    assert "compiled by aot_eager (error " in text
+    assert difference(found, replace(exact, product_precision=precision), x) <= COMPILED_ERROR
+    moved = x + 0.01  # at another point, since only shapes are baked in
+    assert difference(found, replace(exact, product_precision=precision), moved) <= COMPILED_ERROR
+
+
+def test_each_shape_is_compiled_once(tiny: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    exact, x = objective(tiny)
+    product, made = CompiledProduct("aot_eager"), 0
+    inner: Callable[..., Callable[..., Tensor]] = product._compile
+
+    def counted(*arguments: object) -> Callable[..., Tensor]:
+        nonlocal made
+        made += 1
+        return inner(*arguments)
+
+    monkeypatch.setattr(product, "_compile", counted)
+    run = replace(exact, product=product).curvature(x)
+    for _ in range(3):
+        run(x)
+    assert made == 2  # a whole batch, and the smaller last one
+
+
+@pytest.mark.parametrize("failure", ["raises", "wrong"])
+def test_a_compiler_that_fails_costs_only_a_sentence(
+    tiny: Program, failure: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> Callable[..., Tensor]:
+        if failure == "raises":
+            raise RuntimeError("no C++ compiler")
+        return lambda x, v, *_: v * 2
+
+    monkeypatch.setattr(torch, "compile", broken)
+    exact, x = objective(tiny)
+    found, text = Products(compiler="inductor").apply(exact, x)
+    assert found is exact
+    assert text.startswith("float32, not compiled: " + ("RuntimeError: no C++ compiler" if failure == "raises" else ""))
+
+
+@pytest.mark.slow
+def test_inductor_compiles_a_product(tiny: Program) -> None:
+    exact, x = objective(tiny)
+    found, text = Products(compiler="inductor").apply(exact, x)
+    assert "compiled by inductor" in text
+    assert difference(found, exact, x) <= COMPILED_ERROR
