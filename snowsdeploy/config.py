@@ -53,7 +53,8 @@ class PruneSettings(Settings):
     """Mask and solver.
 
     Attributes:
-        permute: Put channels in an order in which N:M masks keep more, before masks are chosen.
+        permute: Put channels in an order in which N:M masks keep more, before masks are chosen; without it where the
+            pattern is N:M.
         permute_score: What a weight is worth there: its `magnitude`, the error of its layer's output without it
             (`inputs`), or that error weighed by the model's output `curvature`.
         selector: Which weights stay: by the inputs of a layer (magnitude, wanda, sparsegpt, obc, exchange), or by the
@@ -98,8 +99,8 @@ class PruneSettings(Settings):
     labels: Literal["auto", "data", "sampled"] = "auto"
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
-    permute: bool = False
-    permute_score: Literal["magnitude", "inputs", "curvature"] = "magnitude"
+    permute: bool | None = None
+    permute_score: Literal["magnitude", "inputs", "curvature"] = "inputs"
     effort: Literal["fast", "default", "max"] = "default"
     solver: Literal["snows", "k0", "none"] = "snows"
     held_back: Annotated[float, Field(ge=0, le=0.5)] = 0.0
@@ -138,6 +139,11 @@ class PruneSettings(Settings):
         if self.permute and Pattern.parse(self.pattern).sparsity is not None:
             raise UsageError("--permute needs groups of weights", seen=f"--pattern {self.pattern}", allowed="N:M")
         return self
+
+    @property
+    def permutes(self) -> bool:
+        """Whether channels are put in another order."""
+        return Pattern.parse(self.pattern).sparsity is None if self.permute is None else self.permute
 
     @model_validator(mode="after")
     def _selection(self) -> Self:

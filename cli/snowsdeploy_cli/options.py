@@ -23,7 +23,7 @@ def _option(panel: str, text: str, *names: str, default: str | bool = False, met
     return option
 
 
-_MODEL, _DATA, _PRUNING = "Model", "Images", "Pruning"
+_MODEL, _DATA, _PRUNING, _SOLVER, _RESOURCES = "Model", "Images", "Pruning", "Solver", "Resources"
 _CHECKS, _RUN = "Export, validation and gates", "Run"
 _Text: TypeAlias = str | None
 _Texts: TypeAlias = list[str] | None
@@ -68,7 +68,7 @@ Labels = Annotated[_Text, _option(_PRUNING, "Of that loss.", default="auto", met
 Solver = Annotated[
     _Text,
     _option(
-        _PRUNING,
+        _SOLVER,
         "SNOWS, exact least squares of layers, or masks with the selector's own update.",
         default="snows",
         metavar="snows|k0|none",
@@ -76,68 +76,77 @@ Solver = Annotated[
 ]
 Include = Annotated[_Texts, _option(_PRUNING, "Prune only these layers; repeatable.", metavar="GLOB")]
 Exclude = Annotated[_Texts, _option(_PRUNING, "Keep these layers dense; repeatable.", metavar="GLOB")]
-Permute = Annotated[_Flag, _option(_PRUNING, "Order channels so that N:M masks keep more.", "--permute")]
+Permute = Annotated[
+    _Flag, _option(_PRUNING, "Order channels so that masks keep more; on for N:M.", "--permute/--no-permute")
+]
 PermuteScore = Annotated[
     _Text,
-    _option(_PRUNING, "What counts as more.", default="magnitude", metavar="magnitude|inputs|curvature"),
+    _option(_PRUNING, "What counts as more.", default="inputs", metavar="magnitude|inputs|curvature"),
 ]
 Effort = Annotated[
     _Text,
-    _option(_PRUNING, "Accuracy against time; sets what follows.", default="default", metavar="fast|default|max"),
+    _option(_SOLVER, "Accuracy against time; sets what follows.", default="default", metavar="fast|default|max"),
 ]
-HeldBack = Annotated[float | None, _option(_PRUNING, "Share of the images that no solve sees.", default="0.0")]
+HeldBack = Annotated[float | None, _option(_SOLVER, "Share of the images that no solve sees.", default="0.0")]
 Horizon = Annotated[
     _Text,
     _option(
-        _PRUNING,
+        _SOLVER,
         "Reconstruct K operations on, or to an end.",
         default="block",
         metavar="K|block|model",
     ),
 ]
 Joint = Annotated[
-    _Flag, _option(_PRUNING, "Solve residual blocks, or layer by layer.", "--joint/--single", default="joint")
+    _Flag, _option(_SOLVER, "Solve residual blocks, or layer by layer.", "--joint/--single", default="joint")
 ]
-SolveLayers = Annotated[_Count, _option(_PRUNING, "Join blocks up to so many layers a solve.", default="4")]
+SolveLayers = Annotated[_Count, _option(_SOLVER, "Join blocks up to so many layers a solve.", default="4")]
 Targets = Annotated[
     _Text,
     _option(
-        _PRUNING,
+        _SOLVER,
         "Targets of the dense model or the pruned input, or a share of dense.",
         default="dense",
         metavar="dense|input|auto|SHARE",
     ),
 ]
 Sensitivity = Annotated[
-    float | None, _option(_PRUNING, "Share of the output's curvature in a block's error.", default="0.9")
+    float | None, _option(_SOLVER, "Share of the output's curvature in a block's error.", default="0.9")
 ]
 Curvature = Annotated[
-    _Text, _option(_PRUNING, "Curvature matrix.", default="gauss-newton", metavar="gauss-newton|hessian")
+    _Text, _option(_SOLVER, "Curvature matrix.", default="gauss-newton", metavar="gauss-newton|hessian")
 ]
 Preconditioner = Annotated[
-    _Text, _option(_PRUNING, "Of conjugate gradients.", default="kronecker", metavar="none|diagonal|cholesky|kronecker")
+    _Text, _option(_SOLVER, "Of conjugate gradients.", default="kronecker", metavar="none|diagonal|cholesky|kronecker")
 ]
-NewtonSteps = Annotated[_Count, _option(_PRUNING, "Newton steps a solve; 0: exact least squares only.", default="1")]
-CgSteps = Annotated[_Count, _option(_PRUNING, "Curvature products a Newton step.", default="10")]
-CurvatureSamples = Annotated[_Text, _option(_PRUNING, "Images in a curvature product.", default="512", metavar="N|all")]
+NewtonSteps = Annotated[_Count, _option(_SOLVER, "Newton steps a solve; 0: exact least squares only.", default="1")]
+CgSteps = Annotated[_Count, _option(_SOLVER, "Curvature products a Newton step.", default="10")]
+CurvatureSamples = Annotated[_Text, _option(_SOLVER, "Images in a curvature product.", default="512", metavar="N|all")]
 Products = Annotated[
-    _Text, _option(_PRUNING, "Precision of the products, if near.", default="float32", metavar="float32|tf32|bfloat16")
+    _Text,
+    _option(_RESOURCES, "Precision of the products, if near.", default="float32", metavar="float32|tf32|bfloat16"),
 ]
-CompileProducts = Annotated[_Flag, _option(_PRUNING, "Compile them: for small windows on a GPU.", "--compile-products")]
+CompileProducts = Annotated[
+    _Flag, _option(_RESOURCES, "Compile them: for small windows on a GPU.", "--compile-products")
+]
 Variables = Annotated[
-    _Text, _option(_PRUNING, "all: biases and normalisations too.", default="all", metavar="weights|all")
+    _Text, _option(_SOLVER, "all: biases and normalisations too.", default="all", metavar="weights|all")
 ]
 ReestimateNorms = Annotated[
-    _Flag, _option(_PRUNING, "Re-estimate batch normalisation, if it helps.", "--reestimate-norms")
+    _Flag, _option(_SOLVER, "Re-estimate batch normalisation, if it helps.", "--reestimate-norms")
 ]
-FinalSteps = Annotated[_Count, _option(_PRUNING, "Newton steps over the whole model at the end.", default="0")]
-BatchSize = Annotated[_Count, _option(_PRUNING, "Images in memory at once, at most.", default="64")]
-Device = Annotated[_Text, _option(_PRUNING, "Where to solve.", default="auto", metavar="auto|cpu|cuda|cuda:N")]
-Memory = Annotated[_Text, _option(_PRUNING, "Budget of the process; else most of what is free.", metavar="8GiB")]
+FinalSteps = Annotated[_Count, _option(_SOLVER, "Newton steps over the whole model at the end.", default="0")]
+BatchSize = Annotated[_Count, _option(_RESOURCES, "Images in memory at once, at most.", default="64")]
+Device = Annotated[_Text, _option(_RESOURCES, "Where to solve.", default="auto", metavar="auto|cpu|cuda:N")]
+Memory = Annotated[_Text, _option(_RESOURCES, "Budget of the process; else most of what is free.", metavar="8GiB")]
 ActivationsOption = Annotated[
     _Text,
     _option(
-        _PRUNING, "Where they lie.", "--activations", default="auto", metavar="auto|memory|host|disk|half|recompute"
+        _RESOURCES,
+        "Where they lie between uses.",
+        "--activations",
+        default="auto",
+        metavar="memory|host|disk|half|recompute",
     ),
 ]
 

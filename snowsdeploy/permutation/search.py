@@ -71,7 +71,7 @@ def group_scores(group: Group, scores: Mapping[str, Tensor]) -> Scores:
     Returns:
         `[channels, rows]`.
     """
-    parts = [scores[c.name].double().movedim(1, 0).flatten(1).numpy()[c.positions] for c in group.consumers]
+    parts = [scores[c.name].double().movedim(1, 0).flatten(1).cpu().numpy()[c.positions] for c in group.consumers]
     return np.concatenate(parts, axis=1)
 
 

@@ -67,8 +67,9 @@ class Prepared:
             GraphError: The outputs changed.
             NumericsError: An activation is not finite.
         """
-        if not config.permute:
+        if not config.permutes:
             return self
+        observer.stage("permute", f"channels, by {config.permute_score}")
         program, permutation = permute_channels(
             self.program,
             self.weights,

@@ -54,11 +54,11 @@ def prune_model(config: RunConfig, run: RunDirectory, observer: Observer) -> tup
     if first:
         run.prepare(force=config.force, resume=config.resume)
     wait_for_all()
-    observer.stage("prune", f"{config.pattern}, {len(prepared.calibration)} images, on {_where(prepared)}")
     for d in prepared.decisions:
         observer.message(f"{d.name} {'x'.join(map(str, d.shape))}: {d.reason or 'pruned'}")
     with matmul_tf32(False):
         prepared = prepared.permuted(config, observer)
+        observer.stage("prune", f"{config.pattern}, {len(prepared.calibration)} images, on {_where(prepared)}")
         pruned, memory = _solve(config, prepared, run, observer)
     for note in pruned.notes:
         observer.message(note)

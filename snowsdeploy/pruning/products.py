@@ -112,7 +112,9 @@ class CompiledProduct:
 
             self._compiled[shape] = self._compile(one, x, v, [*scales, *tensors])
         with _quiet():
-            return self._compiled[shape](x, v, *scales, *tensors).clone()  # a CUDA graph writes to the same memory again
+            return self._compiled[shape](
+                x, v, *scales, *tensors
+            ).clone()  # a CUDA graph writes to the same memory again
 
     def _compile(
         self, one: Callable[..., Tensor], x: Tensor, v: Tensor, tensors: list[Tensor]

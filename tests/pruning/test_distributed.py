@@ -49,9 +49,7 @@ def prune(case: str, batches: Sequence[Tensor], labels: Tensor, held_back: int, 
     newton = NewtonCG(max_steps=1, cg=ConjugateGradient(max_iterations=5))
     method = Reconstruction(horizon="block", targets="auto", newton=newton, free=True, curvature_batches=curvature)
     final = Reconstruction(horizon="block", targets=1.0, newton=newton, free=True)
-    plan = Plan(
-        method, selection, layers=2, sensitivity=0.5, held_back=held_back, reestimate=True, final=final
-    )
+    plan = Plan(method, selection, layers=2, sensitivity=0.5, held_back=held_back, reestimate=True, final=final)
     return prune_program(program, batches, LAYERS[net], PATTERN, plan, observer=NullObserver(), labels=labels).tensors
 
 
