@@ -94,7 +94,7 @@ class Refining(Reconstruction):
         for stream in (streams.dense, streams.pruned):
             stream.advance(window.calls[0])
         assert self.targets != "auto"
-        problem = self._problem(window, unit, streams, select, self.targets)
+        problem = self.problem(window, unit, streams, select, self.targets)
         solution = self.newton_steps(problem)
         objective = problem.objective
         masks, weights = objective.support.masks, objective.support.scatter(solution.newton.value)

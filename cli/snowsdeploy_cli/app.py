@@ -14,6 +14,7 @@ from snowsdeploy_cli.commands import (
     export,
     gate,
     inspect,
+    plan,
     profile,
     prune,
     prune_export,
@@ -33,6 +34,7 @@ app = typer.Typer(
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "prune-export": prune_export.command,
+    "plan": plan.command,
     "prune": prune.command,
     "export": export.command,
     "validate": validate.command,

@@ -17,6 +17,7 @@ from snowsdeploy.artifacts.files import ExportReport, FilePair, OnnxArtifact, Pa
 from snowsdeploy.artifacts.latency import Environment, Latency, LatencyRatio, LatencySeries
 from snowsdeploy.artifacts.memory import MemoryPlan, UnitMemory
 from snowsdeploy.artifacts.permutation import Permutation, PermutedGroup
+from snowsdeploy.artifacts.plan import RunPlan, UnitCost
 from snowsdeploy.artifacts.profile import Copies, FileRatio, GpuReading, OperatorTime, Profile, ProfiledFile, TimedFile
 from snowsdeploy.artifacts.pruning import LayerDecision, LayerReport, PruneReport, SelectionReport
 from snowsdeploy.artifacts.report import Report, RuleResult, Variant, Verdict
@@ -69,11 +70,13 @@ __all__ = [
     "Restoration",
     "Role",
     "RuleResult",
+    "RunPlan",
     "SelectionReport",
     "SourceInfo",
     "SparsityEvidence",
     "TimedFile",
     "Tristate",
+    "UnitCost",
     "UnitMemory",
     "ValueDifference",
     "Variant",

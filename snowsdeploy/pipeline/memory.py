@@ -6,6 +6,7 @@ import gc
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -46,7 +47,7 @@ def fit_memory(config: RunConfig, prepared: Prepared, run: RunDirectory, observe
         UsageError: Nothing fits.
     """
     before = _read(run) if config.resume and rank() == 0 else None
-    budget = _budget(config, prepared, run)
+    budget = memory_budget(config, prepared, run.path)
     if before:
         found = before.model_copy(update={"budget_bytes": budget.device})
         if found.peak_bytes > budget.device:
@@ -79,7 +80,7 @@ def measure_memory(config: RunConfig, prepared: Prepared, budget: Budget) -> Mem
     )
 
 
-def _budget(config: RunConfig, prepared: Prepared, run: RunDirectory) -> Budget:
+def memory_budget(config: RunConfig, prepared: Prepared, folder: Path) -> Budget:
     """What this process may take; processes of one machine share its memory and disk, but not their GPUs."""
     device, several = prepared.device, world()
     used = memory_used(device)
@@ -89,7 +90,7 @@ def _budget(config: RunConfig, prepared: Prepared, run: RunDirectory) -> Budget:
         device=given,
         used=used,
         host=int(_SHARE * available_memory()) // several if device.type == "cuda" else None,
-        disk=free_disk(run.path if run.path.exists() else run.path.absolute().parent) // several,
+        disk=free_disk(folder) // several,
     )
 
 

@@ -115,7 +115,7 @@ def prune_program(
 
     masks = _choose_or_restore(choose, pattern, plan.selection, checkpoints)
     units = make_schedule(graph, weights, joint=plan.joint, layers=plan.layers)
-    metrics = _metrics(graph, batches, units, plan)
+    metrics = unit_metrics(graph, batches, units, plan)
     streams = _streams(graph, batches, metrics, plan, {})
     tensors: dict[str, Tensor] = {}
     reports: list[LayerReport] = []
@@ -167,7 +167,10 @@ def _choose_or_restore(
     return masks
 
 
-def _metrics(graph: ProgramGraph, batches: Sequence[Tensor], units: Sequence[Unit], plan: Plan) -> dict[Node, Tensor]:
+def unit_metrics(
+    graph: ProgramGraph, batches: Sequence[Tensor], units: Sequence[Unit], plan: Plan
+) -> dict[Node, Tensor]:
+    """The diagonal metric of each unit's end and of its layers' outputs, as `Streams` wants it."""
     ends = list(dict.fromkeys(unit.until for unit in units if unit.until is not None))
     calls = [call for unit in units for name in unit.weights for call in graph.calls[name]]
     if not plan.sensitivity:

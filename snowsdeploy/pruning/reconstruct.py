@@ -92,7 +92,7 @@ class Reconstruction:
         for stream in (streams.dense, streams.pruned):
             stream.advance(window.calls[0])
         if self.targets != "auto":
-            problem = self._problem(window, unit, streams, select, self.targets)
+            problem = self.problem(window, unit, streams, select, self.targets)
             solution, choice = self.newton_steps(problem), f"{self.targets:g} dense"
         else:
             solution, problem, choice = self._best_targets(window, unit, streams, select)
@@ -102,7 +102,8 @@ class Reconstruction:
         report = problem.report(unit, window, solution, targets=choice, seconds=time.perf_counter() - started)
         return {graph.state_names[p]: v for p, v in zip(window.weights, values, strict=True)}, report
 
-    def _problem(self, window: Window, unit: Unit, streams: Streams, select: Select, share: float) -> Problem:
+    def problem(self, window: Window, unit: Unit, streams: Streams, select: Select, share: float) -> Problem:
+        """Masks, the exact start and the objective of a unit; the arguments as in `solve`, and `targets` as a share."""
         original = {p: streams.dense.value(p) for p in window.weights}
         samples = gather_samples(window, original, streams, share)
         seen = samples[: len(samples) - streams.held_back]
@@ -154,7 +155,7 @@ class Reconstruction:
         """Solve with dense and with input targets; the rest of the model, still dense, judges on held-back images."""
         trials = []
         for share, name in ((1.0, "dense"), (0.0, "input")):
-            problem = self._problem(window, unit, streams, select, share)
+            problem = self.problem(window, unit, streams, select, share)
             solution = self.newton_steps(problem)
             values = dict(zip(window.weights, problem.objective.support.scatter(solution.newton.value), strict=True))
             trials.append((output_error(streams, values), name, solution, problem))

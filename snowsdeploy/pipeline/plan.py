@@ -1,0 +1,155 @@
+"""What a pruning run will cost on this machine: a few of its products are measured, the rest is arithmetic."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+from torch import Tensor
+
+from snowsdeploy.artifacts import RunPlan, UnitCost
+from snowsdeploy.config import RunConfig
+from snowsdeploy.models.program_graph import ProgramGraph
+from snowsdeploy.permutation.groups import find_groups
+from snowsdeploy.permutation.search import Search, find_order, group_scores
+from snowsdeploy.pipeline.memory import measure_memory, memory_budget
+from snowsdeploy.pipeline.prepare import Prepared, prepare
+from snowsdeploy.pipeline.settings import make_plan
+from snowsdeploy.progress import NullObserver, Observer
+from snowsdeploy.pruning.cost import Terms, measure_final, measure_units, timed
+from snowsdeploy.pruning.masks import Masks, Selection, prepare_masks
+from snowsdeploy.pruning.prune import unit_metrics
+from snowsdeploy.pruning.saliency import weight_scores
+from snowsdeploy.pruning.schedule import Unit, make_schedule
+from snowsdeploy.pruning.storage import Storage
+
+
+def plan_run(config: RunConfig, observer: Observer | None = None) -> RunPlan:
+    """Predict time, memory and disk of the pruning stage; nothing is written but what is removed again.
+
+    Args:
+        config: Settings of the run; its output directory is not touched.
+        observer: Told about progress.
+
+    Raises:
+        SnowsDeployError: As `prune_export`.
+    """
+    observer = observer or NullObserver()
+    load, prepared = timed(lambda: prepare(config, observer))
+    started = time.perf_counter()
+    memory = measure_memory(config, prepared, memory_budget(config, prepared, config.out.absolute().parent))
+    config = config.model_copy(update={"batch_size": memory.batch_size})
+    total = len(prepared.calibration)
+    plan = make_plan(config, -(-total // memory.batch_size))
+    batches = _two_batches(prepared, memory.batch_size)
+    share = total / len(batches[0])
+    stages = {"load": load, "permute": _permute(config, prepared, batches, share) if config.permutes else 0.0}
+    graph = ProgramGraph(prepared.program)
+    stages["masks"], masks = _masks(graph, prepared, batches, plan.selection, share)
+    units = make_schedule(graph, prepared.weights, joint=plan.joint, layers=plan.layers)
+    seconds, metrics = timed(lambda: unit_metrics(graph, batches[:1], units, plan))
+    stages["sensitivity"] = seconds * share
+    seen_images = total if config.curvature_samples == "all" else min(config.curvature_samples, total)
+    with tempfile.TemporaryDirectory(prefix="snowsdeploy-plan-") as folder:
+
+        def storage(name: str) -> Storage:
+            return Storage(memory.storage, Path(folder, name))
+
+        observer.stage("plan", f"{len(units)} solves")
+        costs, forward = measure_units(
+            graph,
+            batches,
+            units,
+            plan,
+            select=masks.select,
+            metrics=metrics,
+            storage=storage,
+            observer=lambda number, unit: observer.message(
+                f"measuring {', '.join(name.removesuffix('.weight') for name in unit.weights)}"
+            ),
+        )
+        stages["forward"] = forward * total
+        if plan.final:
+            final = measure_final(graph, batches, units, plan.final, prepared.pattern, metrics=metrics, storage=storage)
+            stages["final"] = final.seconds(total, seen_images)
+    rows = tuple(
+        _row(unit, units[like], terms, images=(total, seen_images), memory=peak)
+        for unit, (terms, like), peak in zip(units, costs, memory.unit_peaks, strict=True)
+    )
+    state = sum(t.numel() * t.itemsize for t in prepared.program.state_dict.values())
+    return RunPlan(
+        model=config.model,
+        device=str(prepared.device),
+        images=total,
+        stages=stages,
+        units=rows,
+        memory=memory,
+        disk_bytes=memory.disk_bytes + 3 * state,  # the program, the solved weights, and each solve's own
+        measured_seconds=time.perf_counter() - started,
+    )
+
+
+def _two_batches(prepared: Prepared, size: int) -> list[Tensor]:
+    """Of the size of the run; halves of the only one where there is only one."""
+    batches = prepared.batches(size)
+    if len(batches) > 1:
+        return [batches[0], batches[1]]
+    half = max(1, len(batches[0]) // 2)
+    return [batches[0][:half], batches[0][half : 2 * half] if len(batches[0]) > 1 else batches[0]]
+
+
+def _permute(config: RunConfig, prepared: Prepared, batches: Sequence[Tensor], share: float) -> float:
+    """Scores grow with the images; a search is measured once for each size of a group."""
+    graph = ProgramGraph(prepared.program)
+    pattern = prepared.pattern
+    scoring, scores = timed(lambda: weight_scores(graph, batches[:1], prepared.weights, config.permute_score))
+    known: dict[tuple[int, ...], float] = {}
+    seconds = scoring * (1.0 if config.permute_score == "magnitude" else share)
+    for group in find_groups(graph, prepared.weights, pattern.m).groups:
+        found = group_scores(group, scores)
+        if found.shape not in known:
+            known[found.shape], _ = timed(partial(find_order, found, pattern, Search(seed=config.seed)))
+        seconds += known[found.shape]
+    return seconds
+
+
+def _masks(
+    graph: ProgramGraph, prepared: Prepared, batches: Sequence[Tensor], selection: Selection, share: float
+) -> tuple[float, Masks]:
+    """Seconds of masks that are chosen before the first solve, and masks to measure solves on."""
+    labels = prepared.labels(len(batches[0]))
+
+    def choose(count: int) -> Callable[[], Masks]:
+        seen = batches[:count]
+        known = None if labels is None else labels[: sum(map(len, seen))]
+        return lambda: prepare_masks(
+            graph,
+            seen,
+            known,
+            names=prepared.weights,
+            pattern=prepared.pattern,
+            selection=selection,
+            observer=NullObserver(),
+        )
+
+    one, masks = timed(choose(1))
+    if not selection.first(prepared.pattern):
+        return one, masks
+    two, _ = timed(choose(2))
+    return one + max(two - one, 0.0) * (share - 1), masks
+
+
+def _row(unit: Unit, like: Unit, terms: Terms, *, images: tuple[int, int], memory: int) -> UnitCost:
+    total, seen = images
+    return UnitCost(
+        layers=tuple(name.removesuffix(".weight") for name in unit.weights),
+        seconds=terms.seconds(total, seen),
+        mask_seconds=terms.masks,
+        product_seconds=terms.product * seen,
+        products=terms.products,
+        memory_bytes=memory,
+        like="" if like is unit else like.weights[0].removesuffix(".weight"),
+    )
