@@ -39,7 +39,7 @@ def share_of_most(own: int) -> int:
     """How many batches the process with most of them has."""
     if world() == 1:
         return own
-    most = torch.tensor(own)
+    most = torch.tensor(own, device="cpu")
     distributed.all_reduce(most, distributed.ReduceOp.MAX)
     return int(most)
 
@@ -54,7 +54,7 @@ def all_sum(tensor: Tensor) -> Tensor:
 
 def sum_number(value: float) -> float:
     """`all_sum` of a number, in float64."""
-    return value if world() == 1 else float(all_sum(torch.tensor(value, dtype=torch.float64)))
+    return value if world() == 1 else float(all_sum(torch.tensor(value, dtype=torch.float64, device="cpu")))
 
 
 def from_first(value: T) -> T:

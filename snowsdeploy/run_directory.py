@@ -126,6 +126,10 @@ class RunDirectory:
             self.path.mkdir(parents=True, exist_ok=True)
             for path in stale:
                 path.unlink(missing_ok=True)
+            for path in (*stale, *self.onnx_files, self.export):
+                for unfinished in self.path.glob(f".{path.stem}-*{path.suffix}"):  # of a run that was killed
+                    unfinished.unlink()
+            shutil.rmtree(self.activations, ignore_errors=True)
             self.remove_exports()
         except OSError as error:
             raise OutputError(

@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,7 @@ from snowsdeploy_cli.processes import process_number
 if TYPE_CHECKING:
     from snowsdeploy.artifacts import Verdict
 
+_HEAD_START = 3.0  # seconds for the first process to speak: torchrun ends all as soon as one has ended
 PASSED, USAGE, FAILED_TO_RUN, GATE_FAILED, INCONCLUSIVE, INTERRUPTED = 0, 2, 3, 4, 5, 130
 
 
@@ -61,6 +63,7 @@ def _tell(error: SnowsDeployError) -> None:
     """Once, where several processes have the same cause; else with the number of the process."""
     number = process_number()
     if number and isinstance(error, UsageError):
+        time.sleep(_HEAD_START)
         return
     if number:
         typer.echo(f"process {number}:", err=True)

@@ -51,6 +51,7 @@ def prune_model(config: RunConfig, run: RunDirectory, observer: Observer) -> tup
     if config.compile_for:
         require_compiler()
     prepared = prepare(config, observer)
+    make_plan(config, -(-len(prepared.calibration) // config.batch_size))  # says what contradicts itself
     if first:
         run.prepare(force=config.force, resume=config.resume)
     wait_for_all()

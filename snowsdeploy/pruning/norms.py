@@ -57,7 +57,7 @@ def _statistics(graph: ProgramGraph, node: Node) -> tuple[Node, Node] | None:
 def _moments(stream: Activations, source: object) -> tuple[Tensor, Tensor]:
     """Mean and variance over images and positions `[C]`, summed in float64."""
     assert isinstance(source, Node)
-    total, square, count = torch.zeros(()), torch.zeros(()), 0.0
+    total, square, count = torch.zeros((), device="cpu"), torch.zeros((), device="cpu"), 0.0
     for batch in range(len(stream)):
         rows = stream.live_ins(batch, [source])[source].double().movedim(1, 0).flatten(1)
         total, square, count = total + rows.sum(1), square + rows.square().sum(1), count + rows.shape[1]

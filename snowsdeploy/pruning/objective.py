@@ -103,7 +103,7 @@ class WindowObjective:
         for sample in self.samples:
             for k, target in enumerate(sample.targets):
                 energies[k] += float((target.double().square() * metrics[k]).sum())
-        energies = all_sum(torch.tensor(energies, dtype=torch.float64)).tolist()
+        energies = all_sum(torch.tensor(energies, dtype=torch.float64, device="cpu")).tolist()
         # A target without energy carries no information: its term is left out.
         factors = (c / energy if energy > 0 else 0.0 for c, energy in zip(shares, energies, strict=True))
         object.__setattr__(self, "scales", tuple(m * f for m, f in zip(metrics, factors, strict=True)))

@@ -46,7 +46,7 @@ def output_curvature(
     for images, generator in ((part, g) for batch, g in pairs for part in batch.split(_IMAGES)):
         values = _evaluate(graph, state, images)
         outputs = [as_tensor(values[n]) for n in graph.outputs]
-        signs = [torch.randint(0, 2, y.shape, generator=generator).to(y) * 2 - 1 for y in outputs]
+        signs = [torch.randint(0, 2, y.shape, generator=generator, device="cpu").to(y) * 2 - 1 for y in outputs]
         gradients = torch.autograd.grad(outputs, [as_tensor(values[n]) for n in nodes], signs, allow_unused=True)
         for node, gradient in zip(nodes, gradients, strict=True):
             value = as_tensor(values[node])
