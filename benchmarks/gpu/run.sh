@@ -3,9 +3,9 @@
 #
 # Needs `snowsdeploy` on PATH (or SNOWSDEPLOY="python -m snowsdeploy_cli") and PYTHON, the interpreter beside it. Runs
 # doctor; the example with the CUDA and the TensorRT provider; where SNOWSDEPLOY_DATA points at the benchmark data,
-# ResNet-20 and DeiT-Tiny with TensorRT; PyTorch's 2:4 kernels against its dense ones on whole models (kernels.md); the
-# ONNX files of those models side by side on the CUDA and TensorRT providers (profile-*.json); and the latency rules
-# against themselves (latency-*.md). A provider that does not load ends its run with exit code 3 and the others go on.
+# ResNet-20 and DeiT-Tiny with TensorRT; the solve of a whole ViT-B/16 on 1,024 images (solve.md); PyTorch's 2:4 kernels
+# against its dense ones on whole models (kernels.md); the ONNX files of those models side by side on the CUDA and
+# TensorRT providers (profile-*.json); and the latency rules against themselves (latency-*.md). A provider that does not load ends its run with exit code 3 and the others go on.
 # What a run left, its log and its exit code are in benchmarks/results/<gpu>/; the ONNX files are not kept.
 set -uo pipefail
 cd "$(dirname "$0")/../.." || exit 3
@@ -58,6 +58,8 @@ else
     echo "SNOWSDEPLOY_DATA is not set: ResNet-20 and DeiT-Tiny are left out"
 fi
 cd "$root" || exit 3
+echo "== the solve on the GPU"
+"${python[@]}" -m benchmarks.gpu.solve --out "$results" 2>&1 | tee "$results/solve.log"
 echo "== PyTorch's 2:4 kernels"
 "${python[@]}" -m benchmarks.gpu.kernels --keep "$scratch/kernels" --out "$results" 2>&1 | tee "$results/kernels.log"
 for model in vit_base_patch16_224 resnet50; do
