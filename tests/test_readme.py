@@ -28,7 +28,8 @@ OTHER_OPTIONS = {
     "--reference",
     "--model",
     "--study",
-}  # of mypy, of the whole program, of benchmarks
+    "--nproc-per-node",
+}  # of mypy, of the whole program, of benchmarks, of torchrun
 
 
 def block(marker: str) -> str:
@@ -86,6 +87,7 @@ def test_ci_runs_the_command_of_the_readme():
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_options_that_documents_name_exist(name):
     known = {f"--{p.replace('_', '-')}" for f in COMMANDS.values() for p in inspect.signature(f).parameters}
+    known |= {f"--no-{name.removeprefix('--')}" for name in ("--permute",)}  # a switch with two sides
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]+", DOCUMENTS[name]))
     assert named <= known | OTHER_OPTIONS
 

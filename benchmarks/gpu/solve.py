@@ -112,7 +112,7 @@ def _peak(device: str) -> float | None:
 def table(rows: list[dict[str, Any]]) -> str:
     """Markdown."""
     lines = [
-        "| products | layers | images | seconds | planned | Newton, s | TFLOP/s | activations, batch | peak, GiB | in words |",
+        "| products | layers | images | seconds | planned | Newton, s | TFLOP/s | activations | peak, GiB | in words |",
         "|---|---:|---:|---:|---:|---:|---:|---|---:|---|",
     ]
     lines += [

@@ -32,6 +32,7 @@ class MemoryPlan(Artifact):
         storage: Of activations between uses: in memory, on disk, in half precision, or computed again each time.
         planned_batch: Images at once, at first.
         batch_size: The same after allocations that failed.
+        whole_images: Whose graph of the whole model is held at once, for its output's curvature.
         peak_bytes: Expected at the unit that needs most.
         disk_bytes: Written at most.
         units: In order.
@@ -43,6 +44,7 @@ class MemoryPlan(Artifact):
     storage: Literal["memory", "host", "half", "disk", "recompute"]
     planned_batch: int
     batch_size: int
+    whole_images: int = 16
     peak_bytes: int
     disk_bytes: int
     units: tuple[UnitMemory, ...]

@@ -23,7 +23,7 @@ from snowsdeploy.models.program_graph import ProgramGraph
 from snowsdeploy.pipeline.prepare import Prepared
 from snowsdeploy.pipeline.settings import make_plan
 from snowsdeploy.progress import Observer
-from snowsdeploy.pruning.budget import Budget, measure_sizes, plan_memory, unit_memory
+from snowsdeploy.pruning.budget import Budget, measure_sizes, plan_memory, unit_memory, whole_bytes
 from snowsdeploy.pruning.schedule import make_schedule
 from snowsdeploy.pruning.storage import Storage
 from snowsdeploy.run_directory import RunDirectory
@@ -77,6 +77,7 @@ def measure_memory(config: RunConfig, prepared: Prepared, budget: Budget) -> Mem
         batch=config.batch_size,
         budget=budget,
         storage=None if config.activations == "auto" else config.activations,
+        whole_per_image=whole_bytes(graph, sizes),
     )
 
 
@@ -120,9 +121,9 @@ def within_memory(
             )
         gc.collect()  # the failed solve's tensors hang on its traceback
         release_memory(device)
-        fewer = memory.batch_size // 2
+        fewer, whole = memory.batch_size // 2, max(1, memory.whole_images // 2)
         observer.warn(f"memory ran out with {memory.batch_size} images at once: going on with {fewer}")
-        memory = memory.model_copy(update={"batch_size": fewer})
+        memory = memory.model_copy(update={"batch_size": fewer, "whole_images": whole})
         _write(run, memory)
 
 

@@ -106,7 +106,7 @@ def _solve(config: RunConfig, prepared: Prepared, run: RunDirectory, observer: O
     settings = config.model_dump(include=set(PruneSettings.model_fields) - {"data"})
     memory = fit_memory(config, prepared, run, observer)
     # of what was planned first: solves before an allocation failed are kept
-    rounding = {"batch_size": memory.planned_batch, "half": memory.storage == "half", "processes": world()}
+    rounding = {"batch_size": memory.planned_batch, "half": memory.storage == "half"}
     fingerprint = prepared.calibration.info.fingerprint
     key = run_key(state=_digest(prepared.program), data=fingerprint, **(settings | rounding))
     checkpoints = Checkpoints(run.layers, key, prepared.device)
@@ -120,7 +120,7 @@ def _solve(config: RunConfig, prepared: Prepared, run: RunDirectory, observer: O
                 prepared.batches(memory.batch_size),
                 prepared.weights,
                 prepared.pattern,
-                replace(make_plan(fitted, count), storage=storage),
+                replace(make_plan(fitted, count), storage=storage, at_once=memory.whole_images),
                 observer=observer,
                 labels=prepared.labels(memory.batch_size),
                 checkpoints=checkpoints,

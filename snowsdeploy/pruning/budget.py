@@ -21,12 +21,14 @@ from snowsdeploy.errors import UsageError
 from snowsdeploy.models.graph import evaluate
 from snowsdeploy.models.program_graph import ProgramGraph
 from snowsdeploy.pruning.schedule import Unit
+from snowsdeploy.pruning.sensitivity import WHOLE_IMAGES
 from snowsdeploy.pruning.storage import StorageKind
 from snowsdeploy.pruning.windows import Window
 from snowsdeploy.solver.least_squares import KEPT_BYTES, WORK_BYTES
 
 # A differentiated window holds each value, its tangent and its gradient, and what an operator saves or works in.
 _GRAPH = 4.0
+_WHOLE = 3.0  # without tangents
 _VECTORS = 10  # of the kept coordinates: gradient, conjugate gradients, line search, weights in their shape
 
 
@@ -122,8 +124,19 @@ class Budget:
     disk: int
 
 
+def whole_bytes(graph: ProgramGraph, sizes: Sizes) -> int:
+    """Of one image, the graph of the whole model: each value, what operators save beside it, and gradients."""
+    return round(_WHOLE * sizes.sum(graph.nodes))
+
+
 def plan_memory(
-    units: Sequence[UnitMemory], *, images: int, batch: int, budget: Budget, storage: StorageKind | None = None
+    units: Sequence[UnitMemory],
+    *,
+    images: int,
+    batch: int,
+    budget: Budget,
+    storage: StorageKind | None = None,
+    whole_per_image: int = 0,
 ) -> MemoryPlan:
     """The least that must be given up: first the size of a batch, then activations in memory.
 
@@ -133,6 +146,7 @@ def plan_memory(
         batch: Images a batch, at most.
         budget: What there is.
         storage: Where activations must be; None chooses.
+        whole_per_image: The graph of the whole model for one image.
 
     Raises:
         UsageError: Nothing fits.
@@ -158,7 +172,8 @@ def plan_memory(
             allowed=f"at least {needed}: batches of {least.batch_size if least else batch}",
             fix="raise --memory, or solve fewer layers together with --solve-layers 1",
         )
-    return fitting[0]
+    room_for = (budget.device - budget.used) // max(whole_per_image, 1)
+    return fitting[0].model_copy(update={"whole_images": max(1, min(WHOLE_IMAGES, room_for))})
 
 
 def _kinds(budget: Budget) -> tuple[StorageKind, ...]:

@@ -25,7 +25,7 @@ from snowsdeploy.pruning.gram import input_rows
 from snowsdeploy.pruning.windows import as_tensor
 from snowsdeploy.selectors.base import Tensors
 
-_IMAGES = 32  # a whole model's graph, and single images' gradients of a layer, are held for so many images at once
+LOSS_IMAGES = 32  # a whole model's graph, and single images' gradients of a layer, are held for so many at once
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class _Part:
 class ProgramLoss:
     """Cross-entropy of the first output, as `selectors.base.Loss` wants it; in evaluation mode, images independent.
 
-    Memory: activations and unfolded inputs of `_IMAGES` images, and as many gradients of the largest layer.
+    Memory: activations and unfolded inputs of `at_once` images, and as many gradients of the largest layer.
     """
 
     def __init__(
@@ -59,6 +59,7 @@ class ProgramLoss:
         *,
         names: Sequence[str],
         seed: int = 0,
+        at_once: int = LOSS_IMAGES,
     ) -> None:
         """Bind the data.
 
@@ -69,12 +70,13 @@ class ProgramLoss:
             labels: Classes of all images in order; None samples them from the model's own softmax.
             names: Weights to be pruned.
             seed: Of sampled labels.
+            at_once: Images that are looked at together.
 
         Raises:
             DataError: The labels do not fit the images or the classes.
             GraphError: The output is not one vector an image, or a layer does not have the images as its first axis.
         """
-        self._graph, self._names, self._seed = graph, tuple(names), seed
+        self._graph, self._names, self._seed, self._at_once = graph, tuple(names), seed, at_once
         self._state = dict(state)
         self._batches = images
         self._placeholders = {name: graph.placeholder(name) for name in names}
@@ -166,7 +168,7 @@ class ProgramLoss:
         """Slices of this process' batches."""
         for batch in range(len(self._batches)) if batches is None else batches:
             start = 0
-            for images in self._batches[batch].split(_IMAGES):
+            for images in self._batches[batch].split(self._at_once):
                 yield _Part(batch, start, images)
                 start += len(images)
 

@@ -18,7 +18,7 @@ from snowsdeploy.models.program_graph import ProgramGraph
 from snowsdeploy.progress import Observer
 from snowsdeploy.pruning.activations import Activations
 from snowsdeploy.pruning.gram import gram_matrix
-from snowsdeploy.pruning.loss import ProgramLoss
+from snowsdeploy.pruning.loss import LOSS_IMAGES, ProgramLoss
 from snowsdeploy.selectors import select_mask
 from snowsdeploy.selectors.base import (
     AbstractLossSelector,
@@ -132,6 +132,7 @@ def prepare_masks(
     pattern: Pattern,
     selection: Selection,
     observer: Observer,
+    at_once: int = LOSS_IMAGES,
 ) -> Masks:
     """Choose all masks now, or say how each is chosen when its layer is reached.
 
@@ -143,6 +144,7 @@ def prepare_masks(
         pattern: Of the masks; with a global threshold the share of all weights together.
         selection: The method.
         observer: Told about each step.
+        at_once: Images whose whole graph is held for the loss.
 
     Raises:
         UsageError: A layer is too wide for the method.
@@ -159,7 +161,9 @@ def prepare_masks(
     if isinstance(selector, AbstractLossSelector):
         source = _label_source(selector, selection, labels)
         true = labels if source == "data" else None
-        loss = ProgramLoss(graph, graph.state_values(), batches, true, names=names, seed=selection.seed)
+        loss = ProgramLoss(
+            graph, graph.state_values(), batches, true, names=names, seed=selection.seed, at_once=at_once
+        )
         dense = {name: graph.program.state_dict[name].detach() for name in names}
         choices, facts = _by_loss(selector, loss, dense, pattern, selection=selection, observer=observer)
     elif selection.first(pattern):

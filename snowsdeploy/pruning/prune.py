@@ -21,7 +21,7 @@ from snowsdeploy.pruning.masks import Masks, Selection, prepare_masks
 from snowsdeploy.pruning.norms import reestimate_batch_norms
 from snowsdeploy.pruning.reconstruct import Reconstruction
 from snowsdeploy.pruning.schedule import Unit, make_schedule
-from snowsdeploy.pruning.sensitivity import output_curvature
+from snowsdeploy.pruning.sensitivity import WHOLE_IMAGES, output_curvature
 from snowsdeploy.pruning.storage import IN_MEMORY, Storage
 from snowsdeploy.pruning.streams import Streams, output_error
 from snowsdeploy.sparsity.pattern import Pattern, count_violations
@@ -41,6 +41,7 @@ class Plan:
         reestimate: Move the batch normalisation statistics after the units are solved.
         final: How the final pass over all weights is solved; None leaves it out.
         storage: Where activations are between uses.
+        at_once: Images whose graph of the whole model is held for its output's curvature; twice as many for its loss.
     """
 
     method: Reconstruction
@@ -52,6 +53,7 @@ class Plan:
     reestimate: bool = False
     final: Reconstruction | None = None
     storage: Storage = IN_MEMORY
+    at_once: int = WHOLE_IMAGES
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,14 @@ def prune_program(
         seen = batches[: len(batches) - plan.held_back]
         known = None if labels is None else labels[: sum(map(len, seen))]
         return prepare_masks(
-            graph, seen, known, names=weights, pattern=pattern, selection=plan.selection, observer=observer
+            graph,
+            seen,
+            known,
+            names=weights,
+            pattern=pattern,
+            selection=plan.selection,
+            observer=observer,
+            at_once=2 * plan.at_once,
         )
 
     masks = _choose_or_restore(choose, pattern, plan.selection, checkpoints)
@@ -176,7 +185,7 @@ def unit_metrics(
     if not plan.sensitivity:
         return {}
     seen = batches[: len(batches) - plan.held_back]
-    curvature = output_curvature(graph, graph.state_values(), seen, [*ends, *calls])
+    curvature = output_curvature(graph, graph.state_values(), seen, [*ends, *calls], at_once=plan.at_once)
     return {node: (1 - plan.sensitivity) + plan.sensitivity * value for node, value in curvature.items()}
 
 

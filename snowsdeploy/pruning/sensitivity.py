@@ -20,11 +20,17 @@ from snowsdeploy.models.graph import evaluate
 from snowsdeploy.models.program_graph import ProgramGraph
 from snowsdeploy.pruning.windows import as_tensor
 
-_IMAGES = 16  # a whole model's graph is held for so many images at once
+WHOLE_IMAGES = 16  # a whole model's graph is held for so many images at once, where memory allows
 
 
 def output_curvature(
-    graph: ProgramGraph, state: Mapping[Node, Tensor], batches: Sequence[Tensor], nodes: Sequence[Node], seed: int = 0
+    graph: ProgramGraph,
+    state: Mapping[Node, Tensor],
+    batches: Sequence[Tensor],
+    nodes: Sequence[Node],
+    seed: int = 0,
+    *,
+    at_once: int = WHOLE_IMAGES,
 ) -> dict[Node, Tensor]:
     """Estimate the diagonal at each node by Hutchinson's probes: `E_u (J^T u)^2` with random signs u.
 
@@ -34,6 +40,7 @@ def output_curvature(
         batches: Images `[batch, C, H, W]`.
         nodes: Values that carry image data, with the batch as their first axis.
         seed: Of the signs.
+        at_once: Images whose graph is held.
 
     Returns:
         Node -> `[1, ...]`, mean one: only the proportions matter to a relative error. A node that the output does not
@@ -43,7 +50,7 @@ def output_curvature(
     dtypes: dict[Node, torch.dtype] = {}
     generators = (torch.Generator().manual_seed(seed * 1_000_003 + number(own)) for own in range(len(batches)))
     pairs = zip(batches, generators, strict=True)
-    for images, generator in ((part, g) for batch, g in pairs for part in batch.split(_IMAGES)):
+    for images, generator in ((part, g) for batch, g in pairs for part in batch.split(at_once)):
         values = _evaluate(graph, state, images)
         outputs = [as_tensor(values[n]) for n in graph.outputs]
         signs = [torch.randint(0, 2, y.shape, generator=generator, device="cpu").to(y) * 2 - 1 for y in outputs]
