@@ -5,8 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 
-from snowsdeploy.files import atomic_folder, atomic_path, write_text_atomic
+from snowsdeploy.errors import OutputError
+from snowsdeploy.files import atomic_folder, atomic_path, save_tensors, write_text_atomic
+from snowsdeploy.pruning.storage import DiskStore
 
 
 def test_a_write_replaces_the_old_file(tmp_path: Path) -> None:
@@ -57,3 +62,29 @@ def test_a_folder_that_fails_or_is_taken_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="made"), atomic_folder(tmp_path / "made") as temporary:
         (temporary / "new.txt").touch()
     assert [p.name for p in tmp_path.rglob("*.txt")] == ["precious.txt"]
+
+
+def test_a_full_disk_is_one_message_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("snowsdeploy.files.save_file", full)
+    with pytest.raises(OutputError, match="a file could not be written") as caught:
+        save_tensors(tmp_path / "a.safetensors", {"w": torch.ones(2)})
+    assert "No space left on device" in str(caught.value.seen)
+    assert "--resume" in str(caught.value.fix)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_activations_on_a_full_disk_are_the_same_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OutputError, match="a file could not be written"):
+        DiskStore(tmp_path).save(0, {"a": torch.ones(2)})
+
+
+def test_tensors_are_written_whole(tmp_path: Path) -> None:
+    save_tensors(tmp_path / "a.safetensors", {"w": torch.arange(6).view(2, 3).T}, {"key": "k"})
+    assert torch.equal(load_file(tmp_path / "a.safetensors")["w"], torch.arange(6).view(2, 3).T)

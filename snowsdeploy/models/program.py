@@ -15,7 +15,7 @@ from torch.export.passes import move_to_device_pass
 
 from snowsdeploy.artifacts import Preprocessing, SourceInfo
 from snowsdeploy.errors import GraphError
-from snowsdeploy.files import atomic_path
+from snowsdeploy.files import atomic_path, writing
 
 
 @dataclass(frozen=True)
@@ -93,12 +93,16 @@ class Program:
         return tuple(leaf for leaf in leaves if isinstance(leaf, Tensor))
 
     def save(self, path: Path) -> None:
-        """Write a `.pt2` file with the preprocessing beside the graph; atomic."""
+        """Write a `.pt2` file with the preprocessing beside the graph; atomic.
+
+        Raises:
+            OutputError: It could not be written.
+        """
         extra = {
             "preprocessing.json": self.preprocessing.model_dump_json(),
             "source.json": self.source.model_dump_json(),
         }
-        with atomic_path(path) as target:
+        with writing(path), atomic_path(path) as target:
             torch.export.save(self.exported, target, extra_files=extra)
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from hashlib import sha256
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 
 from snowsdeploy.artifacts import MemoryPlan, PruneReport
@@ -16,7 +16,7 @@ from snowsdeploy.config import PruneSettings, RunConfig
 from snowsdeploy.device import CPU, matmul_tf32
 from snowsdeploy.distributed import rank, wait_for_all, world
 from snowsdeploy.errors import OutputError
-from snowsdeploy.files import atomic_path, write_text_atomic
+from snowsdeploy.files import save_tensors, write_text_atomic
 from snowsdeploy.models.program import Program, saved_source
 from snowsdeploy.models.source import ModelRequest, load_model
 from snowsdeploy.models.trace import adopt
@@ -89,8 +89,7 @@ def prune_model(config: RunConfig, run: RunDirectory, observer: Observer) -> tup
         report = report.model_copy(update={"seconds": time.perf_counter() - started})
     if first:
         program.save(run.program)
-        with atomic_path(run.weights) as path:
-            save_file({n: w.contiguous() for n, w in tensors.items()}, path)
+        save_tensors(run.weights, tensors)
         write_text_atomic(run.prune, report.model_dump_json(indent=2) + "\n")
         shutil.rmtree(run.layers, ignore_errors=True)
     wait_for_all()

@@ -162,14 +162,20 @@ def plan_memory(
         for kind in kinds
         if stored <= room.get(kind, math.inf)
     ]
+    if not tried:
+        raise UsageError(
+            "there is too little room for the activations",
+            seen=f"--activations {storage}; {room[kinds[0]] / 2**30:.2f} GiB",
+            allowed=f"at least {stored / 2**30:.2f} GiB",
+            fix="leave --activations out, free some space, or use fewer --samples",
+        )
     fitting = [plan for plan in tried if plan.peak_bytes <= budget.device]
     if not fitting:
-        least = min(tried, key=lambda plan: plan.peak_bytes, default=None)
-        needed = f"{least.peak_bytes / 2**30:.1f} GiB" if least else "more disk"
+        least = min(tried, key=lambda plan: plan.peak_bytes)
         raise UsageError(
             "--memory is too small for this model",
             seen=f"{budget.device / 2**30:.1f} GiB",
-            allowed=f"at least {needed}: batches of {least.batch_size if least else batch}",
+            allowed=f"at least {least.peak_bytes / 2**30:.1f} GiB: batches of {least.batch_size}",
             fix="raise --memory, or solve fewer layers together with --solve-layers 1",
         )
     room_for = (budget.device - budget.used) // max(whole_per_image, 1)

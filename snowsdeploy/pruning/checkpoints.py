@@ -11,13 +11,12 @@ from typing import TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from snowsdeploy.artifacts.base import Artifact
 from snowsdeploy.device import CPU
 from snowsdeploy.distributed import from_first, rank
-from snowsdeploy.files import atomic_path
+from snowsdeploy.files import save_tensors
 
 T = TypeVar("T", bound=Artifact)
 
@@ -58,13 +57,16 @@ class Checkpoints:
         return tensors, kind.model_validate_json(metadata["report"])
 
     def save(self, problem: str, tensors: Mapping[str, Tensor], report: Artifact) -> None:
-        """Store a result; atomic."""
+        """Store a result; atomic.
+
+        Raises:
+            OutputError: It could not be written.
+        """
         if rank():
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         metadata = {"key": self.key, "report": report.model_dump_json()}
-        with atomic_path(self._path(problem)) as path:
-            save_file({n: t.contiguous() for n, t in tensors.items()}, path, metadata=metadata)
+        save_tensors(self._path(problem), tensors, metadata)
 
     def _path(self, problem: str) -> Path:
         return self.folder / f"{sha256(problem.encode()).hexdigest()[:16]}.safetensors"

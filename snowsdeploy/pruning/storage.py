@@ -17,6 +17,8 @@ from typing import Any, Literal, final
 import torch
 from torch import Tensor
 
+from snowsdeploy.files import writing
+
 StorageKind = Literal["memory", "host", "half", "disk", "recompute"]
 Named = dict[str, Any]
 
@@ -111,7 +113,7 @@ class DiskStore(AbstractStore):
         """See `AbstractStore`.
 
         Raises:
-            OSError: The disk is full.
+            OutputError: The disk is full.
         """
         tensors = {name: value for name, value in values.items() if isinstance(value, Tensor)}
         self._plain[batch] = {name: value for name, value in values.items() if name not in tensors}
@@ -119,7 +121,8 @@ class DiskStore(AbstractStore):
         path = self._path(batch)
         fresh = path.with_suffix(".new")
         # a copy each, since a view would be written with all of the memory that it looks into
-        torch.save({name: t.detach().to("cpu", copy=True) for name, t in tensors.items()}, fresh)
+        with writing(path):
+            torch.save({name: t.detach().to("cpu", copy=True) for name, t in tensors.items()}, fresh)
         fresh.replace(path)  # the old file may be being read
 
     def load(self, batch: int) -> Named:

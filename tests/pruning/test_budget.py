@@ -42,7 +42,7 @@ def test_what_cannot_fit_names_the_least() -> None:
         plan(5000)
     assert caught.value.allowed is not None
     assert "batches of 1" in caught.value.allowed
-    with pytest.raises(UsageError, match="--memory is too small"):
+    with pytest.raises(UsageError, match="too little room for the activations"):
         plan_memory([UNIT], images=64, batch=8, budget=Budget(PLENTY, 0, None, disk=0), storage="disk")
 
 
