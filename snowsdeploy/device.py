@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import ctypes
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import Any, final, overload
 
 import torch
@@ -61,9 +63,20 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def release_memory(device: torch.device) -> None:
-    """Give back what the allocator holds and nothing uses."""
+    """Give back what the allocator holds and nothing uses: the holes between tensors that live long and short."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
+    elif trim := _malloc_trim():
+        trim(0)
+
+
+@cache
+def _malloc_trim() -> Callable[[int], int] | None:
+    """Of the C library, where it has one."""
+    try:
+        return ctypes.CDLL(None).malloc_trim
+    except (OSError, AttributeError, TypeError):
+        return None
 
 
 @contextmanager

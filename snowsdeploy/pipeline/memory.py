@@ -6,6 +6,7 @@ import gc
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -69,7 +70,11 @@ def measure_memory(config: RunConfig, prepared: Prepared, budget: Budget) -> Mem
     graph = ProgramGraph(prepared.program)
     count = -(-len(prepared.calibration) // config.batch_size)
     plan = make_plan(config, count)
-    sizes = measure_sizes(graph, prepared.batches(config.batch_size)[0][:1])
+    image = next(iter(prepared.calibration.batches(1))).to(prepared.device)
+    sizes = measure_sizes(graph, image)
+    if budget.host is None:  # all images lie there
+        own = -(-len(prepared.calibration) // world()) * image.numel() * image.itemsize
+        budget = replace(budget, used=budget.used + own)
     schedule = make_schedule(graph, prepared.weights, joint=plan.joint, layers=plan.layers)
     return plan_memory(
         [unit_memory(graph, sizes, unit, plan.method.window(graph, unit)) for unit in schedule],

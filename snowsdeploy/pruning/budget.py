@@ -28,7 +28,8 @@ from snowsdeploy.solver.least_squares import KEPT_BYTES, WORK_BYTES
 
 # A differentiated window holds each value, its tangent and its gradient, and what an operator saves or works in.
 _GRAPH = 4.0
-_WHOLE = 3.0  # without tangents
+_WHOLE = 1.2  # without tangents, and views share their memory
+_SLACK = 1.1  # allocators keep some of what is freed
 _VECTORS = 10  # of the kept coordinates: gradient, conjugate gradients, line search, weights in their shape
 
 
@@ -178,8 +179,10 @@ def plan_memory(
             allowed=f"at least {least.peak_bytes / 2**30:.1f} GiB: batches of {least.batch_size}",
             fix="raise --memory, or solve fewer layers together with --solve-layers 1",
         )
-    room_for = (budget.device - budget.used) // max(whole_per_image, 1)
-    return fitting[0].model_copy(update={"whole_images": max(1, min(WHOLE_IMAGES, room_for))})
+    room_for = int((budget.device / _SLACK - budget.used) / max(whole_per_image, 1))
+    whole = max(1, min(WHOLE_IMAGES, room_for))
+    peak = max(fitting[0].peak_bytes, round(_SLACK * (budget.used + whole * whole_per_image)))
+    return fitting[0].model_copy(update={"whole_images": whole, "peak_bytes": peak})
 
 
 def _kinds(budget: Budget) -> tuple[StorageKind, ...]:
@@ -204,7 +207,7 @@ def _plan(units: Sequence[UnitMemory], kind: StorageKind, size: int, *, images: 
 
     def peak(unit: UnitMemory) -> int:
         held = (here * images + at_hand * size) * unit.stored_per_image
-        return round(budget.used + held + size * unit.graph_per_image + unit.fixed)
+        return round(_SLACK * (budget.used + held + size * unit.graph_per_image + unit.fixed))
 
     peaks = [peak(unit) for unit in units]
     return MemoryPlan(

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.fx import Node
 
 from snowsdeploy.artifacts import LayerReport, SelectionReport
+from snowsdeploy.device import release_memory
 from snowsdeploy.errors import LayoutError
 from snowsdeploy.models.program import Program
 from snowsdeploy.models.program_graph import ProgramGraph
@@ -125,6 +126,7 @@ def prune_program(
     masks = _choose_or_restore(choose, pattern, plan.selection, checkpoints)
     units = make_schedule(graph, weights, joint=plan.joint, layers=plan.layers)
     metrics = unit_metrics(graph, batches, units, plan)
+    release_memory(batches[0].device)
     streams = _streams(graph, batches, metrics, plan, {})
     tensors: dict[str, Tensor] = {}
     reports: list[LayerReport] = []
@@ -140,6 +142,7 @@ def prune_program(
                 require_pattern(name, value, masks.pattern_of(name), "solved weight")
             streams.pruned.set_weight(graph.placeholder(name), value)
         tensors.update(values)
+        release_memory(next(iter(values.values())).device)
         observer.advance(len(reports) + 1, total, describe(report, restored=found is not None))
         return report
 

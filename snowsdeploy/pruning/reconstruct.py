@@ -10,6 +10,7 @@ from typing import Literal
 from torch import Tensor
 
 from snowsdeploy.artifacts import LayerReport
+from snowsdeploy.device import release_memory
 from snowsdeploy.distributed import sum_number
 from snowsdeploy.errors import NumericsError
 from snowsdeploy.models.program_graph import ProgramGraph
@@ -118,6 +119,7 @@ class Reconstruction:
             exact=self.exact,
             keep=self.newton is not None and self.preconditioner in ("cholesky", "kronecker"),
         )
+        release_memory(begin.masks[0].device)
         support = Support((*begin.masks, *window.whole_vectors(original)))
         metrics = [streams.metrics.get(n) for n in window.outputs]
         objective = WindowObjective(
