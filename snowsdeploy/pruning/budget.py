@@ -88,7 +88,7 @@ def unit_memory(graph: ProgramGraph, sizes: Sizes, unit: Unit, window: Window) -
     layers = [graph.program.state_dict[name] for name in unit.weights]
     factors = [_factor_bytes(weight) for weight in layers]
     work = max(min(WORK_BYTES, 4 * 8 * _squares(weight)) for weight in layers)
-    moments = max(3 * 8 * weight[0].numel() ** 2 for weight in layers)
+    moments = max(6 * 8 * weight[0].numel() ** 2 for weight in layers)  # X^T X, ridged, its factor, inverse, a mask's
     vectors = _VECTORS * sum(weight.numel() * weight.itemsize for weight in layers)
     return UnitMemory(
         layers=tuple(name.removesuffix(".weight") for name in unit.weights),
