@@ -53,11 +53,11 @@ def finish(process: subprocess.Popen[str], allowed: tuple[int, ...] = (0,)) -> s
     return output
 
 
-def differences(one: Path, other: Path) -> tuple[int, int, float]:
+def differences(one: Path, other: Path) -> dict[str, Any]:
     """Of two runs' tensors: how many differ in a bit, how many have another mask, the largest relative error."""
     a, b = (load_file(folder / "pruned.safetensors") for folder in (one, other))
     assert a.keys() == b.keys()
     bits = sum(not torch.equal(a[name], b[name]) for name in a)
     masks = sum(not torch.equal(a[name] != 0, b[name] != 0) for name in a if a[name].dim() > 1)
     errors = [float((a[name] - b[name]).norm() / a[name].norm().clamp_min(1e-30)) for name in a]
-    return bits, masks, max(errors)
+    return {"tensors_that_differ": bits, "masks_that_differ": masks, "largest_error": max(errors)}

@@ -18,7 +18,7 @@ from pathlib import Path
 from pydantic import ByteSize, TypeAdapter
 
 from benchmarks.measure import Row
-from benchmarks.models import RESULTS, machine, machine_name, random_model
+from benchmarks.models import RESULTS, machine_name, random_model, write_rows
 from snowsdeploy.config import RunConfig, build_config
 from snowsdeploy.files import write_text_atomic
 from snowsdeploy.pipeline import prune
@@ -66,8 +66,7 @@ def main() -> None:
             print(json.dumps(rows[-1]), flush=True)
     out = options.out.resolve() / f"memory-{machine_name()}"
     command_line = f"python -m benchmarks.memory --budget {options.budget} --images {options.images}"
-    document = {"command": command_line, "machine": machine(), "rows": rows}
-    write_text_atomic(Path(f"{out}.json"), json.dumps(document, indent=1) + "\n")
+    write_rows(Path(f"{out}.json"), command_line, rows)
     write_text_atomic(Path(f"{out}.md"), table(rows))
     print(table(rows))
 

@@ -53,8 +53,8 @@ class PruneSettings(Settings):
     """Mask and solver.
 
     Attributes:
-        permute: Put channels in an order in which N:M masks keep more, before masks are chosen; without it where the
-            pattern is N:M.
+        permute: Put channels in an order in which N:M masks keep more, before masks are chosen; where it is not
+            given, for every N:M pattern.
         permute_score: What a weight is worth there: its `magnitude`, the error of its layer's output without it
             (`inputs`), or that error weighed by the model's output `curvature`.
         selector: Which weights stay: by the inputs of a layer (magnitude, wanda, sparsegpt, obc, exchange), or by the

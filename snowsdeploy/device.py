@@ -111,7 +111,5 @@ class OnDevice(Sequence[Tensor]):
     def __getitem__(self, index: slice) -> OnDevice: ...
     def __getitem__(self, index: int | slice) -> Tensor | OnDevice:
         if isinstance(index, slice):
-            part = OnDevice((), CPU)
-            part._device, part._batches = self._device, self._batches[index]
-            return part
+            return OnDevice(self._batches[index], self._device)
         return self._batches[index].to(self._device, non_blocking=True)

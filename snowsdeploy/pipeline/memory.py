@@ -68,8 +68,7 @@ def measure_memory(config: RunConfig, prepared: Prepared, budget: Budget) -> Mem
         UsageError: Nothing fits.
     """
     graph = ProgramGraph(prepared.program)
-    count = -(-len(prepared.calibration) // config.batch_size)
-    plan = make_plan(config, count)
+    plan = make_plan(config, prepared.count(config.batch_size))
     image = next(iter(prepared.calibration.batches(1))).to(prepared.device)
     sizes = measure_sizes(graph, image)
     if budget.host is None:  # all images lie there

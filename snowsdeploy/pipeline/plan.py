@@ -44,7 +44,7 @@ def plan_run(config: RunConfig, observer: Observer | None = None) -> RunPlan:
     memory = measure_memory(config, prepared, memory_budget(config, prepared, config.out.absolute().parent))
     config = config.model_copy(update={"batch_size": memory.batch_size})
     total = len(prepared.calibration)
-    plan = replace(make_plan(config, -(-total // memory.batch_size)), at_once=memory.whole_images)
+    plan = replace(make_plan(config, prepared.count(memory.batch_size)), at_once=memory.whole_images)
     batches = _two_batches(prepared, memory.batch_size)
     share = total / len(batches[0])
     stages = {"load": load, "permute": _permute(config, prepared, batches, share) if config.permutes else 0.0}

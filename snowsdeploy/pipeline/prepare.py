@@ -49,6 +49,10 @@ class Prepared:
         """Names of those to prune, in graph order."""
         return [d.weight for d in self.decisions if d.prunable and d.weight]
 
+    def count(self, size: int) -> int:
+        """How many batches of a size the images of all processes make."""
+        return -(-len(self.calibration) // size)
+
     def batches(self, size: int) -> Sequence[Tensor]:
         """This process' images in batches, on the device when they are asked for."""
         return OnDevice(list(self.calibration.batches(size, slice(rank(), None, world()))), self.device)

@@ -51,7 +51,7 @@ def prune_model(config: RunConfig, run: RunDirectory, observer: Observer) -> tup
     if config.compile_for:
         require_compiler()
     prepared = prepare(config, observer)
-    make_plan(config, -(-len(prepared.calibration) // config.batch_size))  # says what contradicts itself
+    make_plan(config, prepared.count(config.batch_size))  # says what contradicts itself
     if first:
         run.prepare(force=config.force, resume=config.resume)
     wait_for_all()
@@ -112,7 +112,7 @@ def _solve(config: RunConfig, prepared: Prepared, run: RunDirectory, observer: O
 
     def solve(memory: MemoryPlan) -> Pruned:
         fitted = config.model_copy(update={"batch_size": memory.batch_size})
-        count = -(-len(prepared.calibration) // memory.batch_size)
+        count = prepared.count(memory.batch_size)
         with activation_storage(memory, run) as storage:
             return prune_program(
                 prepared.program,

@@ -18,14 +18,13 @@ from torch import Tensor
 from torch.fx import Node
 
 from snowsdeploy.models.program_graph import ProgramGraph
-from snowsdeploy.pruning.activations import Activations
 from snowsdeploy.pruning.final import final_pass
 from snowsdeploy.pruning.prune import Plan
 from snowsdeploy.pruning.reconstruct import Reconstruction
 from snowsdeploy.pruning.schedule import Unit
 from snowsdeploy.pruning.start import Select
 from snowsdeploy.pruning.storage import Storage
-from snowsdeploy.pruning.streams import Streams
+from snowsdeploy.pruning.streams import Streams, open_streams
 from snowsdeploy.pruning.windows import Window
 from snowsdeploy.selectors.base import Choice
 from snowsdeploy.sparsity.pattern import Pattern, mask_by_score
@@ -119,7 +118,10 @@ def measure_units(
         NumericsError: As the run.
     """
     state = graph.state_values()
-    pairs = [_streams(graph, batches[:count], state, metrics, storage(str(count))) for count in (1, 2)]
+    pairs = [
+        open_streams(graph, batches[:count], state, state, metrics=metrics, storage=storage(str(count)))
+        for count in (1, 2)
+    ]
     found: dict[object, tuple[Terms, int]] = {}
     costs, forward = [], 0.0
     for number, unit in enumerate(units):
@@ -133,17 +135,6 @@ def measure_units(
             found[signature] = _measure(plan.method, window, unit, pairs, select=select, images=len(batches[0])), number
         costs.append(found[signature])
     return costs, forward / (len(batches[0]) + sum(map(len, batches[:2])))
-
-
-def _streams(
-    graph: ProgramGraph,
-    batches: Sequence[Tensor],
-    state: dict[Node, Tensor],
-    metrics: dict[Node, Tensor],
-    storage: Storage,
-) -> Streams:
-    dense, pruned = (Activations(graph, batches, dict(state), storage, name) for name in ("dense", "pruned"))
-    return Streams(dense, pruned, metrics, 0, storage)
 
 
 def _signature(window: Window) -> object:
@@ -201,9 +192,7 @@ def measure_final(
     seconds, products = [], 0
     for count, seen in ((1, 1), (2, 1), (2, 2)):
         place = storage(f"final-{count}-{seen}")
-        dense = Activations(graph, batches[:count], dict(state), place, "dense")
-        sparse = Activations(graph, batches[:count], dict(pruned), place, "pruned")
-        streams = Streams(dense, sparse, metrics, 0, place)
+        streams = open_streams(graph, batches[:count], state, pruned, metrics=metrics, storage=place)
         one = replace(method, curvature_batches=seen)
         spent, (_, report) = timed(partial(final_pass, graph, units, streams, masks, one))
         seconds.append(spent)

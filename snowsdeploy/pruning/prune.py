@@ -15,7 +15,6 @@ from snowsdeploy.errors import LayoutError
 from snowsdeploy.models.program import Program
 from snowsdeploy.models.program_graph import ProgramGraph
 from snowsdeploy.progress import Observer
-from snowsdeploy.pruning.activations import Activations
 from snowsdeploy.pruning.checkpoints import Checkpoints
 from snowsdeploy.pruning.final import final_pass
 from snowsdeploy.pruning.masks import Masks, Selection, prepare_masks
@@ -24,7 +23,7 @@ from snowsdeploy.pruning.reconstruct import Reconstruction
 from snowsdeploy.pruning.schedule import Unit, make_schedule
 from snowsdeploy.pruning.sensitivity import WHOLE_IMAGES, output_curvature
 from snowsdeploy.pruning.storage import IN_MEMORY, Storage
-from snowsdeploy.pruning.streams import Streams, output_error
+from snowsdeploy.pruning.streams import Streams, open_streams, output_error
 from snowsdeploy.sparsity.pattern import Pattern, count_violations
 
 
@@ -202,9 +201,8 @@ def _streams(
     """Dense and pruned activations in front of the first node."""
     state = graph.state_values()
     changed = state | {graph.placeholder(name): value for name, value in tensors.items()}
-    dense = Activations(graph, batches, state, plan.storage, "dense")
-    pruned = Activations(graph, batches, changed, plan.storage, "pruned")
-    return Streams(dense, pruned, metrics, plan.held_back, plan.storage)
+    held_back, storage = plan.held_back, plan.storage
+    return open_streams(graph, batches, state, changed, metrics=metrics, held_back=held_back, storage=storage)
 
 
 def _reestimate(

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.fx import Node
 
 from snowsdeploy.distributed import sum_number
+from snowsdeploy.models.program_graph import ProgramGraph
 from snowsdeploy.pruning.activations import Activations
 from snowsdeploy.pruning.objective import Sample
 from snowsdeploy.pruning.start import Weights
@@ -35,6 +36,32 @@ class Streams:
     metrics: Mapping[Node, Tensor]
     held_back: int = 0
     storage: Storage = IN_MEMORY
+
+
+def open_streams(
+    graph: ProgramGraph,
+    batches: Sequence[Tensor],
+    dense: Mapping[Node, Tensor],
+    pruned: Mapping[Node, Tensor],
+    *,
+    metrics: Mapping[Node, Tensor],
+    held_back: int = 0,
+    storage: Storage = IN_MEMORY,
+) -> Streams:
+    """Both in front of the first node.
+
+    Args:
+        graph: The program's graph.
+        batches: Images `[batch, C, H, W]`.
+        dense: Placeholder -> tensor of the dense model.
+        pruned: The same of the model pruned so far.
+        metrics: As in `Streams`.
+        held_back: As there.
+        storage: Where activations and targets are.
+    """
+    one = Activations(graph, batches, dict(dense), storage, "dense")
+    other = Activations(graph, batches, dict(pruned), storage, "pruned")
+    return Streams(one, other, metrics, held_back, storage)
 
 
 @final
