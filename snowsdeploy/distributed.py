@@ -1,4 +1,4 @@
-"""Calibration over the processes that torchrun started: which batches are whose, and sums over all.
+"""Calibration over the processes that torchrun started: which batches and searches are whose, and sums over all.
 
 Alone, nothing changes. Batches are dealt in turn, so that the first ones of all, and the last, are spread evenly. Every
 process holds the same weights and vectors, since it computes them from the same sums.
@@ -6,13 +6,14 @@ process holds the same weights and vectors, since it computes them from the same
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, distributed
 
 T = TypeVar("T")
+S = TypeVar("S")
 
 
 def world() -> int:
@@ -64,6 +65,21 @@ def from_first(value: T) -> T:
     box: list[T] = [value]
     distributed.broadcast_object_list(box, src=0)
     return box[0]
+
+
+def map_in_turn(function: Callable[[S], T], items: Sequence[S]) -> list[T]:
+    """Each item's result in all processes, computed by one of them.
+
+    Args:
+        function: What it returns is sent to the others: small, and on the host.
+        items: The same in all processes, dealt in turn.
+    """
+    own = [function(item) for item in items[rank() :: world()]]
+    if world() == 1:
+        return own
+    all_of_them: list[list[T]] = [[] for _ in range(world())]
+    distributed.all_gather_object(all_of_them, own)
+    return [all_of_them[k % world()][k // world()] for k in range(len(items))]
 
 
 def wait_for_all() -> None:

@@ -33,6 +33,7 @@ class MemoryPlan(Artifact):
         planned_batch: Images at once, at first.
         batch_size: The same after allocations that failed.
         whole_images: Whose graph of the whole model is held at once, for its output's curvature.
+        loss_images: The same for the loss of a selector.
         peak_bytes: Expected at the unit that needs most.
         disk_bytes: Written at most.
         units: In order.
@@ -44,7 +45,8 @@ class MemoryPlan(Artifact):
     storage: Literal["memory", "host", "half", "disk", "recompute"]
     planned_batch: int
     batch_size: int
-    whole_images: int = 16
+    whole_images: int
+    loss_images: int
     peak_bytes: int
     disk_bytes: int
     units: tuple[UnitMemory, ...]

@@ -93,6 +93,13 @@ def weight_argument(node: Node) -> Node | None:
     return argument if isinstance(argument, Node) else None
 
 
+def layer_input(call: Node) -> Node:
+    """The node that a convolution or linear layer reads."""
+    source = call.args[0]
+    assert isinstance(source, Node)
+    return source
+
+
 def argument(node: Node, index: int, name: str, default: Any) -> Any:  # noqa: ANN401 - ATen arguments are of any type
     """An operator's argument by position or name, else its default."""
     if len(node.args) > index:

@@ -65,6 +65,16 @@ class ProgramGraph:
         return max((self.order.get(user, len(self.nodes)) for user in node.users), default=-1)
 
     @cached_property
+    def dead_after(self) -> dict[Node, list[Node]]:
+        """Call node -> the call nodes whose values nothing after it reads."""
+        ends: dict[Node, list[Node]] = {node: [] for node in self.nodes}
+        for node in self.nodes:
+            last = self.last_use(node)
+            if last < len(self.nodes):
+                ends[self.nodes[last] if last >= 0 else node].append(node)
+        return ends
+
+    @cached_property
     def outputs(self) -> tuple[Node, ...]:
         """The program's output values."""
         node = next(n for n in self.program.exported.graph.nodes if n.op == "output")

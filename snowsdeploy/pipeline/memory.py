@@ -12,8 +12,9 @@ from typing import TypeVar
 
 import torch
 from pydantic import ValidationError
+from torch import Tensor
 
-from snowsdeploy.artifacts import MemoryPlan
+from snowsdeploy.artifacts import MemoryPlan, UnitMemory
 from snowsdeploy.config import RunConfig
 from snowsdeploy.device import memory_left, memory_used, out_of_memory, release_memory
 from snowsdeploy.distributed import from_first, rank, world
@@ -24,10 +25,17 @@ from snowsdeploy.models.program_graph import ProgramGraph
 from snowsdeploy.pipeline.prepare import Prepared
 from snowsdeploy.pipeline.settings import make_plan
 from snowsdeploy.progress import Observer
-from snowsdeploy.pruning.budget import Budget, measure_sizes, plan_memory, unit_memory, whole_bytes
-from snowsdeploy.pruning.schedule import make_schedule
+from snowsdeploy.pruning.activations import Activations
+from snowsdeploy.pruning.budget import Budget, measure_sizes, plan_memory, unit_memory, window_bytes
+from snowsdeploy.pruning.final import final_window
+from snowsdeploy.pruning.footprint import growth
+from snowsdeploy.pruning.loss import ProgramLoss
+from snowsdeploy.pruning.prune import Plan
+from snowsdeploy.pruning.schedule import Unit, make_schedule
+from snowsdeploy.pruning.sensitivity import output_curvature
 from snowsdeploy.pruning.storage import Storage
 from snowsdeploy.run_directory import RunDirectory
+from snowsdeploy.selectors.base import AbstractLossSelector
 
 T = TypeVar("T")
 
@@ -70,18 +78,56 @@ def measure_memory(config: RunConfig, prepared: Prepared, budget: Budget) -> Mem
     graph = ProgramGraph(prepared.program)
     plan = make_plan(config, prepared.count(config.batch_size))
     image = next(iter(prepared.calibration.batches(1))).to(prepared.device)
-    sizes = measure_sizes(graph, image)
     if budget.host is None:  # all images lie there
         own = -(-len(prepared.calibration) // world()) * image.numel() * image.itemsize
         budget = replace(budget, used=budget.used + own)
-    schedule = make_schedule(graph, prepared.weights, joint=plan.joint, layers=plan.layers)
+    whole, for_loss = _whole_bytes(graph, prepared, plan, image)
     return plan_memory(
-        [unit_memory(graph, sizes, unit, plan.method.window(graph, unit)) for unit in schedule],
+        _units(graph, prepared, plan, image),
         images=-(-len(prepared.calibration) // world()),
         batch=config.batch_size,
         budget=budget,
         storage=None if config.activations == "auto" else config.activations,
-        whole_per_image=whole_bytes(graph, sizes),
+        whole_per_image=whole,
+        loss_per_image=for_loss,
+    )
+
+
+def _units(graph: ProgramGraph, prepared: Prepared, plan: Plan, image: Tensor) -> list[UnitMemory]:
+    """Of every solve, the final pass last; windows of the same shapes are measured once."""
+    sizes = measure_sizes(graph, image)
+    units = make_schedule(graph, prepared.weights, joint=plan.joint, layers=plan.layers)
+    pair = [image, torch.cat([image, image])]
+    stream = Activations(graph, pair, graph.state_values())
+    known: dict[object, int] = {}
+    found = []
+    for unit in units:
+        window = plan.method.window(graph, unit)
+        stream.advance(window.calls[0])
+        if window.signature not in known:
+            known[window.signature] = window_bytes(window, stream, plan.method.curvature)
+        found.append(unit_memory(graph, sizes, unit, window, known[window.signature]))
+    if plan.final:
+        window = final_window(graph, units, free=plan.final.free)
+        stream = Activations(graph, pair, graph.state_values())
+        stream.advance(window.calls[0])
+        everything = Unit(tuple(name for unit in units for name in unit.weights), None)
+        per_image = window_bytes(window, stream, plan.final.curvature)
+        found.append(unit_memory(graph, sizes, everything, window, per_image))
+    return found
+
+
+def _whole_bytes(graph: ProgramGraph, prepared: Prepared, plan: Plan, image: Tensor) -> tuple[int, int]:
+    """Bytes an image of the whole model's graph, for its output's curvature and for a selector's loss."""
+    calls = [call for name in prepared.weights for call in graph.calls[name]]
+    state = graph.state_values()
+    whole = growth(lambda images: output_curvature(graph, state, [images], calls), image) if plan.sensitivity else 0
+    if not isinstance(plan.selection.selector, AbstractLossSelector):
+        return whole, 0
+    dense = {name: graph.program.state_dict[name].detach() for name in prepared.weights}
+    names = prepared.weights
+    return whole, growth(
+        lambda images: ProgramLoss(graph, state, [images], None, names=names).curvature(dense, passes=2), image
     )
 
 
@@ -97,6 +143,13 @@ def memory_budget(config: RunConfig, prepared: Prepared, folder: Path) -> Budget
         host=int(_SHARE * available_memory()) // several if device.type == "cuda" else None,
         disk=free_disk(folder) // several,
     )
+
+
+def fitted_plan(config: RunConfig, prepared: Prepared, memory: MemoryPlan) -> Plan:
+    """What the settings say to solve, with as many images at once as were planned; activations are in memory."""
+    fitted = config.model_copy(update={"batch_size": memory.batch_size})
+    plan = make_plan(fitted, prepared.count(memory.batch_size))
+    return replace(plan, at_once=memory.whole_images, loss_at_once=memory.loss_images)
 
 
 def within_memory(
@@ -125,9 +178,10 @@ def within_memory(
             )
         gc.collect()  # the failed solve's tensors hang on its traceback
         release_memory(device)
-        fewer, whole = memory.batch_size // 2, max(1, memory.whole_images // 2)
+        fewer = memory.batch_size // 2
+        smaller = {name: max(1, getattr(memory, name) // 2) for name in ("batch_size", "whole_images", "loss_images")}
         observer.warn(f"memory ran out with {memory.batch_size} images at once: going on with {fewer}")
-        memory = memory.model_copy(update={"batch_size": fewer, "whole_images": whole})
+        memory = memory.model_copy(update=smaller)
         _write(run, memory)
 
 

@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from snowsdeploy.artifacts import Permutation, PermutedGroup
+from snowsdeploy.distributed import map_in_turn
 from snowsdeploy.models.program import Program
 from snowsdeploy.models.program_graph import ProgramGraph
 from snowsdeploy.permutation.apply import permute_program, require_same_function
-from snowsdeploy.permutation.groups import find_groups
-from snowsdeploy.permutation.search import Search, find_order, group_scores
+from snowsdeploy.permutation.groups import Group, find_groups
+from snowsdeploy.permutation.search import Found, Search, find_order, group_scores
 from snowsdeploy.progress import Observer
 from snowsdeploy.pruning.saliency import Score, weight_scores
 from snowsdeploy.sparsity.pattern import Pattern
@@ -47,22 +48,30 @@ def permute_channels(
     graph = ProgramGraph(program)
     found = find_groups(graph, weights, pattern.m)
     scores = weight_scores(graph, batches, weights, score)
-    orders, rows = [], []
-    for number, group in enumerate(found.groups, 1):
+
+    def search(item: tuple[int, Group]) -> Found:
+        number, group = item
         best = find_order(group_scores(group, scores), pattern, Search(seed=seed))
-        orders.append((group, best.order))
-        layers = tuple(dict.fromkeys(c.name.removesuffix(".weight") for c in group.consumers))
-        rows.append(
-            PermutedGroup(channels=group.channels, layers=layers, kept_before=best.before, kept_after=best.after)
-        )
         share = f"mask keeps {best.before:.2%} -> {best.after:.2%}"
-        observer.advance(number, len(found.groups), f"{group.channels} channels of {', '.join(layers[:2])}: {share}")
-    permuted = permute_program(program, orders)
+        names = ", ".join(_layers(group)[:2])
+        observer.advance(number, len(found.groups), f"{group.channels} channels of {names}: {share}")
+        return best
+
+    orders = map_in_turn(search, list(enumerate(found.groups, 1)))
+    pairs = list(zip(found.groups, orders, strict=True))
+    permuted = permute_program(program, [(group, best.order) for group, best in pairs])
     error = require_same_function(program, permuted, batches[0])
     return permuted, Permutation(
         score=score,
-        groups=tuple(rows),
+        groups=tuple(
+            PermutedGroup(channels=group.channels, layers=_layers(group), kept_before=b.before, kept_after=b.after)
+            for group, b in pairs
+        ),
         refused={name.removesuffix(".weight"): reason for name, reason in found.refused.items()},
         error=error,
         seconds=time.perf_counter() - started,
     )
+
+
+def _layers(group: Group) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(c.name.removesuffix(".weight") for c in group.consumers))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -16,13 +15,12 @@ from snowsdeploy.config import RunConfig
 from snowsdeploy.models.program_graph import ProgramGraph
 from snowsdeploy.permutation.groups import find_groups
 from snowsdeploy.permutation.search import Search, find_order, group_scores
-from snowsdeploy.pipeline.memory import measure_memory, memory_budget
+from snowsdeploy.pipeline.memory import fitted_plan, measure_memory, memory_budget
 from snowsdeploy.pipeline.prepare import Prepared, prepare
-from snowsdeploy.pipeline.settings import make_plan
 from snowsdeploy.progress import NullObserver, Observer
 from snowsdeploy.pruning.cost import Terms, measure_final, measure_units, timed
-from snowsdeploy.pruning.masks import Masks, Selection, prepare_masks
-from snowsdeploy.pruning.prune import unit_metrics
+from snowsdeploy.pruning.masks import Masks, prepare_masks
+from snowsdeploy.pruning.prune import Plan, unit_metrics
 from snowsdeploy.pruning.saliency import weight_scores
 from snowsdeploy.pruning.schedule import Unit, make_schedule
 from snowsdeploy.pruning.storage import Storage
@@ -42,14 +40,13 @@ def plan_run(config: RunConfig, observer: Observer | None = None) -> RunPlan:
     load, prepared = timed(lambda: prepare(config, observer))
     started = time.perf_counter()
     memory = measure_memory(config, prepared, memory_budget(config, prepared, config.out.absolute().parent))
-    config = config.model_copy(update={"batch_size": memory.batch_size})
     total = len(prepared.calibration)
-    plan = replace(make_plan(config, prepared.count(memory.batch_size)), at_once=memory.whole_images)
+    plan = fitted_plan(config, prepared, memory)
     batches = _two_batches(prepared, memory.batch_size)
     share = total / len(batches[0])
     stages = {"load": load, "permute": _permute(config, prepared, batches, share) if config.permutes else 0.0}
     graph = ProgramGraph(prepared.program)
-    stages["masks"], masks = _masks(graph, prepared, batches, plan.selection, share)
+    stages["masks"], masks = _masks(graph, prepared, batches, plan, share)
     units = make_schedule(graph, prepared.weights, joint=plan.joint, layers=plan.layers)
     seconds, metrics = timed(lambda: unit_metrics(graph, batches[:1], units, plan))
     stages["sensitivity"] = seconds * share
@@ -78,7 +75,7 @@ def plan_run(config: RunConfig, observer: Observer | None = None) -> RunPlan:
             stages["final"] = final.seconds(total, seen_images)
     rows = tuple(
         _row(unit, units[like], terms, images=(total, seen_images), memory=peak)
-        for unit, (terms, like), peak in zip(units, costs, memory.unit_peaks, strict=True)
+        for unit, (terms, like), peak in zip(units, costs, memory.unit_peaks[: len(units)], strict=True)
     )
     state = sum(t.numel() * t.itemsize for t in prepared.program.state_dict.values())
     return RunPlan(
@@ -118,7 +115,7 @@ def _permute(config: RunConfig, prepared: Prepared, batches: Sequence[Tensor], s
 
 
 def _masks(
-    graph: ProgramGraph, prepared: Prepared, batches: Sequence[Tensor], selection: Selection, share: float
+    graph: ProgramGraph, prepared: Prepared, batches: Sequence[Tensor], plan: Plan, share: float
 ) -> tuple[float, Masks]:
     """Seconds of masks that are chosen before the first solve, and masks to measure solves on."""
     labels = prepared.labels(len(batches[0]))
@@ -132,12 +129,13 @@ def _masks(
             known,
             names=prepared.weights,
             pattern=prepared.pattern,
-            selection=selection,
+            selection=plan.selection,
             observer=NullObserver(),
+            at_once=plan.loss_at_once,
         )
 
     one, masks = timed(choose(1))
-    if not selection.first(prepared.pattern):
+    if not plan.selection.first(prepared.pattern):
         return one, masks
     two, _ = timed(choose(2))
     return one + max(two - one, 0.0) * (share - 1), masks

@@ -21,7 +21,7 @@ from snowsdeploy.models.program import Program, saved_source
 from snowsdeploy.models.source import ModelRequest, load_model
 from snowsdeploy.models.trace import adopt
 from snowsdeploy.pipeline.keep_dense import keep_dense
-from snowsdeploy.pipeline.memory import activation_storage, fit_memory, within_memory
+from snowsdeploy.pipeline.memory import activation_storage, fit_memory, fitted_plan, within_memory
 from snowsdeploy.pipeline.prepare import Prepared, prepare
 from snowsdeploy.pipeline.settings import make_plan, solver_settings
 from snowsdeploy.progress import Observer
@@ -111,15 +111,13 @@ def _solve(config: RunConfig, prepared: Prepared, run: RunDirectory, observer: O
     checkpoints = Checkpoints(run.layers, key, prepared.device)
 
     def solve(memory: MemoryPlan) -> Pruned:
-        fitted = config.model_copy(update={"batch_size": memory.batch_size})
-        count = prepared.count(memory.batch_size)
         with activation_storage(memory, run) as storage:
             return prune_program(
                 prepared.program,
                 prepared.batches(memory.batch_size),
                 prepared.weights,
                 prepared.pattern,
-                replace(make_plan(fitted, count), storage=storage, at_once=memory.whole_images),
+                replace(fitted_plan(config, prepared, memory), storage=storage),
                 observer=observer,
                 labels=prepared.labels(memory.batch_size),
                 checkpoints=checkpoints,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, final
 
@@ -51,9 +50,6 @@ class Activations:
         self._store = storage.store(name)
         self._position = 0
         self._named = {node.name: node for node in graph.nodes}
-        self._ends: dict[int, list[Node]] = defaultdict(list)
-        for node in graph.nodes:
-            self._ends[graph.last_use(node)].append(node)
 
     def __len__(self) -> int:
         return len(self._images)
@@ -109,7 +105,7 @@ class Activations:
         """The program's outputs for a batch from here on, with some weights replaced; nothing is kept."""
         scope = {**self._constants, **self._live(batch), **weights}
         with torch.no_grad():
-            evaluate(self._between(self._position, None), scope, self._dead)
+            evaluate(self._between(self._position, None), scope, self._graph.dead_after.__getitem__)
         return tuple(as_tensor(scope[n]) for n in self._graph.outputs)
 
     def _between(self, start: int, stop: int | None) -> list[Node]:
@@ -123,10 +119,6 @@ class Activations:
         elif self._position:
             values |= {self._named[name]: value for name, value in self._store.load(batch).items()}
         return values
-
-    def _dead(self, node: Node) -> list[Node]:
-        """What nothing after a node reads."""
-        return self._ends[self._graph.order[node]]
 
     def _needed(self, missing: list[Node], values: Values) -> list[Node]:
         found: set[Node] = set()
@@ -150,6 +142,6 @@ class Activations:
                     seen=f"the output of {node.name}",
                     fix="check --mean and --std, the images, and the checkpoint",
                 )
-            for dead in self._dead(node) if drop else ():
+            for dead in self._graph.dead_after[node] if drop else ():
                 values.pop(dead, None)
                 scope.pop(dead, None)

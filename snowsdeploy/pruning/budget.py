@@ -1,8 +1,8 @@
 """How much memory a run needs, before anything is spent, and what to give up so that it fits.
 
-Sizes are measured, not derived: one image runs through the dense model, and every value's bytes are what they are. The
-rest is arithmetic on the graph: what lives at a unit's first layer, what its window holds while it is differentiated,
-and what its least squares keep.
+Sizes are measured, not derived: one image runs through the dense model, and every value's bytes are what they are; a
+window is differentiated on one image and on two, and the difference is what an image costs. The rest is arithmetic:
+what lives at a unit's first layer, and what its least squares keep.
 """
 
 from __future__ import annotations
@@ -18,17 +18,19 @@ from torch.fx import Node
 
 from snowsdeploy.artifacts.memory import MemoryPlan, UnitMemory
 from snowsdeploy.errors import UsageError
-from snowsdeploy.models.graph import evaluate
+from snowsdeploy.models.graph import evaluate, layer_input
 from snowsdeploy.models.program_graph import ProgramGraph
+from snowsdeploy.pruning.activations import Activations
+from snowsdeploy.pruning.footprint import Footprint
+from snowsdeploy.pruning.gram import gram_matrix
+from snowsdeploy.pruning.loss import LOSS_IMAGES
+from snowsdeploy.pruning.objective import Curvature, Sample, Support, WindowObjective
 from snowsdeploy.pruning.schedule import Unit
 from snowsdeploy.pruning.sensitivity import WHOLE_IMAGES
 from snowsdeploy.pruning.storage import StorageKind
 from snowsdeploy.pruning.windows import Window
 from snowsdeploy.solver.least_squares import KEPT_BYTES, WORK_BYTES
 
-# A differentiated window holds each value, its tangent and its gradient, and what an operator saves or works in.
-_GRAPH = 4.0
-_WHOLE = 1.2  # without tangents, and views share their memory
 _SLACK = 1.1  # allocators keep some of what is freed
 _VECTORS = 10  # of the kept coordinates: gradient, conjugate gradients, line search, weights in their shape
 
@@ -54,17 +56,14 @@ def measure_sizes(graph: ProgramGraph, image: Tensor) -> Sizes:
     """
     state = graph.state_values()
     values: dict[Node, Any] = {**state, graph.image: image}
-    ends: dict[int, list[Node]] = {}
-    for node in graph.nodes:
-        ends.setdefault(graph.last_use(node), []).append(node)
     sizes: dict[Node, int] = {graph.image: _bytes(image)}
-    for position, node in enumerate(graph.nodes):
+    for node in graph.nodes:
         with torch.no_grad():
             evaluate([node], values)
         if node in graph.image_values:
             sizes[node] = _bytes(values[node])
-        for dead in ends.get(position, ()):
-            values.pop(dead, None)
+        for dead in graph.dead_after[node]:
+            del values[dead]
     return Sizes(sizes, sum(_bytes(tensor) for tensor in state.values()))
 
 
@@ -81,8 +80,16 @@ def live_values(graph: ProgramGraph, position: int) -> list[Node]:
     return [n for n in graph.nodes[:position] if n in graph.image_values and graph.last_use(n) >= position]
 
 
-def unit_memory(graph: ProgramGraph, sizes: Sizes, unit: Unit, window: Window) -> UnitMemory:
-    """What one unit's solve holds, split by what it grows with."""
+def unit_memory(graph: ProgramGraph, sizes: Sizes, unit: Unit, window: Window, image_bytes: int) -> UnitMemory:
+    """What one unit's solve holds, split by what it grows with.
+
+    Args:
+        graph: The program's graph.
+        sizes: Of its values.
+        unit: The layers.
+        window: What is differentiated.
+        image_bytes: Of that for an image, from `window_bytes`.
+    """
     live = live_values(graph, graph.order[window.calls[0]])
     aside = [n for n in window.live_ins if n in graph.image_values and n not in live and n is not graph.image]
     layers = [graph.program.state_dict[name] for name in unit.weights]
@@ -93,9 +100,37 @@ def unit_memory(graph: ProgramGraph, sizes: Sizes, unit: Unit, window: Window) -
     return UnitMemory(
         layers=tuple(name.removesuffix(".weight") for name in unit.weights),
         stored_per_image=2 * sizes.sum(live) + sizes.sum([*window.outputs, *aside]),
-        graph_per_image=round(_GRAPH * sizes.sum(window.nodes)),
+        graph_per_image=image_bytes,
         fixed=sum(factors) + moments + vectors + work,
     )
+
+
+def window_bytes(window: Window, stream: Activations, curvature: Curvature) -> int:
+    """Bytes that a window's gradient, curvature product and moments of inputs hold for each image, at most.
+
+    Args:
+        window: Of a solve.
+        stream: Of two batches, of one image and of two, advanced to the window.
+        curvature: Of the products.
+    """
+    weights = {placeholder: stream.value(placeholder) for placeholder in window.weights}
+    support = Support(tuple(torch.ones_like(weight, dtype=torch.bool) for weight in weights.values()))
+    start = support.gather(list(weights.values()))
+
+    def peak(batch: int) -> int:
+        live_ins = stream.live_ins(batch, window.live_ins)
+        with torch.no_grad():
+            sample = Sample(live_ins, window(weights, live_ins))
+        objective = WindowObjective(window, support, [sample], None, curvature)
+        footprint = Footprint()
+        with footprint:
+            for call in window.calls:
+                gram_matrix([(call, window.intermediate(layer_input(call), weights, live_ins))])
+            objective.value_and_gradient(start)
+            objective.curvature(start)(start)
+        return footprint.peak
+
+    return max(peak(1) - peak(0), 0)
 
 
 def _squares(weight: Tensor) -> int:
@@ -125,11 +160,6 @@ class Budget:
     disk: int
 
 
-def whole_bytes(graph: ProgramGraph, sizes: Sizes) -> int:
-    """Of one image, the graph of the whole model: each value, what operators save beside it, and gradients."""
-    return round(_WHOLE * sizes.sum(graph.nodes))
-
-
 def plan_memory(
     units: Sequence[UnitMemory],
     *,
@@ -138,6 +168,7 @@ def plan_memory(
     budget: Budget,
     storage: StorageKind | None = None,
     whole_per_image: int = 0,
+    loss_per_image: int = 0,
 ) -> MemoryPlan:
     """The least that must be given up: first the size of a batch, then activations in memory.
 
@@ -147,26 +178,27 @@ def plan_memory(
         batch: Images a batch, at most.
         budget: What there is.
         storage: Where activations must be; None chooses.
-        whole_per_image: The graph of the whole model for one image.
+        whole_per_image: Bytes of the whole model's graph for its output's curvature; 0 where none is held.
+        loss_per_image: The same for the loss of a selector.
 
     Raises:
         UsageError: Nothing fits.
     """
     kinds: Sequence[StorageKind] = (storage,) if storage else _kinds(budget)
     stored = images * max(u.stored_per_image for u in units)
-    room: dict[StorageKind, float] = {"disk": budget.disk}
+    places: dict[StorageKind, float] = {"disk": budget.disk}
     if budget.host is not None:
-        room |= {"host": budget.host, "half": 2.0 * budget.host}
+        places |= {"host": budget.host, "half": 2.0 * budget.host}
     tried = [
         _plan(units, kind, size, images=images, budget=budget)
         for size in _halves(batch)
         for kind in kinds
-        if stored <= room.get(kind, math.inf)
+        if stored <= places.get(kind, math.inf)
     ]
     if not tried:
         raise UsageError(
             "there is too little room for the activations",
-            seen=f"--activations {storage}; {room[kinds[0]] / 2**30:.2f} GiB",
+            seen=f"--activations {storage}; {places[kinds[0]] / 2**30:.2f} GiB",
             allowed=f"at least {stored / 2**30:.2f} GiB",
             fix="leave --activations out, free some space, or use fewer --samples",
         )
@@ -179,10 +211,14 @@ def plan_memory(
             allowed=f"at least {least.peak_bytes / 2**30:.1f} GiB: batches of {least.batch_size}",
             fix="raise --memory, or solve fewer layers together with --solve-layers 1",
         )
-    room_for = int((budget.device / _SLACK - budget.used) / max(whole_per_image, 1))
-    whole = max(1, min(WHOLE_IMAGES, room_for))
-    peak = max(fitting[0].peak_bytes, round(_SLACK * (budget.used + whole * whole_per_image)))
-    return fitting[0].model_copy(update={"whole_images": whole, "peak_bytes": peak})
+    room = budget.device / _SLACK - budget.used
+    whole, for_loss = (
+        max(1, min(most, int(room / max(each, 1))))
+        for most, each in ((WHOLE_IMAGES, whole_per_image), (LOSS_IMAGES, loss_per_image))
+    )
+    beside = max(whole * whole_per_image, for_loss * loss_per_image)
+    peak = max(fitting[0].peak_bytes, round(_SLACK * (budget.used + beside)))
+    return fitting[0].model_copy(update={"whole_images": whole, "loss_images": for_loss, "peak_bytes": peak})
 
 
 def _kinds(budget: Budget) -> tuple[StorageKind, ...]:
@@ -216,6 +252,8 @@ def _plan(units: Sequence[UnitMemory], kind: StorageKind, size: int, *, images: 
         storage=kind,
         planned_batch=size,
         batch_size=size,
+        whole_images=WHOLE_IMAGES,
+        loss_images=LOSS_IMAGES,
         peak_bytes=max(peaks),
         disk_bytes=images * max(u.stored_per_image for u in units) if kind == "disk" else 0,
         units=tuple(units),

@@ -129,23 +129,12 @@ def measure_units(
         for one in pairs:
             for stream in (one.dense, one.pruned):
                 forward += timed(partial(stream.advance, window.calls[0]))[0]
-        signature = _signature(window)
+        signature = window.signature
         if signature not in found:
             observer(number, unit)
             found[signature] = _measure(plan.method, window, unit, pairs, select=select, images=len(batches[0])), number
         costs.append(found[signature])
     return costs, forward / (len(batches[0]) + sum(map(len, batches[:2])))
-
-
-def _signature(window: Window) -> object:
-    """What decides a unit's cost: shapes of its layers' weights and outputs, and how far its window reaches."""
-    calls = tuple((call.target, _shape(call), _shape(call.args[1])) for call in window.calls)
-    return calls, len(window.nodes), tuple(map(_shape, window.outputs))
-
-
-def _shape(node: object) -> tuple[int, ...]:
-    assert isinstance(node, Node)
-    return tuple(size if isinstance(size, int) else 0 for size in node.meta["val"].shape)  # the batch is a symbol
 
 
 def _measure(

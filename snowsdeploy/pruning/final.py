@@ -17,7 +17,14 @@ from snowsdeploy.pruning.reconstruct import Reconstruction
 from snowsdeploy.pruning.schedule import Unit
 from snowsdeploy.pruning.start import factor_inputs
 from snowsdeploy.pruning.streams import Streams, gather_samples
-from snowsdeploy.pruning.windows import cut_window
+from snowsdeploy.pruning.windows import Window, cut_window
+
+
+def final_window(graph: ProgramGraph, units: Sequence[Unit], *, free: bool) -> Window:
+    """All units' weights, up to their residual sums and the model's outputs."""
+    ends = (unit.until for unit in units if unit.until is not None)
+    reach = tuple(dict.fromkeys([*ends, *graph.outputs]))
+    return cut_window(graph, [name for unit in units for name in unit.weights], 0, until=reach, free=free)
 
 
 def final_pass(
@@ -45,10 +52,8 @@ def final_pass(
     started = time.perf_counter()
     assert method.newton is not None
     names = tuple(name for unit in units for name in unit.weights)
-    ends = dict.fromkeys(unit.until for unit in units if unit.until is not None)
     outputs = graph.outputs
-    reach = tuple(dict.fromkeys([*ends, *outputs]))
-    window = cut_window(graph, names, 0, until=reach, free=method.free)
+    window = final_window(graph, units, free=method.free)
     for stream in (streams.dense, streams.pruned):
         stream.advance(window.calls[0])
     original = {p: streams.dense.value(p) for p in window.weights}

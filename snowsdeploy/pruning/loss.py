@@ -14,14 +14,14 @@ from typing import Any, final
 import torch
 from torch import Tensor
 from torch.fx import Node
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import cross_entropy, one_hot
 
 from snowsdeploy.distributed import all_sum, in_turn, number, share_of_most, sum_number, world
 from snowsdeploy.errors import DataError, GraphError
-from snowsdeploy.models.graph import base_name, evaluate
+from snowsdeploy.models.graph import base_name, layer_input
 from snowsdeploy.models.program_graph import ProgramGraph
 from snowsdeploy.pruning.gram import input_rows
+from snowsdeploy.pruning.whole import evaluate_whole
 from snowsdeploy.pruning.windows import as_tensor
 from snowsdeploy.selectors.base import Tensors
 
@@ -80,8 +80,9 @@ class ProgramLoss:
         self._state = dict(state)
         self._batches = images
         self._placeholders = {name: graph.placeholder(name) for name in names}
+        calls = [call for name in names for call in graph.calls[name]]
         with torch.no_grad():
-            values = self._evaluate({}, images[0][:1])
+            values = self._evaluate({}, images[0][:1], calls)
         logits = as_tensor(values[graph.outputs[0]])
         if logits.dim() != 2:
             raise GraphError("the model's output is not a vector of classes", seen=tuple(logits.shape))
@@ -112,13 +113,18 @@ class ProgramLoss:
         """
         totals = {n: torch.zeros_like(weights[n], dtype=torch.float64) for n in self._names}
         for part in self._parts():
-            values, logits = self._outputs(weights, part.images)
-            rows = self._rows(values, len(part.images), self._names)
-            columns = _curvature_columns(logits.detach().softmax(1), passes, self._generator(part))
-            for i, column in enumerate(columns):
-                for name, single in self._single(values, rows, logits, column, keep=i + 1 < len(columns)):
-                    totals[name] += single.square().sum(0).view_as(totals[name])
+            for name, squares in self._curvature(weights, passes, part):
+                totals[name] += squares.view_as(totals[name])
         return {name: all_sum(total) / self.total for name, total in totals.items()}
+
+    def _curvature(self, weights: Mapping[str, Tensor], passes: int, part: _Part) -> Iterator[tuple[str, Tensor]]:
+        """Each weight's squares over a part's images, a pass at a time; the graph is gone at the end."""
+        values, logits = self._outputs(weights, part.images, self._names)
+        rows = self._rows(values, len(part.images), self._names)
+        columns = _curvature_columns(logits.detach().softmax(1), passes, self._generator(part))
+        for i, column in enumerate(columns):
+            for name, single in self._single(values, rows, logits, column, keep=i + 1 < len(columns)):
+                yield name, single.square().sum(0)
 
     def gradients(
         self, weights: Mapping[str, Tensor], names: tuple[str, ...], count: int, batch: int
@@ -159,7 +165,7 @@ class ProgramLoss:
     def _singles_of(
         self, weights: Mapping[str, Tensor], names: tuple[str, ...], part: _Part
     ) -> Iterator[tuple[str, Tensor]]:
-        values, logits = self._outputs(weights, part.images)
+        values, logits = self._outputs(weights, part.images, names)
         loss = cross_entropy(logits, self._targets(part, logits), reduction="sum")
         for name, gradient in self._single(values, self._rows(values, len(part.images), names), loss, None):
             yield name, gradient.view(-1, *weights[name].shape)
@@ -182,18 +188,26 @@ class ProgramLoss:
         found = torch.autograd.grad(loss, list(wanted.values()), materialize_grads=True)
         return dict(zip(wanted, found, strict=True))
 
-    def _outputs(self, weights: Mapping[str, Tensor], images: Tensor) -> tuple[dict[Node, Any], Tensor]:
-        """All values, with derivatives to each of them, and the logits."""
+    def _outputs(
+        self, weights: Mapping[str, Tensor], images: Tensor, names: Sequence[str]
+    ) -> tuple[dict[Node, Any], Tensor]:
+        """Inputs and outputs of some weights' layers, with derivatives to the latter, and the logits."""
+        calls = [call for name in names for call in self._graph.calls[name]]
         with torch.enable_grad():
-            values = self._evaluate(weights, images.detach().requires_grad_())
+            values = self._evaluate(weights, images, [layer_input(call) for call in calls], calls)
         return values, as_tensor(values[self._graph.outputs[0]])
 
-    def _evaluate(self, weights: Mapping[str, Tensor], images: Tensor) -> dict[Node, Any]:
+    def _evaluate(
+        self,
+        weights: Mapping[str, Tensor],
+        images: Tensor,
+        wanted: Sequence[Node] = (),
+        ends: Sequence[Node] = (),
+    ) -> dict[Node, Any]:
+        graph = self._graph
         replaced = {self._placeholders[n]: w for n, w in weights.items()}
-        values: dict[Node, Any] = {**self._state, **replaced, self._graph.image: images}
-        with sdpa_kernel(SDPBackend.MATH):
-            evaluate(self._graph.nodes, values)
-        return values
+        given = {**self._state, **replaced, graph.image: images}
+        return evaluate_whole(graph, given, [*wanted, graph.outputs[0]], ends=ends)
 
     def _targets(self, part: _Part, logits: Tensor) -> Tensor:
         if self._labels is not None:
@@ -210,9 +224,7 @@ class ProgramLoss:
         """Call -> its unfolded inputs, `[images, positions, d]`."""
         rows = {}
         for call in (c for n in names for c in self._graph.calls[n]):
-            source = call.args[0]
-            assert isinstance(source, Node)
-            unfolded = input_rows(call, values[source].detach())
+            unfolded = input_rows(call, values[layer_input(call)].detach())
             rows[call] = unfolded.view(images, -1, unfolded.shape[1])
         return rows
 

@@ -9,11 +9,11 @@ from typing import Literal, Self
 
 import torch
 from torch import Tensor
-from torch.fx import Node
 
 from snowsdeploy.artifacts import SelectionReport
 from snowsdeploy.distributed import all_sum
 from snowsdeploy.errors import DataError, NumericsError, UsageError
+from snowsdeploy.models.graph import layer_input
 from snowsdeploy.models.program_graph import ProgramGraph
 from snowsdeploy.progress import Observer
 from snowsdeploy.pruning.activations import Activations
@@ -250,8 +250,7 @@ def _dense_scores(
     grams: dict[str, Tensor] = {}
     scores: dict[str, Tensor] = {}
     for call in sorted(owner, key=graph.order.__getitem__):
-        name, source = owner[call], call.args[0]
-        assert isinstance(source, Node)
+        name, source = owner[call], layer_input(call)
         stream.advance(call)
         gram = gram_matrix((call, stream.live_ins(b, [source])[source]) for b in range(len(stream)))
         grams[name] = grams[name] + gram if name in grams else gram

@@ -17,6 +17,7 @@ from snowsdeploy.models.program_graph import ProgramGraph
 from snowsdeploy.progress import Observer
 from snowsdeploy.pruning.checkpoints import Checkpoints
 from snowsdeploy.pruning.final import final_pass
+from snowsdeploy.pruning.loss import LOSS_IMAGES
 from snowsdeploy.pruning.masks import Masks, Selection, prepare_masks
 from snowsdeploy.pruning.norms import reestimate_batch_norms
 from snowsdeploy.pruning.reconstruct import Reconstruction
@@ -41,7 +42,8 @@ class Plan:
         reestimate: Move the batch normalisation statistics after the units are solved.
         final: How the final pass over all weights is solved; None leaves it out.
         storage: Where activations are between uses.
-        at_once: Images whose graph of the whole model is held for its output's curvature; twice as many for its loss.
+        at_once: Images whose graph of the whole model is held for its output's curvature.
+        loss_at_once: The same for a selector's loss.
     """
 
     method: Reconstruction
@@ -54,6 +56,7 @@ class Plan:
     final: Reconstruction | None = None
     storage: Storage = IN_MEMORY
     at_once: int = WHOLE_IMAGES
+    loss_at_once: int = LOSS_IMAGES
 
 
 @dataclass(frozen=True)
@@ -119,7 +122,7 @@ def prune_program(
             pattern=pattern,
             selection=plan.selection,
             observer=observer,
-            at_once=2 * plan.at_once,
+            at_once=plan.loss_at_once,
         )
 
     masks = _choose_or_restore(choose, pattern, plan.selection, checkpoints)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.fx import Node
 
 from snowsdeploy.artifacts import LayerReport
 from snowsdeploy.models.graph import evaluate, image_dependent
@@ -116,12 +114,8 @@ def leave_one_out(
 def outputs_with(graph: ProgramGraph, batches: Iterable[Tensor], tensors: Mapping[str, Tensor]) -> Iterator[Outputs]:
     """The program's outputs with some tensors replaced, a batch at a time; nothing is kept."""
     state = graph.state_values() | {graph.placeholder(name): value for name, value in tensors.items()}
-    ends: dict[Node, list[Node]] = defaultdict(list)
-    for node in graph.nodes:
-        if node not in graph.outputs and node.users:
-            ends[max(node.users, key=lambda user: graph.order.get(user, len(graph.nodes)))].append(node)
     for images in batches:
         scope = {**state, graph.image: images}
         with torch.no_grad():
-            evaluate(graph.nodes, scope, lambda node: ends[node])
+            evaluate(graph.nodes, scope, graph.dead_after.__getitem__)
         yield tuple(as_tensor(scope[node]) for node in graph.outputs)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.fx import Node
 
 from snowsdeploy.distributed import all_sum
-from snowsdeploy.models.graph import base_name
+from snowsdeploy.models.graph import base_name, layer_input
 from snowsdeploy.models.program_graph import ProgramGraph
 from snowsdeploy.pruning.activations import Activations
 from snowsdeploy.pruning.gram import input_rows
@@ -59,8 +59,7 @@ def _energies(
         stream = Activations(graph, [images], graph.state_values())
         for call in sorted(calls, key=graph.order.__getitem__):
             stream.advance(call)
-            source = call.args[0]
-            assert isinstance(source, Node)
+            source = layer_input(call)
             squares = input_rows(call, stream.live_ins(0, [source])[source]).square()
             energy = _weighed(call, squares, curvature[call]) if call in curvature else squares.sum(0, keepdim=True)
             totals[call] = totals[call] + energy.double() if call in totals else energy.double()

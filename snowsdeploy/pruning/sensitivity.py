@@ -13,11 +13,10 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 from torch.fx import Node
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from snowsdeploy.distributed import all_sum, number
-from snowsdeploy.models.graph import evaluate
 from snowsdeploy.models.program_graph import ProgramGraph
+from snowsdeploy.pruning.whole import evaluate_whole
 from snowsdeploy.pruning.windows import as_tensor
 
 WHOLE_IMAGES = 16  # a whole model's graph is held for so many images at once, where memory allows
@@ -47,30 +46,35 @@ def output_curvature(
         read has the identity.
     """
     totals: dict[Node, Tensor] = {}
-    dtypes: dict[Node, torch.dtype] = {}
     generators = (torch.Generator().manual_seed(seed * 1_000_003 + number(own)) for own in range(len(batches)))
     pairs = zip(batches, generators, strict=True)
+    dtypes: dict[Node, torch.dtype] = {}
     for images, generator in ((part, g) for batch, g in pairs for part in batch.split(at_once)):
-        values = _evaluate(graph, state, images)
-        outputs = [as_tensor(values[n]) for n in graph.outputs]
-        signs = [torch.randint(0, 2, y.shape, generator=generator, device="cpu").to(y) * 2 - 1 for y in outputs]
-        gradients = torch.autograd.grad(outputs, [as_tensor(values[n]) for n in nodes], signs, allow_unused=True)
-        for node, gradient in zip(nodes, gradients, strict=True):
-            value = as_tensor(values[node])
-            square = torch.zeros_like(value) if gradient is None else gradient.square()
-            dtypes[node] = value.dtype
-            total = square.sum(0, keepdim=True).detach().double()
+        for node, square in _squares(graph, state, images, nodes, generator).items():
+            dtypes[node] = square.dtype
+            total = square.sum(0, keepdim=True).double()
             totals[node] = totals[node] + total if node in totals else total
     return {node: _proportions(all_sum(total)).to(dtypes[node]) for node, total in totals.items()}
+
+
+def _squares(
+    graph: ProgramGraph,
+    state: Mapping[Node, Tensor],
+    images: Tensor,
+    nodes: Sequence[Node],
+    generator: torch.Generator,
+) -> dict[Node, Tensor]:
+    """Squares of the gradients at each node along random signs; the graph is gone when this returns."""
+    with torch.enable_grad():
+        # outputs too are ends: one that depends on no node has derivatives of zero
+        values = evaluate_whole(graph, {**state, graph.image: images}, (), ends={*nodes, *graph.outputs})
+    outputs = [as_tensor(values[n]) for n in graph.outputs]
+    signs = [torch.randint(0, 2, y.shape, generator=generator, device="cpu").to(y) * 2 - 1 for y in outputs]
+    ends = [as_tensor(values[n]) for n in nodes]
+    gradients = torch.autograd.grad(outputs, ends, signs, materialize_grads=True)
+    return {node: gradient.square() for node, gradient in zip(nodes, gradients, strict=True)}
 
 
 def _proportions(total: Tensor) -> Tensor:
     mean = float(total.mean())
     return total / mean if mean > 0 else torch.ones_like(total)
-
-
-def _evaluate(graph: ProgramGraph, state: Mapping[Node, Tensor], images: Tensor) -> dict[Node, object]:
-    values: dict[Node, object] = {**state, graph.image: images.detach().requires_grad_()}
-    with sdpa_kernel(SDPBackend.MATH):
-        evaluate(graph.nodes, values)
-    return values

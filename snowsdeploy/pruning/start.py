@@ -13,6 +13,7 @@ from torch.fx import Node
 
 from snowsdeploy.distributed import all_sum
 from snowsdeploy.errors import NumericsError
+from snowsdeploy.models.graph import layer_input
 from snowsdeploy.pruning.gram import gram_matrix
 from snowsdeploy.pruning.objective import Sample, Support
 from snowsdeploy.pruning.windows import Window
@@ -101,7 +102,7 @@ def _moments(
 ) -> Tensor:
     """`X^T X` of a layer's inputs over its calls, the window's weights being as given."""
     calls = window.calls_of(placeholder)
-    pairs = ((c, window.intermediate(_source(c), weights, s.live_ins)) for c in calls for s in samples)
+    pairs = ((c, window.intermediate(layer_input(c), weights, s.live_ins)) for c in calls for s in samples)
     return all_sum(gram_matrix(pairs, metrics))
 
 
@@ -118,9 +119,9 @@ def factor_inputs(
     """The factors of each layer's inputs at given weights and masks; errors as `least_squares_start`."""
     grams: dict[Node, Tensor] = {}
     for sample in samples:
-        inputs = window.intermediates([_source(c) for c in window.calls], weights, sample.live_ins)
+        inputs = window.intermediates([layer_input(c) for c in window.calls], weights, sample.live_ins)
         for placeholder in window.weights[: len(names)]:
-            gram = gram_matrix(((c, inputs[_source(c)]) for c in window.calls_of(placeholder)), metrics)
+            gram = gram_matrix(((c, inputs[layer_input(c)]) for c in window.calls_of(placeholder)), metrics)
             grams[placeholder] = grams[placeholder] + gram if placeholder in grams else gram
     factors = []
     for placeholder, mask, name in zip(window.weights, support.masks, names, strict=False):
@@ -139,9 +140,3 @@ def _naming(layer: str) -> Iterator[None]:
         raise NumericsError(
             "the inputs of a layer give no positive definite system", seen=layer, fix="use more --samples"
         ) from error
-
-
-def _source(call: Node) -> Node:
-    source = call.args[0]
-    assert isinstance(source, Node)
-    return source

@@ -39,6 +39,12 @@ class Window:
     outputs: tuple[Node, ...]
     operations: int
 
+    @property
+    def signature(self) -> object:
+        """What decides its cost: shapes of its layers' weights and outputs, and how far it reaches."""
+        calls = tuple((call.target, _shape(call), _shape(call.args[1])) for call in self.calls)
+        return calls, len(self.nodes), tuple(map(_shape, self.outputs))
+
     def __call__(self, weights: Mapping[Node, Tensor], live_ins: Mapping[Node, Any]) -> tuple[Tensor, ...]:
         """Evaluate the window; differentiable in the weights, forward and reverse.
 
@@ -128,6 +134,11 @@ def cut_window(
         outputs=tuple(outputs),
         operations=sum(n in members for n in after),
     )
+
+
+def _shape(node: object) -> tuple[int, ...]:
+    assert isinstance(node, Node)
+    return tuple(size if isinstance(size, int) else 0 for size in node.meta["val"].shape)  # the batch is a symbol
 
 
 def _counted(graph: ProgramGraph, inside: set[Node], calls: Sequence[Node]) -> list[Node]:

@@ -16,12 +16,13 @@ from typing import final
 import torch
 from torch import Tensor
 
+from snowsdeploy.distributed import map_in_turn
 from snowsdeploy.selectors.base import AbstractSweep, Choice
 from snowsdeploy.selectors.sparsegpt import damped, sparsegpt
 from snowsdeploy.solver.least_squares import masked_least_squares
 from snowsdeploy.sparsity.pattern import Pattern
 
-_CHUNK_BYTES = 16 * 2**20  # of the inverses, which every exchange reads: what a processor's cache holds
+_CHUNK_BYTES = {"cpu": 16 * 2**20, "cuda": 512 * 2**20}  # of the inverses: a processor's cache, and to fill a GPU
 BLOCK = 256
 _LEAST_GAIN = 1e-4  # of a row's error, below which an exchange is not worth its time
 
@@ -62,9 +63,11 @@ def exchange(weight: Tensor, gram: Tensor, pattern: Pattern, block: int = BLOCK)
         return mask
     system = damped(gram)
     width = min(len(system), block - block % pattern.m)
-    step = max(1, _CHUNK_BYTES // (width * width * system.element_size()))
-    parts = zip(weight.double().split(step), mask.split(step), strict=True)
-    return torch.cat([_sweep(rows, system, chosen, pattern.m, width) for rows, chosen in parts])
+    chunk = _CHUNK_BYTES.get(weight.device.type, _CHUNK_BYTES["cpu"])
+    step = max(1, chunk // (width * width * system.element_size()))
+    parts = list(zip(weight.double().split(step), mask.split(step), strict=True))
+    found = map_in_turn(lambda part: _sweep(part[0], system, part[1], pattern.m, width).cpu(), parts)
+    return torch.cat(found).to(weight.device)
 
 
 def _sweep(dense: Tensor, gram: Tensor, mask: Tensor, m: int, width: int) -> Tensor:
