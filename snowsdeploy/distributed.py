@@ -6,7 +6,10 @@ process holds the same weights and vectors, since it computes them from the same
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 import torch
@@ -16,14 +19,40 @@ T = TypeVar("T")
 S = TypeVar("S")
 
 
+_ALONE = ContextVar("alone", default=False)
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Inside, this process shares nothing with the others and does not wait for them."""
+    token = _ALONE.set(True)
+    try:
+        yield
+    finally:
+        _ALONE.reset(token)
+
+
 def world() -> int:
     """How many processes there are."""
+    if _ALONE.get():
+        return 1
     return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
 
 
 def rank() -> int:
     """Which of them this is; 0 writes."""
     return distributed.get_rank() if world() > 1 else 0
+
+
+def launch() -> str | None:
+    """Names torchrun's start of this job, the same after it has started the processes again; None without torchrun."""
+    name = os.environ.get("TORCHELASTIC_RUN_ID")
+    return name and f"{name} {os.getppid()}"
+
+
+def restarted() -> bool:
+    """Whether torchrun has started the processes again (`--max-restarts`) after one of them ended."""
+    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
 
 
 def number(batch: int) -> int:

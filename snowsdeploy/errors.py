@@ -9,6 +9,7 @@
     ├── LayoutError       a weight does not have the sparsity layout that was promised
     ├── ExportError       the ONNX file cannot be written or is not what it should be
     ├── ProviderError     an execution provider that does not load or does not run the model
+    ├── ResourceError     memory that runs out
     └── OutputError       the place where results should go
 
 All but `UsageError` end a command with exit code 3. Only the command line turns errors into exit codes.
@@ -75,6 +76,10 @@ class ExportError(SnowsDeployError):
 
 class ProviderError(SnowsDeployError):
     """An execution provider did not load, or did not run the model."""
+
+
+class ResourceError(SnowsDeployError):
+    """Memory that runs out."""
 
 
 class OutputError(SnowsDeployError):

@@ -107,6 +107,18 @@ class RunDirectory:
         """Activations on disk; only there while the pruning stage runs."""
         return self.path / "activations"
 
+    @property
+    def launch(self) -> Path:
+        """Which start of torchrun has taken the directory; removed when no restart can follow."""
+        return self.path / ".launch"
+
+    def taken_by(self, launch: str | None) -> bool:
+        """Whether the directory was taken by this start of torchrun."""
+        try:
+            return launch is not None and self.launch.read_text(encoding="utf-8").strip() == launch
+        except OSError:
+            return False
+
     def prepare(self, *, force: bool, resume: bool) -> None:
         """Create the directory, or take an existing one and remove the results of an earlier run.
 
@@ -121,6 +133,7 @@ class RunDirectory:
             self.report,
             self.summary,
             self.page,
+            self.launch,
         )
         try:
             self.path.mkdir(parents=True, exist_ok=True)

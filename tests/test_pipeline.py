@@ -17,6 +17,7 @@ from snowsdeploy.errors import DataError, OutputError, ProviderError, SnowsDeplo
 from snowsdeploy.gate.policy import GatePolicy
 from snowsdeploy.inspection import inspect_file, unmet
 from snowsdeploy.pipeline import export, prune, prune_export, validate
+from snowsdeploy.progress import NullObserver
 from snowsdeploy.report.store import read_report
 from snowsdeploy.run_directory import RunDirectory
 from snowsdeploy.sparsity.pattern import Pattern
@@ -238,3 +239,41 @@ def test_permuting_needs_groups(folder: Path) -> None:
     with pytest.raises(UsageError, match="--permute needs groups"):
         settings(folder, permute=True, pattern="50%")
     assert not settings(folder, pattern="50%").permutes
+
+
+class Stages(NullObserver):
+    """Keeps the stages that ran."""
+
+    def __init__(self) -> None:
+        self.begun = list[str]()
+
+    def stage(self, name: str, detail: str = "") -> None:
+        self.begun.append(name)
+
+
+def test_what_torchrun_starts_again_takes_up_its_own_run_and_no_other(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "strict.toml").write_text("[gate]\nmin_speedup = 1000\n")
+    config = settings(folder, policy=folder / "strict.toml")
+
+    def started(restarts: int, job: str = "job") -> None:
+        monkeypatch.setenv("TORCHELASTIC_RUN_ID", job)
+        monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", str(restarts))
+
+    started(0)
+    judged = prune_export(config, OnnxExporter())
+    assert judged is not None
+    assert judged.verdict is not None
+    assert judged.verdict.verdict == "fail"  # what ended it, and made torchrun start it again
+    started(1)
+    observer = Stages()
+    assert prune_export(config, OnnxExporter(), observer) == judged
+    assert observer.begun == []
+    started(1, "another job")
+    with pytest.raises(OutputError, match="--out is not empty"):
+        prune_export(config, OnnxExporter())
+    started(1)
+    config.out.joinpath("report.json").unlink()  # ended before it was judged
+    assert prune_export(config, OnnxExporter(), observer) is not None
+    assert "prune" in observer.begun

@@ -13,7 +13,7 @@ from torch import Tensor
 from snowsdeploy.artifacts import PruneReport
 from snowsdeploy.config import RunConfig, build_config
 from snowsdeploy.device import OnDevice, choose_device, matmul_tf32, out_of_memory
-from snowsdeploy.errors import UsageError
+from snowsdeploy.errors import ResourceError, UsageError
 from snowsdeploy.models.program import Program
 from snowsdeploy.pipeline import prune
 from snowsdeploy.pipeline.plan import plan_run
@@ -116,9 +116,24 @@ def test_memory_that_is_not_enough_for_one_image_is_said(
     settings: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fails_above(monkeypatch, 0, torch.OutOfMemoryError("CUDA out of memory"))
-    with pytest.raises(UsageError, match="memory ran out") as caught:
+    with pytest.raises(ResourceError, match="memory ran out") as caught:
         prune(settings(batch_size=2))
-    assert caught.value.seen == "1 images at once on cpu; CUDA out of memory"
+    assert caught.value.seen == "1 image at once on cpu; CUDA out of memory"
+
+
+def test_of_several_processes_one_that_has_too_little_memory_says_how_to_go_on(
+    settings: Callable[..., RunConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fails_above(monkeypatch, 8, torch.OutOfMemoryError("CUDA out of memory"))
+    with monkeypatch.context() as several:
+        several.setattr("snowsdeploy.pipeline.memory.world", lambda: 2)
+        with pytest.raises(ResourceError, match="in one of several processes") as caught:
+            prune(settings())
+    assert caught.value.fix is not None
+    assert "--max-restarts=3" in caught.value.fix
+    report = prune(settings(resume=True))
+    assert report.memory is not None
+    assert (report.memory.planned_batch, report.memory.batch_size) == (16, 8)
 
 
 def test_other_errors_are_not_taken_for_memory(

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from snowsdeploy.errors import OutputError, SnowsDeployError, UsageError
+from snowsdeploy.errors import OutputError, ResourceError, SnowsDeployError, UsageError
 from snowsdeploy_cli.console import print_error
 from snowsdeploy_cli.processes import process_number
 
@@ -49,7 +49,9 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
             raise typer.Exit(USAGE if isinstance(error, UsageError) else FAILED_TO_RUN) from error
         except BrokenPipeError:
             raise  # the reader of our output has gone (`| head`): Typer ends quietly
-        except (OSError, MemoryError) as error:
+        except (OSError, MemoryError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and not _out_of_memory(error):
+                raise
             _tell(_from_machine(error))
             raise typer.Exit(FAILED_TO_RUN) from error
         except KeyboardInterrupt as error:
@@ -70,10 +72,18 @@ def _tell(error: SnowsDeployError) -> None:
     print_error(error)
 
 
-def _from_machine(error: OSError | MemoryError) -> SnowsDeployError:
-    if isinstance(error, MemoryError):
-        return OutputError(
-            "the machine has too little memory", seen=str(error) or None, fix="lower --batch-size or --samples"
+def _out_of_memory(error: RuntimeError) -> bool:
+    """Whether it is PyTorch's; only what came from it is worth its import."""
+    from snowsdeploy.device import out_of_memory
+
+    return out_of_memory(error)
+
+
+def _from_machine(error: OSError | MemoryError | RuntimeError) -> SnowsDeployError:
+    if not isinstance(error, OSError):
+        seen = str(error).splitlines()[:1]
+        return ResourceError(
+            "the machine has too little memory", seen=seen[0] if seen else None, fix="lower --batch-size or --samples"
         )
     path = f"{error.filename}: " if error.filename else ""
     return OutputError("the operating system refused", seen=f"{path}{error.strerror or error}")

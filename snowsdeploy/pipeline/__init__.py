@@ -15,7 +15,7 @@ from pathlib import Path
 
 from snowsdeploy.artifacts import ExportReport, PruneReport, Report
 from snowsdeploy.config import ExportSettings, RunConfig, ValidateSettings
-from snowsdeploy.distributed import rank
+from snowsdeploy.distributed import launch, rank, restarted
 from snowsdeploy.gate.policy import GatePolicy, load_policy
 from snowsdeploy.pipeline.engines import read_accounts
 from snowsdeploy.pipeline.export import Exporter, export_programs, load_export
@@ -25,6 +25,7 @@ from snowsdeploy.pipeline.prune import load_run, prune_model
 from snowsdeploy.pipeline.settings import make_plan
 from snowsdeploy.pipeline.validate import validate_programs
 from snowsdeploy.progress import NullObserver, Observer
+from snowsdeploy.report.store import read_report
 from snowsdeploy.run_directory import RunDirectory
 from snowsdeploy.validation.probe import require_provider
 
@@ -56,6 +57,9 @@ def prune_export(
     policy = load_policy(config.policy) if config.policy else GatePolicy()
     run = RunDirectory(config.out)
     require_formats(config.format, writers or {}, run)
+    if restarted() and run.taken_by(launch()) and run.report.is_file():
+        # a gate failed, and torchrun started the processes again for the exit code's sake
+        return None if rank() else read_report(run.report)
     program, pruned, report = prune_model(config, run, observer)
     if rank():
         return None
@@ -65,9 +69,12 @@ def prune_export(
         program, pruned, report, run, exporter, settings=config, writers=writers or {}, observer=observer
     )
     seconds["export"] = time.perf_counter() - started
-    return validate_programs(
+    result = validate_programs(
         pruned, report, artifacts, run, config, policy=policy, observer=observer, command=command, seconds=seconds
     )
+    if result.verdict and result.verdict.verdict == "pass":
+        run.launch.unlink(missing_ok=True)
+    return result
 
 
 def prune(config: RunConfig, observer: Observer | None = None) -> PruneReport:
@@ -77,7 +84,10 @@ def prune(config: RunConfig, observer: Observer | None = None) -> PruneReport:
         SnowsDeployError: As `prune_export`.
     """
     run = RunDirectory(config.out)
-    return prune_model(config, run, observer or NullObserver())[2]
+    report = prune_model(config, run, observer or NullObserver())[2]
+    if rank() == 0:
+        run.launch.unlink(missing_ok=True)
+    return report
 
 
 def export(

@@ -17,8 +17,8 @@ from torch import Tensor
 from snowsdeploy.artifacts import MemoryPlan, UnitMemory
 from snowsdeploy.config import RunConfig
 from snowsdeploy.device import memory_left, memory_used, out_of_memory, release_memory
-from snowsdeploy.distributed import from_first, rank, world
-from snowsdeploy.errors import UsageError
+from snowsdeploy.distributed import alone, from_first, rank, world
+from snowsdeploy.errors import ResourceError
 from snowsdeploy.files import write_text_atomic
 from snowsdeploy.machine import available_memory, free_disk
 from snowsdeploy.models.program_graph import ProgramGraph
@@ -40,6 +40,7 @@ from snowsdeploy.selectors.base import AbstractLossSelector
 T = TypeVar("T")
 
 _FILE = "memory.json"
+_LESS = "lower --memory or --samples, or solve fewer layers together with --solve-layers 1"
 _SHARE = 0.8  # of what is left, when no budget is given: the estimate is not exact, and others run here too
 
 
@@ -55,17 +56,23 @@ def fit_memory(config: RunConfig, prepared: Prepared, run: RunDirectory, observe
     Raises:
         UsageError: Nothing fits.
     """
-    before = _read(run) if config.resume and rank() == 0 else None
-    budget = memory_budget(config, prepared, run.path)
-    if before:
-        found = before.model_copy(update={"budget_bytes": budget.device})
-        if found.peak_bytes > budget.device:
-            observer.warn(f"{found}: the interrupted run was planned so, and its solves are kept")
-    else:
-        found = measure_memory(config, prepared, budget)
-    found = from_first(found)
-    _write(run, found)
+    found = from_first(_first_plan(config, prepared, run, observer) if rank() == 0 else None)
+    assert found is not None
+    if rank() == 0:
+        _write(run, found)
     observer.message(str(found))
+    return found
+
+
+def _first_plan(config: RunConfig, prepared: Prepared, run: RunDirectory, observer: Observer) -> MemoryPlan:
+    """The first process plans for all."""
+    budget = memory_budget(config, prepared, run.path)
+    before = _read(run) if config.resume else None
+    if before is None:
+        return measure_memory(config, prepared, budget)
+    found = before.model_copy(update={"budget_bytes": budget.device})
+    if found.peak_bytes > budget.device:
+        observer.warn(f"{found}: the interrupted run was planned so, and its solves are kept")
     return found
 
 
@@ -78,13 +85,18 @@ def measure_memory(config: RunConfig, prepared: Prepared, budget: Budget) -> Mem
     graph = ProgramGraph(prepared.program)
     plan = make_plan(config, prepared.count(config.batch_size))
     image = next(iter(prepared.calibration.batches(1))).to(prepared.device)
+    own = -(-len(prepared.calibration) // world())
     if budget.host is None:  # all images lie there
-        own = -(-len(prepared.calibration) // world()) * image.numel() * image.itemsize
-        budget = replace(budget, used=budget.used + own)
-    whole, for_loss = _whole_bytes(graph, prepared, plan, image)
+        budget = replace(budget, used=budget.used + own * image.numel() * image.itemsize)
+    curvature = bool(plan.sensitivity) or (config.permutes and config.permute_score == "curvature")
+    with alone():
+        units, (whole, for_loss) = (
+            _units(graph, prepared, plan, image),
+            _whole_bytes(graph, prepared, plan, image, curvature),
+        )
     return plan_memory(
-        _units(graph, prepared, plan, image),
-        images=-(-len(prepared.calibration) // world()),
+        units,
+        images=own,
         batch=config.batch_size,
         budget=budget,
         storage=None if config.activations == "auto" else config.activations,
@@ -117,11 +129,13 @@ def _units(graph: ProgramGraph, prepared: Prepared, plan: Plan, image: Tensor) -
     return found
 
 
-def _whole_bytes(graph: ProgramGraph, prepared: Prepared, plan: Plan, image: Tensor) -> tuple[int, int]:
+def _whole_bytes(
+    graph: ProgramGraph, prepared: Prepared, plan: Plan, image: Tensor, curvature: bool
+) -> tuple[int, int]:
     """Bytes an image of the whole model's graph, for its output's curvature and for a selector's loss."""
     calls = [call for name in prepared.weights for call in graph.calls[name]]
     state = graph.state_values()
-    whole = growth(lambda images: output_curvature(graph, state, [images], calls), image) if plan.sensitivity else 0
+    whole = growth(lambda images: output_curvature(graph, state, [images], calls), image) if curvature else 0
     if not isinstance(plan.selection.selector, AbstractLossSelector):
         return whole, 0
     dense = {name: graph.program.state_dict[name].detach() for name in prepared.weights}
@@ -161,7 +175,7 @@ def within_memory(
         The solution, and the plan that it was found under.
 
     Raises:
-        UsageError: One image is too much, or one of several processes has too little.
+        ResourceError: One image is too much; or memory ran out in one of several processes, which cannot go on alone.
     """
     while True:
         try:
@@ -170,25 +184,26 @@ def within_memory(
             if not out_of_memory(error):
                 raise
             seen = str(error).splitlines()[0][:160]
-        if memory.batch_size == 1 or world() > 1:
-            raise UsageError(
-                "memory ran out",
-                seen=f"{memory.batch_size} images at once on {device}; {seen}",
-                fix="lower --batch-size or --memory, or solve fewer layers together with --solve-layers 1",
+        if memory.batch_size == 1:
+            raise ResourceError("memory ran out", seen=f"1 image at once on {device}; {seen}", fix=_LESS)
+        fewer = {name: max(1, getattr(memory, name) // 2) for name in ("batch_size", "whole_images", "loss_images")}
+        before, memory = memory.batch_size, memory.model_copy(update=fewer)
+        _write(run, memory)
+        if world() > 1:  # the others wait in the middle of a sum
+            raise ResourceError(
+                "memory ran out in one of several processes",
+                seen=f"{before} images at once on {device}; {seen}",
+                fix=f"the solves are kept: --resume goes on with {memory.batch_size} images at once, and "
+                "torchrun --max-restarts=3 does so by itself",
             )
         gc.collect()  # the failed solve's tensors hang on its traceback
         release_memory(device)
-        fewer = memory.batch_size // 2
-        smaller = {name: max(1, getattr(memory, name) // 2) for name in ("batch_size", "whole_images", "loss_images")}
-        observer.warn(f"memory ran out with {memory.batch_size} images at once: going on with {fewer}")
-        memory = memory.model_copy(update=smaller)
-        _write(run, memory)
+        observer.warn(f"memory ran out with {before} images at once: going on with {memory.batch_size}")
 
 
 def _write(run: RunDirectory, plan: MemoryPlan) -> None:
-    if rank() == 0:
-        run.layers.mkdir(exist_ok=True)
-        write_text_atomic(run.layers / _FILE, plan.model_dump_json(indent=2) + "\n")
+    run.layers.mkdir(exist_ok=True)
+    write_text_atomic(run.layers / _FILE, plan.model_dump_json(indent=2) + "\n")
 
 
 def _read(run: RunDirectory) -> MemoryPlan | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from snowsdeploy.artifacts import Permutation, PermutedGroup
@@ -15,7 +16,9 @@ from snowsdeploy.permutation.apply import permute_program, require_same_function
 from snowsdeploy.permutation.groups import Group, find_groups
 from snowsdeploy.permutation.search import Found, Search, find_order, group_scores
 from snowsdeploy.progress import Observer
+from snowsdeploy.pruning.checkpoints import Checkpoints
 from snowsdeploy.pruning.saliency import Score, weight_scores
+from snowsdeploy.pruning.sensitivity import WHOLE_IMAGES
 from snowsdeploy.sparsity.pattern import Pattern
 
 
@@ -28,6 +31,8 @@ def permute_channels(
     score: Score,
     seed: int,
     observer: Observer,
+    at_once: int = WHOLE_IMAGES,
+    checkpoints: Checkpoints | None = None,
 ) -> tuple[Program, Permutation]:
     """Put channels in the order in which an N:M mask keeps most; only weights change.
 
@@ -39,6 +44,8 @@ def permute_channels(
         score: What a weight is worth.
         seed: Of the search.
         observer: Told about each group.
+        at_once: As in `weight_scores`.
+        checkpoints: The orders are read from and written there.
 
     Raises:
         GraphError: The outputs changed.
@@ -47,7 +54,13 @@ def permute_channels(
     started = time.perf_counter()
     graph = ProgramGraph(program)
     found = find_groups(graph, weights, pattern.m)
-    scores = weight_scores(graph, batches, weights, score)
+    known = checkpoints.load("order of channels", Permutation) if checkpoints else None
+    if known:
+        tensors, report = known
+        observer.message("order of channels restored")
+        orders = [tensors[str(k)].cpu().numpy() for k in range(len(found.groups))]
+        return permute_program(program, list(zip(found.groups, orders, strict=True))), report
+    scores = weight_scores(graph, batches, weights, score, at_once=at_once)
 
     def search(item: tuple[int, Group]) -> Found:
         number, group = item
@@ -57,11 +70,10 @@ def permute_channels(
         observer.advance(number, len(found.groups), f"{group.channels} channels of {names}: {share}")
         return best
 
-    orders = map_in_turn(search, list(enumerate(found.groups, 1)))
-    pairs = list(zip(found.groups, orders, strict=True))
+    pairs = list(zip(found.groups, map_in_turn(search, list(enumerate(found.groups, 1))), strict=True))
     permuted = permute_program(program, [(group, best.order) for group, best in pairs])
     error = require_same_function(program, permuted, batches[0])
-    return permuted, Permutation(
+    report = Permutation(
         score=score,
         groups=tuple(
             PermutedGroup(channels=group.channels, layers=_layers(group), kept_before=b.before, kept_after=b.after)
@@ -71,6 +83,10 @@ def permute_channels(
         error=error,
         seconds=time.perf_counter() - started,
     )
+    if checkpoints:
+        tensors = {str(k): torch.from_numpy(b.order) for k, (_, b) in enumerate(pairs)}
+        checkpoints.save("order of channels", tensors, report)
+    return permuted, report
 
 
 def _layers(group: Group) -> tuple[str, ...]:

@@ -44,7 +44,7 @@ def plan_run(config: RunConfig, observer: Observer | None = None) -> RunPlan:
     plan = fitted_plan(config, prepared, memory)
     batches = _two_batches(prepared, memory.batch_size)
     share = total / len(batches[0])
-    stages = {"load": load, "permute": _permute(config, prepared, batches, share) if config.permutes else 0.0}
+    stages = {"load": load, "permute": _permute(config, prepared, batches, plan, share) if config.permutes else 0.0}
     graph = ProgramGraph(prepared.program)
     stages["masks"], masks = _masks(graph, prepared, batches, plan, share)
     units = make_schedule(graph, prepared.weights, joint=plan.joint, layers=plan.layers)
@@ -99,13 +99,14 @@ def _two_batches(prepared: Prepared, size: int) -> list[Tensor]:
     return [batches[0][:half], batches[0][half : 2 * half] if len(batches[0]) > 1 else batches[0]]
 
 
-def _permute(config: RunConfig, prepared: Prepared, batches: Sequence[Tensor], share: float) -> float:
+def _permute(config: RunConfig, prepared: Prepared, batches: Sequence[Tensor], plan: Plan, share: float) -> float:
     """Scores grow with the images; a search is measured once for each size of a group."""
     graph = ProgramGraph(prepared.program)
     pattern = prepared.pattern
-    scoring, scores = timed(lambda: weight_scores(graph, batches[:1], prepared.weights, config.permute_score))
+    score, at_once = config.permute_score, plan.at_once
+    scoring, scores = timed(lambda: weight_scores(graph, batches[:1], prepared.weights, score, at_once=at_once))
     known: dict[tuple[int, ...], float] = {}
-    seconds = scoring * (1.0 if config.permute_score == "magnitude" else share)
+    seconds = scoring * (1.0 if score == "magnitude" else share)
     for group in find_groups(graph, prepared.weights, pattern.m).groups:
         found = group_scores(group, scores)
         if found.shape not in known:

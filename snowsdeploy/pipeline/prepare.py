@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from snowsdeploy.artifacts import LayerDecision, Permutation
+from snowsdeploy.artifacts import LayerDecision, MemoryPlan, Permutation
 from snowsdeploy.config import RunConfig
 from snowsdeploy.data.images import ImageSet
 from snowsdeploy.data.open import open_images
@@ -21,6 +21,7 @@ from snowsdeploy.pipeline.export import require_ends
 from snowsdeploy.pipeline.load import load_program
 from snowsdeploy.pipeline.permute import permute_channels
 from snowsdeploy.progress import Observer
+from snowsdeploy.pruning.checkpoints import Checkpoints
 from snowsdeploy.sparsity.pattern import Pattern
 
 
@@ -64,8 +65,8 @@ class Prepared:
         parts = torch.from_numpy(self.calibration.labels).split(size)[rank() :: world()]
         return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.long)
 
-    def permuted(self, config: RunConfig, observer: Observer) -> Prepared:
-        """With channels in the order that the settings ask for.
+    def permuted(self, config: RunConfig, memory: MemoryPlan, checkpoints: Checkpoints, observer: Observer) -> Prepared:
+        """With channels in the order that the settings ask for, found within the memory that was planned.
 
         Raises:
             GraphError: The outputs changed.
@@ -78,10 +79,12 @@ class Prepared:
             self.program,
             self.weights,
             self.pattern,
-            self.batches(config.batch_size),
+            self.batches(memory.planned_batch),  # what a resumed run has too
             score=config.permute_score,
             seed=config.seed,
             observer=observer,
+            at_once=memory.whole_images,
+            checkpoints=checkpoints,
         )
         observer.message(str(permutation))
         return replace(self, program=program, permutation=permutation)

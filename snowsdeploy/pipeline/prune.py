@@ -14,7 +14,7 @@ from torch import nn
 from snowsdeploy.artifacts import MemoryPlan, PruneReport
 from snowsdeploy.config import PruneSettings, RunConfig
 from snowsdeploy.device import CPU, matmul_tf32
-from snowsdeploy.distributed import rank, wait_for_all, world
+from snowsdeploy.distributed import from_first, launch, rank, restarted, wait_for_all, world
 from snowsdeploy.errors import OutputError
 from snowsdeploy.files import save_tensors, write_text_atomic
 from snowsdeploy.models.program import Program, saved_source
@@ -45,6 +45,8 @@ def prune_model(config: RunConfig, run: RunDirectory, observer: Observer) -> tup
     """
     started = time.perf_counter()
     first = rank() == 0
+    if from_first(restarted() and run.taken_by(launch())):
+        config = config.model_copy(update={"resume": True})
     if first:
         run.require_free(force=config.force, resume=config.resume)
     require_provider(config)  # before minutes are spent
@@ -54,13 +56,16 @@ def prune_model(config: RunConfig, run: RunDirectory, observer: Observer) -> tup
     make_plan(config, prepared.count(config.batch_size))  # says what contradicts itself
     if first:
         run.prepare(force=config.force, resume=config.resume)
+        if launched := launch():
+            write_text_atomic(run.launch, f"{launched}\n")
     wait_for_all()
     for d in prepared.decisions:
         observer.message(f"{d.name} {'x'.join(map(str, d.shape))}: {d.reason or 'pruned'}")
     with matmul_tf32(False):
-        prepared = prepared.permuted(config, observer)
+        memory = fit_memory(config, prepared, run, observer)
+        prepared = prepared.permuted(config, memory, _checkpoints(config, prepared, memory, run), observer)
         observer.stage("prune", f"{config.pattern}, {len(prepared.calibration)} images, on {_where(prepared)}")
-        pruned, memory = _solve(config, prepared, run, observer)
+        pruned, memory = _solve(config, prepared, memory, run, observer)
     for note in pruned.notes:
         observer.message(note)
     report = PruneReport(
@@ -100,15 +105,11 @@ def _where(prepared: Prepared) -> str:
     return f"{prepared.device}, {world()} processes" if world() > 1 else str(prepared.device)
 
 
-def _solve(config: RunConfig, prepared: Prepared, run: RunDirectory, observer: Observer) -> tuple[Pruned, MemoryPlan]:
+def _solve(
+    config: RunConfig, prepared: Prepared, memory: MemoryPlan, run: RunDirectory, observer: Observer
+) -> tuple[Pruned, MemoryPlan]:
     """Prune in the memory that is planned; where it is not enough after all, with fewer images at once."""
-    settings = config.model_dump(include=set(PruneSettings.model_fields) - {"data"})
-    memory = fit_memory(config, prepared, run, observer)
-    # of what was planned first: solves before an allocation failed are kept
-    rounding = {"batch_size": memory.planned_batch, "half": memory.storage == "half"}
-    fingerprint = prepared.calibration.info.fingerprint
-    key = run_key(state=_digest(prepared.program), data=fingerprint, **(settings | rounding))
-    checkpoints = Checkpoints(run.layers, key, prepared.device)
+    checkpoints = _checkpoints(config, prepared, memory, run)
 
     def solve(memory: MemoryPlan) -> Pruned:
         with activation_storage(memory, run) as storage:
@@ -124,6 +125,16 @@ def _solve(config: RunConfig, prepared: Prepared, run: RunDirectory, observer: O
             )
 
     return within_memory(solve, memory, run, prepared.device, observer)
+
+
+def _checkpoints(config: RunConfig, prepared: Prepared, memory: MemoryPlan, run: RunDirectory) -> Checkpoints:
+    """What a run with the same model, images and settings has left there."""
+    settings = config.model_dump(include=set(PruneSettings.model_fields) - {"data"})
+    # of what was planned first: solves before an allocation failed are kept
+    rounding = {"batch_size": memory.planned_batch, "half": memory.storage == "half"}
+    fingerprint = prepared.calibration.info.fingerprint
+    key = run_key(state=_digest(prepared.program), data=fingerprint, **(settings | rounding))
+    return Checkpoints(run.layers, key, prepared.device)
 
 
 def _digest(program: Program) -> str:

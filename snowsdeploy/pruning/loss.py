@@ -109,7 +109,7 @@ class ProgramLoss:
 
         The Hessian of cross-entropy is `diag(p) - p p^T = U U^T` with columns `u_c = sqrt(p_c) (e_c - p)`, so that
         the diagonal is the sum over classes of squares of `J^T u_c`: one backward pass a class. With fewer passes
-        than classes, half of them take each image's likeliest classes and the others draw from the rest.
+        than classes, half of them take each image's likeliest classes and the others, one at least, draw from the rest.
         """
         totals = {n: torch.zeros_like(weights[n], dtype=torch.float64) for n in self._names}
         for part in self._parts():
@@ -265,7 +265,7 @@ def _curvature_columns(p: Tensor, passes: int, generator: torch.Generator) -> li
     """Columns u, `[images, classes]` each, whose squares `(J^T u)^2` add up to the diagonal, on average if drawn."""
     classes = p.shape[1]
     likeliest = p.argsort(dim=1, descending=True, stable=True)
-    exact = classes if not 0 < passes < classes else (passes + 1) // 2
+    exact = classes if not 0 < passes < classes else min((passes + 1) // 2, passes - 1)
     columns = [_column(p, likeliest[:, i], p.gather(1, likeliest[:, i : i + 1])) for i in range(exact)]
     if exact == classes:
         return columns

@@ -14,13 +14,18 @@ from snowsdeploy.models.graph import base_name, layer_input
 from snowsdeploy.models.program_graph import ProgramGraph
 from snowsdeploy.pruning.activations import Activations
 from snowsdeploy.pruning.gram import input_rows
-from snowsdeploy.pruning.sensitivity import output_curvature
+from snowsdeploy.pruning.sensitivity import WHOLE_IMAGES, output_curvature
 
 Score = Literal["magnitude", "inputs", "curvature"]
 
 
 def weight_scores(
-    graph: ProgramGraph, batches: Sequence[Tensor], weights: Sequence[str], score: Score
+    graph: ProgramGraph,
+    batches: Sequence[Tensor],
+    weights: Sequence[str],
+    score: Score,
+    *,
+    at_once: int = WHOLE_IMAGES,
 ) -> dict[str, Tensor]:
     """Score every weight by what taking it out alone would cost.
 
@@ -30,6 +35,7 @@ def weight_scores(
         weights: Names of convolution and linear weights.
         score: `magnitude`: |w|. `inputs`: w^2 times the sum of its inputs' squares, the error of the layer's output.
             `curvature`: that error weighed by what it costs at the model's output, for each output channel.
+        at_once: Images whose graph of the whole model is held for the curvature.
 
     Returns:
         Name -> `[K, C, ...]`, float64, not negative; each layer's sum to one except for `magnitude`.
@@ -39,7 +45,7 @@ def weight_scores(
     if score == "magnitude":
         return {name: weight.abs() for name, weight in dense.items()}
     calls = [call for name in weights for call in graph.calls[name]]
-    curvature = output_curvature(graph, state, batches, calls) if score == "curvature" else {}
+    curvature = output_curvature(graph, state, batches, calls, at_once=at_once) if score == "curvature" else {}
     energies = _energies(graph, batches, calls, curvature)
     return {name: _normed(weight, [energies[c] for c in graph.calls[name]]) for name, weight in dense.items()}
 

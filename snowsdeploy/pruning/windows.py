@@ -138,7 +138,8 @@ def cut_window(
 
 def _shape(node: object) -> tuple[int, ...]:
     assert isinstance(node, Node)
-    return tuple(size if isinstance(size, int) else 0 for size in node.meta["val"].shape)  # the batch is a symbol
+    shape = as_tensor(node.meta["val"]).shape
+    return tuple(size if isinstance(size, int) else 0 for size in shape)  # the batch is a symbol
 
 
 def _counted(graph: ProgramGraph, inside: set[Node], calls: Sequence[Node]) -> list[Node]:

@@ -121,6 +121,7 @@ RAISED = {
         "run/model.onnx: No space left",
     ),
     "memory": (MemoryError(), 3, "error: the machine has too little memory"),
+    "memory of torch": (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 3, "can't allocate memory"),
     "interrupt": (KeyboardInterrupt(), 130, "--resume"),
 }
 
@@ -136,9 +137,10 @@ def test_every_error_has_its_code(cli, workplace, monkeypatch, error, code, text
     assert text in done.stderr
 
 
-def test_a_crash_is_not_read_as_a_verdict(cli, workplace, monkeypatch):
+@pytest.mark.parametrize("kind", [AssertionError, RuntimeError])
+def test_a_crash_is_not_read_as_a_verdict(cli, workplace, monkeypatch, kind):
     def fail(*_, **__):
-        raise AssertionError("a defect of ours")
+        raise kind("a defect of ours")
 
     monkeypatch.setattr("snowsdeploy.pipeline.prune_export", fail)
     assert cli("prune-export", *TINY, "--out", "run").exit_code == 1

@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 from safetensors.torch import load_file
 from torch import equal
@@ -22,10 +23,20 @@ def same(one: Path, other: Path) -> bool:
     return a.keys() == b.keys() and all(equal(a[name], b[name]) for name in a)
 
 
-def torchrun(processes: int, *arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m"]
-    command += ["snowsdeploy_cli", *map(str, arguments)]
+def torchrun_command(processes: int, *arguments: object, restarts: int = 0) -> list[str]:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    return [*command, f"--max-restarts={restarts}", "-m", "snowsdeploy_cli", *map(str, arguments)]
+
+
+def torchrun(processes: int, *arguments: object, restarts: int = 0) -> subprocess.CompletedProcess[str]:
+    command = torchrun_command(processes, *arguments, restarts=restarts)
     return subprocess.run(command, env=shell_environment(), capture_output=True, text=True, timeout=300, check=False)
+
+
+def wait_for_a_solve(process: subprocess.Popen[str] | subprocess.Popen[bytes], run: Path) -> None:
+    """Beside the order of channels."""
+    while process.poll() is None and len(list((run / "layers").glob("?" * 16 + ".safetensors"))) < 2:
+        time.sleep(0.005)
 
 
 def test_two_processes_write_one_run_with_the_weights_of_one_process(workplace, shell):
@@ -67,14 +78,34 @@ def test_a_killed_run_continues_and_ends_with_the_same_weights(workplace, shell)
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    layers = workplace / "killed" / "layers"
-    while process.poll() is None and not any(layers.glob("?" * 16 + ".safetensors")):
-        time.sleep(0.005)
+    wait_for_a_solve(process, workplace / "killed")
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (workplace / "killed" / "prune.json").exists()  # it was killed before its end
     resumed = shell(*settings, "--out", "killed", "--resume", cwd=workplace)
     assert resumed.returncode == 0, resumed.stderr
     assert ", restored" in resumed.stderr
+    assert "order of channels restored" in resumed.stderr
     assert same(workplace / "whole", workplace / "killed")
-    assert not layers.exists()
+    assert not (workplace / "killed" / "layers").exists()
+
+
+def test_torchrun_goes_on_by_itself_after_a_process_was_killed(workplace, shell):
+    settings = ("prune", *TINY, "--batch-size", "8", "--newton-steps", "3", "--include", "*", "--single")
+    whole = shell(*settings, "--out", "whole", cwd=workplace)
+    assert whole.returncode == 0, whole.stderr
+    process = subprocess.Popen(
+        torchrun_command(2, *settings, "--out", "restarted", restarts=1),
+        env=shell_environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_for_a_solve(process, workplace / "restarted")
+    workers = [p for p in psutil.Process(process.pid).children() if "snowsdeploy_cli" in " ".join(p.cmdline())]
+    workers[1].kill()
+    _, errors = process.communicate(timeout=90)
+    assert process.returncode == 0, errors
+    assert ", restored" in errors
+    assert same(workplace / "whole", workplace / "restarted")
+    assert {p.name for p in (workplace / "restarted").iterdir()} == {"program.pt2", "pruned.safetensors", "prune.json"}

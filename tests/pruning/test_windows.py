@@ -144,3 +144,10 @@ def test_support_round_trip() -> None:
     back = support.scatter(support.gather(tensors))
     for tensor, mask, value in zip(tensors, masks, back, strict=True):
         assert torch.equal(value, tensor * mask)
+
+
+@pytest.mark.parametrize("horizon", HORIZONS)
+def test_a_signature_has_the_shapes_of_every_output(tiny: Program, horizon: int) -> None:
+    graph = ProgramGraph(tiny)
+    signatures = [cut_window(graph, [name], horizon).signature for name in pruned_weights(graph)]
+    assert len(set(signatures)) == len(signatures)
