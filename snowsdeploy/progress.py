@@ -14,6 +14,9 @@ class Observer(Protocol):
     def advance(self, done: int, total: int, detail: str = "") -> None:
         """`done` of `total` steps of the current stage are finished."""
 
+    def doing(self, text: str, done: float, total: int) -> None:
+        """What goes on inside a long step, `done` counting the part of it that is finished; nothing to keep."""
+
     def message(self, text: str) -> None:
         """Something worth reading."""
 
@@ -28,6 +31,9 @@ class NullObserver:
         """See `Observer`."""
 
     def advance(self, done: int, total: int, detail: str = "") -> None:
+        """See `Observer`."""
+
+    def doing(self, text: str, done: float, total: int) -> None:
         """See `Observer`."""
 
     def message(self, text: str) -> None:

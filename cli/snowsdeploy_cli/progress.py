@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
 
+_WIDTH = 42  # of what stands beside the bar in 80 columns
+_SILENCE = 60.0  # seconds after which a log without a terminal says what goes on
+
 
 class ConsoleObserver:
     """Renders what `snowsdeploy.progress.Observer` is told.
@@ -25,7 +28,7 @@ class ConsoleObserver:
         self._console, self._quiet = console, quiet
         self._progress: Progress | None = None
         self._task: TaskID | None = None
-        self._started = time.monotonic()
+        self._started = self._spoke = time.monotonic()
 
     def __enter__(self) -> Self:
         """Start the live display on a terminal."""
@@ -62,6 +65,13 @@ class ConsoleObserver:
         elif done == total:
             self._print(f"  {done}/{total} in {time.monotonic() - self._started:.1f} s")
 
+    def doing(self, text: str, done: float, total: int) -> None:
+        """What goes on: beside the bar on a terminal, else a line when there was none for a while."""
+        if self._progress is not None and self._task is not None:
+            self._progress.update(self._task, description=text[:_WIDTH], completed=done, total=total)
+        elif time.monotonic() - self._spoke > _SILENCE:
+            self._print(f"  [{int(done)}/{total}] {text}")
+
     def message(self, text: str) -> None:
         """Something worth reading."""
         self._print(f"  {text}")
@@ -77,5 +87,6 @@ class ConsoleObserver:
         return f"; about {seconds:.0f} s left" if seconds < 120 else f"; about {seconds / 60:.0f} min left"
 
     def _print(self, text: str) -> None:
+        self._spoke = time.monotonic()
         if not self._quiet:
             say(self._console, text)

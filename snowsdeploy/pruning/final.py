@@ -13,7 +13,7 @@ from snowsdeploy.distributed import sum_number
 from snowsdeploy.models.program_graph import ProgramGraph
 from snowsdeploy.pruning.objective import Support, WindowObjective
 from snowsdeploy.pruning.problem import Problem
-from snowsdeploy.pruning.reconstruct import Reconstruction
+from snowsdeploy.pruning.reconstruct import Reconstruction, Tell, silent
 from snowsdeploy.pruning.schedule import Unit
 from snowsdeploy.pruning.start import factor_inputs
 from snowsdeploy.pruning.streams import Streams, gather_samples
@@ -33,6 +33,8 @@ def final_pass(
     streams: Streams,
     masks: Mapping[str, Tensor],
     method: Reconstruction,
+    *,
+    tell: Tell = silent,
 ) -> tuple[dict[str, Tensor], LayerReport]:
     """All kept weights of the model at once, towards the dense residual sums and the dense output.
 
@@ -45,6 +47,7 @@ def final_pass(
         streams: Fresh, in front of the first node.
         masks: Boolean mask of each weight.
         method: Its solver, curvature, preconditioner and `free`.
+        tell: Told what goes on.
 
     Raises:
         NumericsError: As `Reconstruction.solve`.
@@ -78,7 +81,7 @@ def final_pass(
     factors = factor_inputs(window, current, support, seen, ridge=method.ridge, names=names, metrics=streams.metrics)
     loss = objective.value(start)
     problem = Problem(objective, unseen, start, tuple(factors), loss, loss)
-    solution = method.newton_steps(problem)
+    solution = method.newton_steps(problem, tell)
     unit = Unit(names, None)
     values = support.scatter(solution.newton.value)
     report = problem.report(unit, window, solution, targets="1 dense", seconds=time.perf_counter() - started)

@@ -20,7 +20,7 @@ from snowsdeploy.pruning.final import final_pass
 from snowsdeploy.pruning.loss import LOSS_IMAGES
 from snowsdeploy.pruning.masks import Masks, Selection, prepare_masks
 from snowsdeploy.pruning.norms import reestimate_batch_norms
-from snowsdeploy.pruning.reconstruct import Reconstruction
+from snowsdeploy.pruning.reconstruct import Reconstruction, Tell
 from snowsdeploy.pruning.schedule import Unit, make_schedule
 from snowsdeploy.pruning.sensitivity import WHOLE_IMAGES, output_curvature
 from snowsdeploy.pruning.storage import IN_MEMORY, Storage
@@ -127,12 +127,14 @@ def prune_program(
 
     masks = _choose_or_restore(choose, pattern, plan.selection, checkpoints)
     units = make_schedule(graph, weights, joint=plan.joint, layers=plan.layers)
+    total = len(units) + (plan.final is not None)
+    if plan.sensitivity:
+        observer.doing("curvature at the output", 0, total)
     metrics = unit_metrics(graph, batches, units, plan)
     release_memory(batches[0].device)
     streams = _streams(graph, batches, metrics, plan, {})
     tensors: dict[str, Tensor] = {}
     reports: list[LayerReport] = []
-    total = len(units) + (plan.final is not None)
 
     def solve(problem: str, run: Callable[[], tuple[dict[str, Tensor], LayerReport]]) -> LayerReport:
         found = checkpoints.load(problem, LayerReport) if checkpoints else None
@@ -148,8 +150,12 @@ def prune_program(
         observer.advance(len(reports) + 1, total, describe(report, restored=found is not None))
         return report
 
+    def tell(names: Sequence[str]) -> Tell:
+        first = names[0].removesuffix(".weight") + (f" and {len(names) - 1} more" if len(names) > 1 else "")
+        return lambda what, share: observer.doing(f"{first}: {what}", len(reports) + share, total)
+
     for unit in units:
-        one = partial(plan.method.solve, graph, unit, streams, masks.select)
+        one = partial(plan.method.solve, graph, unit, streams, masks.select, tell(unit.weights))
         reports += [solve("|".join(unit.weights), one)]
     notes = []
     if plan.reestimate:
@@ -161,7 +167,7 @@ def prune_program(
         supports = {name: tensors[name] != 0 for name in weights}
         method, fresh = plan.final, _streams(graph, batches, metrics, plan, tensors)
         before = output_error(fresh, {}, held_back_only=False)
-        final = solve("final pass", lambda: final_pass(graph, units, fresh, supports, method))
+        final = solve("final pass", lambda: final_pass(graph, units, fresh, supports, method, tell=tell(weights)))
         after = output_error(_streams(graph, batches, metrics, plan, tensors), {}, held_back_only=False)
         notes.append(f"final pass: relative output error {before:.3g} -> {after:.3g}")
     return Pruned(tensors, tuple(reports), final, masks.report, masks.shares(), tuple(notes))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -27,6 +28,12 @@ from snowsdeploy.solver.result import Outcome
 
 Horizon = int | Literal["block", "model"]
 PLAIN_HORIZON = 5
+
+Tell = Callable[[str, float], None]
+
+
+def silent(what: str, share: float) -> None:
+    """Told what a solve does and which share of it is finished; does nothing."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +79,7 @@ class Reconstruction:
         return cut_window(graph, unit.weights, horizon, free=free)
 
     def solve(
-        self, graph: ProgramGraph, unit: Unit, streams: Streams, select: Select
+        self, graph: ProgramGraph, unit: Unit, streams: Streams, select: Select, tell: Tell = silent
     ) -> tuple[dict[str, Tensor], LayerReport]:
         """Choose a unit's masks and reconstruct its weights on them; `streams.pruned` has them from then on.
 
@@ -81,6 +88,7 @@ class Reconstruction:
             unit: The layers.
             streams: Activations, advanced to the unit.
             select: A layer's name, weight and what computes `X^T X` of its inputs -> mask.
+            tell: Told what goes on.
 
         Returns:
             Solved tensors by name, weights zero outside their mask, and what happened.
@@ -90,13 +98,15 @@ class Reconstruction:
         """
         started = time.perf_counter()
         window = self.window(graph, unit)
+        tell("activations", 0.0)
         for stream in (streams.dense, streams.pruned):
             stream.advance(window.calls[0])
+        tell("masks and least squares", 0.0)
         if self.targets != "auto":
             problem = self.problem(window, unit, streams, select, self.targets)
-            solution, choice = self.newton_steps(problem), f"{self.targets:g} dense"
+            solution, choice = self.newton_steps(problem, tell), f"{self.targets:g} dense"
         else:
-            solution, problem, choice = self._best_targets(window, unit, streams, select)
+            solution, problem, choice = self._best_targets(window, unit, streams, select, tell)
         values = problem.objective.support.scatter(solution.newton.value)
         for placeholder, value in zip(window.weights, values, strict=True):
             streams.pruned.set_weight(placeholder, value)
@@ -136,7 +146,7 @@ class Reconstruction:
         start = start if loss_warm <= loss_masked or not self.exact else masked
         return Problem(objective, unseen, start, begin.factors, loss_masked, loss_warm)
 
-    def newton_steps(self, problem: Problem) -> Solution:
+    def newton_steps(self, problem: Problem, tell: Tell = silent) -> Solution:
         """Precondition and solve; the start itself where there is no solver."""
         if self.newton is None and not self.exact:
             loss = problem.loss_start
@@ -148,17 +158,23 @@ class Reconstruction:
         apply = make_preconditioner(self.preconditioner, problem.objective, problem.start, problem.factors)
         objective, precision = self.products.apply(replace(problem.objective, preconditioner=apply), problem.start)
         flops = objective.product_flops(problem.start)
-        newton = self.newton.solve(objective, problem.start, problem.held_back.value if problem.held_back else None)
+        steps = self.newton.max_steps
+
+        def on_step(number: int, loss: float) -> None:
+            tell(f"Newton step {number + 1} of {steps}, loss {loss:.3g}", (number + 1) / (steps + 1))
+
+        held_back = problem.held_back.value if problem.held_back else None
+        newton = self.newton.solve(objective, problem.start, held_back, on_step)
         return Solution(newton, time.perf_counter() - started, flops, precision)
 
     def _best_targets(
-        self, window: Window, unit: Unit, streams: Streams, select: Select
+        self, window: Window, unit: Unit, streams: Streams, select: Select, tell: Tell
     ) -> tuple[Solution, Problem, str]:
         """Solve with dense and with input targets; the rest of the model, still dense, judges on held-back images."""
         trials = []
         for share, name in ((1.0, "dense"), (0.0, "input")):
             problem = self.problem(window, unit, streams, select, share)
-            solution = self.newton_steps(problem)
+            solution = self.newton_steps(problem, tell)
             values = dict(zip(window.weights, problem.objective.support.scatter(solution.newton.value), strict=True))
             trials.append((output_error(streams, values), name, solution, problem))
         (error, name, solution, problem), (other, *_) = sorted(trials, key=lambda t: t[0])

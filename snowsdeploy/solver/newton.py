@@ -87,7 +87,11 @@ class NewtonCG:
     tolerance: float = 1e-3
 
     def solve(
-        self, objective: Objective, start: Tensor, held_back: Callable[[Tensor], float] | None = None
+        self,
+        objective: Objective,
+        start: Tensor,
+        held_back: Callable[[Tensor], float] | None = None,
+        on_step: Callable[[int, float], None] | None = None,
     ) -> NewtonSolution:
         """Minimise from `start [n]`.
 
@@ -96,6 +100,7 @@ class NewtonCG:
             start: First point.
             held_back: The objective on samples that the steps do not see; a step that raises it is undone and ends
                 the solve (early stopping).
+            on_step: Told the number of each step, from 0, and the objective in front of it.
 
         Returns:
             The best point seen; a non-finite start is returned unchanged with `Outcome.NOT_FINITE`.
@@ -104,7 +109,9 @@ class NewtonCG:
         x, steps, products, damping = start, 0, 0, self.damping
         loss, gradient = objective.value_and_gradient(x)
         initial, outcome = loss, Outcome.BUDGET
-        for _ in range(self.max_steps):
+        for number in range(self.max_steps):
+            if on_step:
+                on_step(number, loss)
             if not (math.isfinite(loss) and bool(gradient.isfinite().all())):
                 return NewtonSolution(start, initial, initial, 0, products, Outcome.NOT_FINITE)
             if not bool(gradient.any()):

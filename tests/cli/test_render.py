@@ -166,11 +166,20 @@ def test_plain_progress_has_a_line_a_layer_and_time_left(capsys):
     assert len(lines) == 5
 
 
+def test_a_long_step_says_what_it_does_when_nothing_was_said_for_a_while(capsys, monkeypatch):
+    with ConsoleObserver(make_console(stderr=True)) as observer:
+        observer.doing("fc1: Newton step 1 of 2, loss 0.3", 1.3, 4)
+        monkeypatch.setattr("snowsdeploy_cli.progress._SILENCE", -1.0)
+        observer.doing("fc1: Newton step 2 of 2, loss 0.2", 1.6, 4)
+    assert capsys.readouterr().err == "  [1/4] fc1: Newton step 2 of 2, loss 0.2\n"
+
+
 def test_quiet_keeps_warnings(capsys):
     with ConsoleObserver(make_console(stderr=True), quiet=True) as observer:
         observer.stage("prune")
         observer.message("conv1: pruned")
         observer.advance(1, 1, "conv1")
+        observer.doing("conv2: Newton step", 0.5, 1)
         observer.warn("same images")
     assert capsys.readouterr().err == "warning: same images\n"
 
@@ -181,9 +190,12 @@ def test_terminal_has_a_bar_and_the_same_lines():
     with ConsoleObserver(console) as observer:
         observer.stage("prune", "2:4")
         observer.advance(1, 2, "conv1: loss 0.5 -> 0.1, 1.0 s")
+        observer.doing("conv2: Newton step 1 of 4", 1.2, 2)
+        observer._progress.refresh()
         observer.stage("validate")
     text = stream.getvalue()
     assert "prune: 2:4" in text
     assert "[1/2] conv1: loss 0.5 -> 0.1, 1.0 s; about 0 s left" in text
     assert "━" in text
+    assert "conv2: Newton step 1 of 4" in text
     assert text.endswith("\x1b[2K")  # the bar is gone at the end
