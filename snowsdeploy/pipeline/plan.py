@@ -63,6 +63,7 @@ def plan_run(config: RunConfig, observer: Observer | None = None) -> RunPlan:
             units,
             plan,
             select=masks.select,
+            apart=prepared.pattern if masks.choices is None and prepared.pattern.sparsity is None else None,
             metrics=metrics,
             storage=storage,
             observer=lambda number, unit: observer.message(

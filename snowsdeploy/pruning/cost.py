@@ -31,6 +31,8 @@ from snowsdeploy.sparsity.pattern import Pattern, mask_by_score
 
 T = TypeVar("T")
 
+_ROWS = 64  # of a layer, below which its masks are not worth to be cut
+
 
 @dataclass(frozen=True)
 class Terms:
@@ -70,11 +72,19 @@ def _settle() -> None:
 
 
 class Timed:
-    """A selector's choices, timed once and remembered."""
+    """A selector's choices, timed once and remembered; of a large layer on some of its rows, the rest by magnitude.
 
-    def __init__(self, select: Select) -> None:
-        """Around `Masks.select`."""
-        self._select = select
+    The rows of an N:M mask do not depend on each other, so that time grows with them.
+    """
+
+    def __init__(self, select: Select, apart: Pattern | None) -> None:
+        """Around `Masks.select`.
+
+        Args:
+            select: What is timed.
+            apart: The pattern, where each row is chosen on its own; None for whole layers.
+        """
+        self._select, self._apart = select, apart
         self._choices: dict[str, Choice] = {}
         self.seconds = 0.0
 
@@ -82,8 +92,20 @@ class Timed:
         """A layer's mask."""
         if name not in self._choices:
             gram = moments()
-            seconds, self._choices[name] = timed(partial(self._select, name, weight, lambda: gram))
+
+            def choose(rows: int) -> tuple[float, Choice]:
+                return timed(lambda: self._select(name, weight[:rows], lambda: gram))
+
+            rows, some = len(weight), max(_ROWS, len(weight) // 16)
+            if self._apart is None or rows < 4 * some:
+                seconds, choice = choose(rows)
+            else:
+                (one, _), (two, part) = choose(some), choose(2 * some)
+                seconds = max(two, one + (two - one) / some * (rows - some))
+                rest = mask_by_score(weight[2 * some :].abs(), self._apart)
+                choice = Choice(torch.cat([part.mask, rest]))
             self.seconds += seconds
+            self._choices[name] = choice
         return self._choices[name]
 
 
@@ -94,6 +116,7 @@ def measure_units(
     plan: Plan,
     *,
     select: Select,
+    apart: Pattern | None,
     metrics: dict[Node, Tensor],
     storage: Callable[[str], Storage],
     observer: Callable[[int, Unit], None],
@@ -106,6 +129,7 @@ def measure_units(
         units: Front to back.
         plan: What is solved.
         select: As `least_squares_start` wants it.
+        apart: As in `Timed`.
         metrics: As `Streams` wants them.
         storage: Where activations of a name are in the run.
         observer: Told each unit that is measured.
@@ -132,18 +156,20 @@ def measure_units(
         signature = window.signature
         if signature not in found:
             observer(number, unit)
-            found[signature] = _measure(plan.method, window, unit, pairs, select=select, images=len(batches[0])), number
+            found[signature] = (
+                _measure(plan.method, window, unit, pairs, choose=Timed(select, apart), images=len(batches[0])),
+                number,
+            )
         costs.append(found[signature])
     return costs, forward / (len(batches[0]) + sum(map(len, batches[:2])))
 
 
 def _measure(
-    method: Reconstruction, window: Window, unit: Unit, pairs: Sequence[Streams], *, select: Select, images: int
+    method: Reconstruction, window: Window, unit: Unit, pairs: Sequence[Streams], *, choose: Timed, images: int
 ) -> Terms:
     method = replace(method, curvature_batches=1)
     trials = 2 if method.targets == "auto" else 1
     share = method.targets if isinstance(method.targets, float) else 1.0
-    choose = Timed(select)
     totals, counts, product = [], [], 0.0
     for streams in pairs:
         before = choose.seconds
