@@ -24,10 +24,10 @@ from snowsdeploy.artifacts import Preprocessing, SourceInfo
 from snowsdeploy.files import write_text_atomic
 from snowsdeploy.models.program_graph import ProgramGraph
 from snowsdeploy.models.trace import trace
-from snowsdeploy.pruning.activations import Activations
-from snowsdeploy.pruning.objective import Sample, Support, WindowObjective
+from snowsdeploy.pruning.flow.activations import Activations
+from snowsdeploy.pruning.flow.windows import cut_window
 from snowsdeploy.pruning.schedule import block_end
-from snowsdeploy.pruning.windows import cut_window
+from snowsdeploy.pruning.solve.objective import Sample, Support, WindowObjective
 from snowsdeploy.sparsity.pattern import Pattern, mask_by_score
 from snowsdeploy.validation.environment import peak_memory_bytes
 

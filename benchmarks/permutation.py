@@ -25,7 +25,7 @@ from snowsdeploy.permutation.apply import permute_program
 from snowsdeploy.permutation.groups import find_groups
 from snowsdeploy.pipeline.permute import permute_channels
 from snowsdeploy.progress import NullObserver
-from snowsdeploy.pruning.saliency import Score
+from snowsdeploy.pruning.importance.saliency import Score
 from snowsdeploy.sparsity.pattern import Pattern
 
 Order = Literal["as it is", "random"] | Score

@@ -21,11 +21,11 @@ from snowsdeploy.models.factory import call_factory
 from snowsdeploy.models.graph import base_name, image_dependent, operation_kind
 from snowsdeploy.models.program_graph import ProgramGraph
 from snowsdeploy.models.trace import trace
-from snowsdeploy.pruning.activations import Activations
-from snowsdeploy.pruning.objective import Sample, Support, WindowObjective
-from snowsdeploy.pruning.preconditioner import make_preconditioner
-from snowsdeploy.pruning.start import least_squares_start
-from snowsdeploy.pruning.windows import Window, cut_window
+from snowsdeploy.pruning.flow.activations import Activations
+from snowsdeploy.pruning.flow.windows import Window, cut_window
+from snowsdeploy.pruning.solve.objective import Sample, Support, WindowObjective
+from snowsdeploy.pruning.solve.preconditioner import make_preconditioner
+from snowsdeploy.pruning.solve.start import least_squares_start
 from snowsdeploy.selectors.base import Choice
 from snowsdeploy.solver.cg import ConjugateGradient, Product
 from snowsdeploy.solver.newton import NewtonCG
@@ -165,7 +165,7 @@ class LayerProblem:
         """Ours until the objective is at or below the goal.
 
         The window, its targets, least-squares start and preconditioner are in the time. `RIDGE` and the
-        preconditioner are the defaults of `snowsdeploy.pruning.reconstruct`.
+        preconditioner are the defaults of `snowsdeploy.pruning.solve.reconstruct`.
         """
         run, started = OurRun(), time.perf_counter()
         objective = self.objective(loss)

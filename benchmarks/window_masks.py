@@ -25,13 +25,13 @@ from benchmarks.models import MODELS, RESULTS, enter_data, machine_name, write_r
 from snowsdeploy.artifacts import LayerReport
 from snowsdeploy.files import write_text_atomic
 from snowsdeploy.models.program_graph import ProgramGraph
-from snowsdeploy.pruning.objective import Support
-from snowsdeploy.pruning.preconditioner import _probe, _raise
 from snowsdeploy.pruning.prune import Plan
-from snowsdeploy.pruning.reconstruct import Reconstruction
 from snowsdeploy.pruning.schedule import Unit
-from snowsdeploy.pruning.start import Select, _moments
-from snowsdeploy.pruning.streams import Streams
+from snowsdeploy.pruning.solve.objective import Support
+from snowsdeploy.pruning.solve.preconditioner import _probe, _raise
+from snowsdeploy.pruning.solve.reconstruct import Reconstruction
+from snowsdeploy.pruning.solve.start import Select, _moments
+from snowsdeploy.pruning.solve.streams import Streams
 from snowsdeploy.selectors import select_mask
 from snowsdeploy.selectors.exchange import Exchange
 from snowsdeploy.selectors.sparsegpt import damped

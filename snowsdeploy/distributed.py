@@ -6,10 +6,10 @@ process holds the same weights and vectors, since it computes them from the same
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
@@ -17,6 +17,19 @@ from torch import Tensor, distributed
 
 T = TypeVar("T")
 S = TypeVar("S")
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A start of the processes by torchrun.
+
+    Attributes:
+        job: Names the job, the same after torchrun has started its processes again (`--max-restarts`).
+        again: Whether it has.
+    """
+
+    job: str
+    again: bool
 
 
 _ALONE = ContextVar("alone", default=False)
@@ -42,17 +55,6 @@ def world() -> int:
 def rank() -> int:
     """Which of them this is; 0 writes."""
     return distributed.get_rank() if world() > 1 else 0
-
-
-def launch() -> str | None:
-    """Names torchrun's start of this job, the same after it has started the processes again; None without torchrun."""
-    name = os.environ.get("TORCHELASTIC_RUN_ID")
-    return name and f"{name} {os.getppid()}"
-
-
-def restarted() -> bool:
-    """Whether torchrun has started the processes again (`--max-restarts`) after one of them ended."""
-    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
 
 
 def number(batch: int) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import get_args
 
 from snowsdeploy.artifacts import Format, Precision, Role
+from snowsdeploy.distributed import Launch
 from snowsdeploy.errors import OutputError
 
 PACKAGE_MARK = ".snowsdeploy"  # in every package's folder: only what holds it is ever removed
@@ -109,13 +110,15 @@ class RunDirectory:
 
     @property
     def launch(self) -> Path:
-        """Which start of torchrun has taken the directory; removed when no restart can follow."""
+        """Which job of torchrun has taken the directory; removed when no restart can follow."""
         return self.path / ".launch"
 
-    def taken_by(self, launch: str | None) -> bool:
-        """Whether the directory was taken by this start of torchrun."""
+    def taken_before(self, launch: Launch | None) -> bool:
+        """Whether the directory is of the same job of torchrun, which has started its processes again."""
+        if launch is None or not launch.again:
+            return False
         try:
-            return launch is not None and self.launch.read_text(encoding="utf-8").strip() == launch
+            return self.launch.read_text(encoding="utf-8").strip() == launch.job
         except OSError:
             return False
 

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from snowsdeploy.errors import OutputError
 from snowsdeploy.files import atomic_folder, atomic_path, save_tensors, write_text_atomic
-from snowsdeploy.pruning.storage import DiskStore
+from snowsdeploy.pruning.flow.storage import DiskStore
 
 
 def test_a_write_replaces_the_old_file(tmp_path: Path) -> None:

@@ -238,7 +238,7 @@ def test_an_interrupted_search_resumes_without_solving_again(folder: Path, monke
         with pytest.raises(KeyboardInterrupt):
             prune_export(settings(folder, {}), OnnxExporter())
     with monkeypatch.context() as patch:
-        patch.setattr("snowsdeploy.pruning.reconstruct.Reconstruction.solve", killed)
+        patch.setattr("snowsdeploy.pruning.solve.reconstruct.Reconstruction.solve", killed)
         resumed = prune_export(settings(folder, {}, resume=True), OnnxExporter())
     assert resumed.variants[0].sparse.sha256 == whole.variants[0].sparse.sha256
     assert resumed.prune.decisions == whole.prune.decisions

@@ -13,6 +13,7 @@ from onnxruntime import InferenceSession
 
 from snowsdeploy.artifacts import Report
 from snowsdeploy.config import RunConfig, ValidateSettings, build_config
+from snowsdeploy.distributed import Launch
 from snowsdeploy.errors import DataError, OutputError, ProviderError, SnowsDeployError, UsageError
 from snowsdeploy.gate.policy import GatePolicy
 from snowsdeploy.inspection import inspect_file, unmet
@@ -251,29 +252,18 @@ class Stages(NullObserver):
         self.begun.append(name)
 
 
-def test_what_torchrun_starts_again_takes_up_its_own_run_and_no_other(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_torchrun_starts_again_takes_up_its_own_run_and_no_other(folder: Path) -> None:
     (folder / "strict.toml").write_text("[gate]\nmin_speedup = 1000\n")
-    config = settings(folder, policy=folder / "strict.toml")
-
-    def started(restarts: int, job: str = "job") -> None:
-        monkeypatch.setenv("TORCHELASTIC_RUN_ID", job)
-        monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", str(restarts))
-
-    started(0)
-    judged = prune_export(config, OnnxExporter())
+    config, exporter, observer = settings(folder, policy=folder / "strict.toml"), OnnxExporter(), Stages()
+    judged = prune_export(config, exporter, launch=Launch("job", again=False))
     assert judged is not None
     assert judged.verdict is not None
     assert judged.verdict.verdict == "fail"  # what ended it, and made torchrun start it again
-    started(1)
-    observer = Stages()
-    assert prune_export(config, OnnxExporter(), observer) == judged
+    assert prune_export(config, exporter, observer, launch=Launch("job", again=True)) == judged
     assert observer.begun == []
-    started(1, "another job")
-    with pytest.raises(OutputError, match="--out is not empty"):
-        prune_export(config, OnnxExporter())
-    started(1)
+    for other in (Launch("another job", again=True), Launch("job", again=False), None):
+        with pytest.raises(OutputError, match="--out is not empty"):
+            prune_export(config, exporter, launch=other)
     config.out.joinpath("report.json").unlink()  # ended before it was judged
-    assert prune_export(config, OnnxExporter(), observer) is not None
+    assert prune_export(config, exporter, observer, launch=Launch("job", again=True)) is not None
     assert "prune" in observer.begun

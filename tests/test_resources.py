@@ -18,10 +18,10 @@ from snowsdeploy.models.program import Program
 from snowsdeploy.pipeline import prune
 from snowsdeploy.pipeline.plan import plan_run
 from snowsdeploy.progress import NullObserver
-from snowsdeploy.pruning.objective import WindowObjective
 from snowsdeploy.pruning.prune import Plan, prune_program
-from snowsdeploy.pruning.reconstruct import Reconstruction
-from snowsdeploy.pruning.streams import Samples
+from snowsdeploy.pruning.solve.objective import WindowObjective
+from snowsdeploy.pruning.solve.reconstruct import Reconstruction
+from snowsdeploy.pruning.solve.streams import Samples
 from snowsdeploy.solver.newton import NewtonCG
 from snowsdeploy.sparsity.pattern import Pattern
 from tests.nets import NETS, make_program

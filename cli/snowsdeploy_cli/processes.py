@@ -6,8 +6,12 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 from snowsdeploy.errors import UsageError
+
+if TYPE_CHECKING:
+    from snowsdeploy.distributed import Launch
 
 _WAIT = timedelta(hours=12)  # the first process measures and exports while the others have nothing to do
 
@@ -15,6 +19,16 @@ _WAIT = timedelta(hours=12)  # the first process measures and exports while the 
 def process_number() -> int:
     """Which of torchrun's processes this is; 0 alone. Reads the environment, so that it costs no import."""
     return int(os.environ.get("RANK", "0")) if _started_by_torchrun() else 0
+
+
+def launch() -> Launch | None:
+    """How torchrun started this process; None without it."""
+    from snowsdeploy.distributed import Launch
+
+    if not _started_by_torchrun():
+        return None
+    # the agent, which stays, is the parent
+    return Launch(f"{os.environ['TORCHELASTIC_RUN_ID']} {os.getppid()}", _restarts() != "0")
 
 
 def require_one_process(command: str) -> None:
@@ -60,7 +74,7 @@ def joined(device: str) -> Iterator[None]:
         "cpu:gloo,cuda:nccl" if on_gpu else "gloo",
         timeout=_WAIT,
         # processes that torchrun started again must not read addresses that those before them left
-        store=distributed.PrefixStore(f"start {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store),
+        store=distributed.PrefixStore(f"start {_restarts()}", store),
         rank=rank,
         world_size=world,
     )
@@ -72,3 +86,7 @@ def joined(device: str) -> Iterator[None]:
 
 def _started_by_torchrun() -> bool:
     return "TORCHELASTIC_RUN_ID" in os.environ
+
+
+def _restarts() -> str:
+    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")

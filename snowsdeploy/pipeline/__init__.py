@@ -15,7 +15,7 @@ from pathlib import Path
 
 from snowsdeploy.artifacts import ExportReport, PruneReport, Report
 from snowsdeploy.config import ExportSettings, RunConfig, ValidateSettings
-from snowsdeploy.distributed import launch, rank, restarted
+from snowsdeploy.distributed import Launch, rank
 from snowsdeploy.gate.policy import GatePolicy, load_policy
 from snowsdeploy.pipeline.engines import read_accounts
 from snowsdeploy.pipeline.export import Exporter, export_programs, load_export
@@ -38,6 +38,8 @@ def prune_export(
     observer: Observer | None = None,
     command: str = "",
     writers: Writers | None = None,
+    *,
+    launch: Launch | None = None,
 ) -> Report | None:
     """Checkpoint -> pruned, verified ONNX model, its evidence and verdict.
 
@@ -49,6 +51,7 @@ def prune_export(
         observer: Told about progress.
         command: Recorded in the report, for repeating the run.
         writers: Of the formats beside ONNX.
+        launch: By torchrun; a run that it started again goes on where it ended.
 
     Raises:
         SnowsDeployError: Any of its subclasses; see `snowsdeploy.errors`.
@@ -57,10 +60,10 @@ def prune_export(
     policy = load_policy(config.policy) if config.policy else GatePolicy()
     run = RunDirectory(config.out)
     require_formats(config.format, writers or {}, run)
-    if restarted() and run.taken_by(launch()) and run.report.is_file():
+    if run.taken_before(launch) and run.report.is_file():
         # a gate failed, and torchrun started the processes again for the exit code's sake
         return None if rank() else read_report(run.report)
-    program, pruned, report = prune_model(config, run, observer)
+    program, pruned, report = prune_model(config, run, observer, launch)
     if rank():
         return None
     seconds = {"prune": report.seconds}
@@ -77,14 +80,19 @@ def prune_export(
     return result
 
 
-def prune(config: RunConfig, observer: Observer | None = None) -> PruneReport:
+def prune(config: RunConfig, observer: Observer | None = None, launch: Launch | None = None) -> PruneReport:
     """The pruning stage alone; leaves `program.pt2`, `pruned.safetensors` and `prune.json`.
+
+    Args:
+        config: All settings.
+        observer: Told about progress.
+        launch: As in `prune_export`.
 
     Raises:
         SnowsDeployError: As `prune_export`.
     """
     run = RunDirectory(config.out)
-    report = prune_model(config, run, observer or NullObserver())[2]
+    report = prune_model(config, run, observer or NullObserver(), launch)[2]
     if rank() == 0:
         run.launch.unlink(missing_ok=True)
     return report

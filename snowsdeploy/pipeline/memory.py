@@ -25,15 +25,15 @@ from snowsdeploy.models.program_graph import ProgramGraph
 from snowsdeploy.pipeline.prepare import Prepared
 from snowsdeploy.pipeline.settings import make_plan
 from snowsdeploy.progress import Observer
-from snowsdeploy.pruning.activations import Activations
-from snowsdeploy.pruning.budget import Budget, measure_sizes, plan_memory, unit_memory, window_bytes
-from snowsdeploy.pruning.final import final_window
-from snowsdeploy.pruning.footprint import growth
-from snowsdeploy.pruning.loss import ProgramLoss
+from snowsdeploy.pruning.flow.activations import Activations
+from snowsdeploy.pruning.flow.storage import Storage
+from snowsdeploy.pruning.forecast.budget import Budget, measure_sizes, plan_memory, unit_memory, window_bytes
+from snowsdeploy.pruning.forecast.footprint import growth
+from snowsdeploy.pruning.importance.loss import ProgramLoss
+from snowsdeploy.pruning.importance.sensitivity import output_curvature
 from snowsdeploy.pruning.prune import Plan
 from snowsdeploy.pruning.schedule import Unit, make_schedule
-from snowsdeploy.pruning.sensitivity import output_curvature
-from snowsdeploy.pruning.storage import Storage
+from snowsdeploy.pruning.solve.final import final_window
 from snowsdeploy.run_directory import RunDirectory
 from snowsdeploy.selectors.base import AbstractLossSelector
 

@@ -17,8 +17,8 @@ from snowsdeploy.permutation.groups import Group, find_groups
 from snowsdeploy.permutation.search import Found, Search, find_order, group_scores
 from snowsdeploy.progress import Observer
 from snowsdeploy.pruning.checkpoints import Checkpoints
-from snowsdeploy.pruning.saliency import Score, weight_scores
-from snowsdeploy.pruning.sensitivity import WHOLE_IMAGES
+from snowsdeploy.pruning.importance.saliency import Score, weight_scores
+from snowsdeploy.pruning.importance.sensitivity import WHOLE_IMAGES
 from snowsdeploy.sparsity.pattern import Pattern
 
 

@@ -18,12 +18,12 @@ from snowsdeploy.permutation.search import Search, find_order, group_scores
 from snowsdeploy.pipeline.memory import fitted_plan, measure_memory, memory_budget
 from snowsdeploy.pipeline.prepare import Prepared, prepare
 from snowsdeploy.progress import NullObserver, Observer
-from snowsdeploy.pruning.cost import Terms, measure_final, measure_units, timed
-from snowsdeploy.pruning.masks import Masks, prepare_masks
+from snowsdeploy.pruning.flow.storage import Storage
+from snowsdeploy.pruning.forecast.cost import Terms, measure_final, measure_units, timed
+from snowsdeploy.pruning.importance.masks import Masks, prepare_masks
+from snowsdeploy.pruning.importance.saliency import weight_scores
 from snowsdeploy.pruning.prune import Plan, unit_metrics
-from snowsdeploy.pruning.saliency import weight_scores
 from snowsdeploy.pruning.schedule import Unit, make_schedule
-from snowsdeploy.pruning.storage import Storage
 
 
 def plan_run(config: RunConfig, observer: Observer | None = None) -> RunPlan:

@@ -14,7 +14,7 @@ from torch import nn
 from snowsdeploy.artifacts import MemoryPlan, PruneReport
 from snowsdeploy.config import PruneSettings, RunConfig
 from snowsdeploy.device import CPU, matmul_tf32
-from snowsdeploy.distributed import from_first, launch, rank, restarted, wait_for_all, world
+from snowsdeploy.distributed import Launch, from_first, rank, wait_for_all, world
 from snowsdeploy.errors import OutputError
 from snowsdeploy.files import save_tensors, write_text_atomic
 from snowsdeploy.models.program import Program, saved_source
@@ -32,7 +32,9 @@ from snowsdeploy.validation.compilation import require_compiler
 from snowsdeploy.validation.probe import require_provider
 
 
-def prune_model(config: RunConfig, run: RunDirectory, observer: Observer) -> tuple[Program, Program, PruneReport]:
+def prune_model(
+    config: RunConfig, run: RunDirectory, observer: Observer, launch: Launch | None = None
+) -> tuple[Program, Program, PruneReport]:
     """Load, choose layers and masks, solve; leaves `program.pt2`, `pruned.safetensors` and `prune.json`.
 
     Of several processes the first writes, and all return the same.
@@ -45,7 +47,7 @@ def prune_model(config: RunConfig, run: RunDirectory, observer: Observer) -> tup
     """
     started = time.perf_counter()
     first = rank() == 0
-    if from_first(restarted() and run.taken_by(launch())):
+    if from_first(run.taken_before(launch)):
         config = config.model_copy(update={"resume": True})
     if first:
         run.require_free(force=config.force, resume=config.resume)
@@ -56,8 +58,8 @@ def prune_model(config: RunConfig, run: RunDirectory, observer: Observer) -> tup
     make_plan(config, prepared.count(config.batch_size))  # says what contradicts itself
     if first:
         run.prepare(force=config.force, resume=config.resume)
-        if launched := launch():
-            write_text_atomic(run.launch, f"{launched}\n")
+        if launch:
+            write_text_atomic(run.launch, f"{launch.job}\n")
     wait_for_all()
     for d in prepared.decisions:
         observer.message(f"{d.name} {'x'.join(map(str, d.shape))}: {d.reason or 'pruned'}")

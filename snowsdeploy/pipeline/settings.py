@@ -8,10 +8,10 @@ from typing import Literal
 from snowsdeploy.config import PruneSettings
 from snowsdeploy.distributed import share, world
 from snowsdeploy.errors import UsageError
-from snowsdeploy.pruning.masks import Selection
-from snowsdeploy.pruning.products import Products
+from snowsdeploy.pruning.importance.masks import Selection
 from snowsdeploy.pruning.prune import Plan
-from snowsdeploy.pruning.reconstruct import Reconstruction
+from snowsdeploy.pruning.solve.products import Products
+from snowsdeploy.pruning.solve.reconstruct import Reconstruction
 from snowsdeploy.selectors import make_selector
 from snowsdeploy.solver.cg import ConjugateGradient
 from snowsdeploy.solver.newton import NewtonCG

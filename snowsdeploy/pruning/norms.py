@@ -14,7 +14,7 @@ from torch.fx import Node
 from snowsdeploy.distributed import all_sum, sum_number
 from snowsdeploy.models.graph import argument, base_name
 from snowsdeploy.models.program_graph import ProgramGraph
-from snowsdeploy.pruning.activations import Activations
+from snowsdeploy.pruning.flow.activations import Activations
 
 _NORMS = ("_native_batch_norm_legit_no_training", "batch_norm")
 

@@ -16,15 +16,15 @@ from snowsdeploy.models.program import Program
 from snowsdeploy.models.program_graph import ProgramGraph
 from snowsdeploy.progress import Observer
 from snowsdeploy.pruning.checkpoints import Checkpoints
-from snowsdeploy.pruning.final import final_pass
-from snowsdeploy.pruning.loss import LOSS_IMAGES
-from snowsdeploy.pruning.masks import Masks, Selection, prepare_masks
+from snowsdeploy.pruning.flow.storage import IN_MEMORY, Storage
+from snowsdeploy.pruning.importance.loss import LOSS_IMAGES
+from snowsdeploy.pruning.importance.masks import Masks, Selection, prepare_masks
+from snowsdeploy.pruning.importance.sensitivity import WHOLE_IMAGES, output_curvature
 from snowsdeploy.pruning.norms import reestimate_batch_norms
-from snowsdeploy.pruning.reconstruct import Reconstruction, Tell
 from snowsdeploy.pruning.schedule import Unit, make_schedule
-from snowsdeploy.pruning.sensitivity import WHOLE_IMAGES, output_curvature
-from snowsdeploy.pruning.storage import IN_MEMORY, Storage
-from snowsdeploy.pruning.streams import Streams, open_streams, output_error
+from snowsdeploy.pruning.solve.final import final_pass
+from snowsdeploy.pruning.solve.reconstruct import Reconstruction, Tell
+from snowsdeploy.pruning.solve.streams import Streams, open_streams, output_error
 from snowsdeploy.sparsity.pattern import Pattern, count_violations
 
 

@@ -11,8 +11,8 @@ from torch import Tensor
 from snowsdeploy.artifacts import LayerReport
 from snowsdeploy.models.graph import evaluate, image_dependent
 from snowsdeploy.models.program_graph import ProgramGraph
-from snowsdeploy.pruning.activations import Activations
-from snowsdeploy.pruning.windows import as_tensor
+from snowsdeploy.pruning.flow.activations import Activations
+from snowsdeploy.pruning.flow.windows import as_tensor
 
 Outputs = tuple[Tensor, ...]  # of one batch
 SINGLE = 6  # layers of a joint solve that are looked at one by one, at most

@@ -6,14 +6,14 @@ For one output row w with kept positions Z: minimise `||X w - t||^2` over w supp
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 _CHUNK_BYTES = 256 * 2**20
-WORK_BYTES = 4 * _CHUNK_BYTES  # of a chunk: what is gathered, masked and factored
+WORK_BYTES = 3 * _CHUNK_BYTES  # of a chunk: what is gathered and factored
 KEPT_BYTES = 2**30  # of one layer's factors, kept as a preconditioner
 
 
@@ -78,8 +78,10 @@ def masked_least_squares(gram: Tensor, cross: Tensor, mask: Tensor, damping: flo
         torch.linalg.LinAlgError: A damped block is not positive definite (a NaN in `gram`, or damping too small).
     """
     positions, valid = _positions(mask)
-    chunks = _factors(gram, positions, valid, damping)
-    return torch.cat([solved for solved, _ in _solutions(chunks, positions, valid, cross)])
+    ridge = _ridge(gram, damping)
+    # a chunk's factor is gone before the next one is made
+    parts = (_solve_chunk(gram, cross[c], positions[c], valid[c], ridge)[0] for c in _chunks(gram, positions))
+    return torch.cat(list(parts))
 
 
 def solve_and_factor(
@@ -103,21 +105,30 @@ def solve_and_factor(
         ridged = gram + _ridge(gram, damping) * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
         shared = SharedCholesky(mask, torch.linalg.cholesky(ridged).to(dtype))
         return masked_least_squares(gram, cross, mask, damping), shared
-    chunks = _factors(gram, positions, valid, damping)
-    pairs = [(solved, factor.to(dtype)) for solved, factor in _solutions(chunks, positions, valid, cross)]
-    solved, factors = zip(*pairs, strict=True)
-    return torch.cat(solved), MaskedCholesky(positions, valid, factors)
+    ridge, solved, factors = _ridge(gram, damping), [], []
+    for c in _chunks(gram, positions):
+        values, factor = _solve_chunk(gram, cross[c], positions[c], valid[c], ridge)
+        solved.append(values)
+        factors.append(factor.to(dtype))
+        del factor  # before the next one is made
+    return torch.cat(solved), MaskedCholesky(positions, valid, tuple(factors))
 
 
-def _solutions(
-    chunks: Iterable[Tensor], positions: Tensor, valid: Tensor, cross: Tensor
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Each chunk's solution and its factor, which need not be kept."""
-    start = 0
-    for factor in chunks:
-        rows = slice(start, start + len(factor))
-        yield MaskedCholesky(positions[rows], valid[rows], (factor,))(cross[rows]), factor
-        start = rows.stop
+def _chunks(gram: Tensor, positions: Tensor) -> Iterator[slice]:
+    """Rows whose systems are in memory together."""
+    rows, width = positions.shape
+    step = max(1, _CHUNK_BYTES // (width * width * gram.element_size()))
+    return (slice(start, start + step) for start in range(0, rows, step))
+
+
+def _solve_chunk(gram: Tensor, cross: Tensor, positions: Tensor, valid: Tensor, ridge: float) -> tuple[Tensor, Tensor]:
+    """Some rows' solutions and the factors of `G[Z, Z] + ridge I`; padding is an identity block, and solves to zero."""
+    block = gram[positions.unsqueeze(2), positions.unsqueeze(1)]
+    block.mul_(valid.unsqueeze(2) & valid.unsqueeze(1))
+    block.diagonal(dim1=1, dim2=2).add_(torch.where(valid, ridge, 1.0))
+    factor = torch.linalg.cholesky(block)
+    del block
+    return MaskedCholesky(positions, valid, (factor,))(cross), factor
 
 
 def _positions(mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -125,22 +136,6 @@ def _positions(mask: Tensor) -> tuple[Tensor, Tensor]:
     width = max(int(mask.sum(1).max()), 1)
     positions = torch.argsort(mask.to(torch.int8), dim=1, descending=True, stable=True)[:, :width]
     return positions, torch.gather(mask, 1, positions)
-
-
-def _factors(gram: Tensor, positions: Tensor, valid: Tensor, damping: float) -> Iterator[Tensor]:
-    """Lower factors of `G[Z, Z] + damping * mean(diag G) I`, a chunk of rows at a time.
-
-    The padding is an identity block, so that it solves to zero.
-    """
-    rows, width = positions.shape
-    ridge = _ridge(gram, damping)
-    step = max(1, _CHUNK_BYTES // (width * width * gram.element_size()))
-    for start in range(0, rows, step):
-        index, live = positions[start : start + step], valid[start : start + step]
-        block = gram[index.unsqueeze(2), index.unsqueeze(1)]
-        block = block * (live.unsqueeze(2) & live.unsqueeze(1))
-        block.diagonal(dim1=1, dim2=2).add_(torch.where(live, ridge, 1.0))
-        yield torch.linalg.cholesky(block)
 
 
 def _ridge(gram: Tensor, damping: float) -> float:

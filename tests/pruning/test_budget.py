@@ -12,8 +12,8 @@ from snowsdeploy.artifacts import UnitMemory
 from snowsdeploy.errors import UsageError
 from snowsdeploy.models.program import Program
 from snowsdeploy.models.program_graph import ProgramGraph
-from snowsdeploy.pruning.budget import Budget, live_values, measure_sizes, plan_memory
-from snowsdeploy.pruning.storage import StorageKind
+from snowsdeploy.pruning.flow.storage import StorageKind
+from snowsdeploy.pruning.forecast.budget import Budget, live_values, measure_sizes, plan_memory
 
 UNIT = UnitMemory(layers=("a",), stored_per_image=100, graph_per_image=1000, fixed=5000)
 PLENTY = 10**9

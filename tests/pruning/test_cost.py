@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from snowsdeploy.pruning import cost
-from snowsdeploy.pruning.cost import Terms, Timed
+from snowsdeploy.pruning.forecast import cost
+from snowsdeploy.pruning.forecast.cost import Terms, Timed
 from snowsdeploy.selectors.base import Choice
 from snowsdeploy.sparsity.pattern import Pattern, count_violations, mask_by_score
 

@@ -10,14 +10,14 @@ import torch
 from snowsdeploy.models.graph import evaluate
 from snowsdeploy.models.program import Program
 from snowsdeploy.models.program_graph import ProgramGraph
-from snowsdeploy.pruning.activations import Activations
+from snowsdeploy.pruning.flow.activations import Activations
+from snowsdeploy.pruning.flow.windows import Window, cut_window
+from snowsdeploy.pruning.importance.sensitivity import output_curvature
 from snowsdeploy.pruning.norms import reestimate_batch_norms
-from snowsdeploy.pruning.objective import Sample, Support, WindowObjective
-from snowsdeploy.pruning.preconditioner import make_preconditioner
 from snowsdeploy.pruning.schedule import block_end
-from snowsdeploy.pruning.sensitivity import output_curvature
-from snowsdeploy.pruning.start import factor_inputs, least_squares_start
-from snowsdeploy.pruning.windows import Window, cut_window
+from snowsdeploy.pruning.solve.objective import Sample, Support, WindowObjective
+from snowsdeploy.pruning.solve.preconditioner import make_preconditioner
+from snowsdeploy.pruning.solve.start import factor_inputs, least_squares_start
 from snowsdeploy.selectors.base import Choice
 from snowsdeploy.sparsity.pattern import Pattern, mask_by_score
 

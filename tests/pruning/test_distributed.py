@@ -14,9 +14,9 @@ from torch import Tensor
 
 from snowsdeploy import distributed
 from snowsdeploy.progress import NullObserver
-from snowsdeploy.pruning.masks import Selection
+from snowsdeploy.pruning.importance.masks import Selection
 from snowsdeploy.pruning.prune import Plan, prune_program
-from snowsdeploy.pruning.reconstruct import Reconstruction
+from snowsdeploy.pruning.solve.reconstruct import Reconstruction
 from snowsdeploy.selectors import make_selector
 from snowsdeploy.solver.cg import ConjugateGradient
 from snowsdeploy.solver.newton import NewtonCG

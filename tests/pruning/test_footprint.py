@@ -7,8 +7,8 @@ import torch
 
 from snowsdeploy.models.program import Program
 from snowsdeploy.models.program_graph import ProgramGraph
-from snowsdeploy.pruning.footprint import Footprint, growth
-from snowsdeploy.pruning.sensitivity import output_curvature
+from snowsdeploy.pruning.forecast.footprint import Footprint, growth
+from snowsdeploy.pruning.importance.sensitivity import output_curvature
 from tests.nets import NETS, make_program
 
 FLOATS = 1000

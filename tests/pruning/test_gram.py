@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from snowsdeploy.models.program_graph import ProgramGraph
-from snowsdeploy.pruning.gram import gram_matrix, input_rows
+from snowsdeploy.pruning.flow.gram import gram_matrix, input_rows
 from tests.nets import make_program
 
 LAYERS = {

@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 
 from snowsdeploy.errors import DataError, GraphError
 from snowsdeploy.models.program_graph import ProgramGraph
-from snowsdeploy.pruning.loss import ProgramLoss, _curvature_columns
+from snowsdeploy.pruning.importance.loss import ProgramLoss, _curvature_columns
 from tests.nets import NETS, make_program
 
 PRUNED = {

@@ -15,9 +15,9 @@ from snowsdeploy.models.program import Program
 from snowsdeploy.models.program_graph import ProgramGraph
 from snowsdeploy.progress import NullObserver
 from snowsdeploy.pruning.checkpoints import Checkpoints
-from snowsdeploy.pruning.masks import Selection, prepare_masks
+from snowsdeploy.pruning.importance.masks import Selection, prepare_masks
 from snowsdeploy.pruning.prune import Plan, Pruned, prune_program
-from snowsdeploy.pruning.reconstruct import Reconstruction
+from snowsdeploy.pruning.solve.reconstruct import Reconstruction
 from snowsdeploy.selectors import SELECTORS, make_selector
 from snowsdeploy.selectors.base import AbstractLossSelector, Estimate, Loss
 from snowsdeploy.selectors.obc import OBC

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from snowsdeploy.models.program import Program
 from snowsdeploy.models.program_graph import ProgramGraph
-from snowsdeploy.pruning.activations import Activations
-from snowsdeploy.pruning.objective import Sample, Support, WindowObjective
-from snowsdeploy.pruning.products import COMPILED_ERROR, REDUCED_ERROR, CompiledProduct, Products
-from snowsdeploy.pruning.windows import cut_window
+from snowsdeploy.pruning.flow.activations import Activations
+from snowsdeploy.pruning.flow.windows import cut_window
+from snowsdeploy.pruning.solve.objective import Sample, Support, WindowObjective
+from snowsdeploy.pruning.solve.products import COMPILED_ERROR, REDUCED_ERROR, CompiledProduct, Products
 from snowsdeploy.sparsity.pattern import Pattern, mask_by_score
 
 
@@ -71,7 +71,7 @@ def test_tf32_is_asked_for_inside_a_product_only(tiny: Program, monkeypatch: pyt
 
 
 def test_what_errs_too_much_is_left_out_and_said(tiny: Program, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("snowsdeploy.pruning.products.REDUCED_ERROR", 1e-9)
+    monkeypatch.setattr("snowsdeploy.pruning.solve.products.REDUCED_ERROR", 1e-9)
     exact, x = objective(tiny)
     found, text = Products("bfloat16").apply(exact, x)
     assert found is exact

@@ -15,10 +15,10 @@ from snowsdeploy.models.program import Program
 from snowsdeploy.models.program_graph import ProgramGraph
 from snowsdeploy.progress import NullObserver
 from snowsdeploy.pruning.checkpoints import Checkpoints
-from snowsdeploy.pruning.masks import Selection
+from snowsdeploy.pruning.importance.masks import Selection
 from snowsdeploy.pruning.prune import Plan, prune_program, require_pattern
-from snowsdeploy.pruning.reconstruct import Horizon, Reconstruction
 from snowsdeploy.pruning.schedule import make_schedule
+from snowsdeploy.pruning.solve.reconstruct import Horizon, Reconstruction
 from snowsdeploy.selectors import make_selector
 from snowsdeploy.selectors.sparsegpt import SparseGPT
 from snowsdeploy.solver.newton import NewtonCG

@@ -10,8 +10,8 @@ from snowsdeploy.models.program import Program
 from snowsdeploy.models.program_graph import ProgramGraph
 from snowsdeploy.progress import NullObserver
 from snowsdeploy.pruning.prune import Plan, Pruned, prune_program
-from snowsdeploy.pruning.reconstruct import Reconstruction
 from snowsdeploy.pruning.restoration import SINGLE, leave_one_out, outputs_with, solved_units
+from snowsdeploy.pruning.solve.reconstruct import Reconstruction
 from snowsdeploy.solver.cg import ConjugateGradient
 from snowsdeploy.solver.newton import NewtonCG
 from snowsdeploy.sparsity.pattern import Pattern

@@ -8,8 +8,8 @@ import torch
 from snowsdeploy.models.graph import evaluate
 from snowsdeploy.models.program import Program
 from snowsdeploy.models.program_graph import ProgramGraph
-from snowsdeploy.pruning.saliency import weight_scores
-from snowsdeploy.pruning.windows import as_tensor
+from snowsdeploy.pruning.flow.windows import as_tensor
+from snowsdeploy.pruning.importance.saliency import weight_scores
 
 WEIGHTS = ("twice.weight", "strided.weight")
 

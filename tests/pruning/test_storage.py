@@ -16,10 +16,8 @@ from hypothesis import strategies as st
 from snowsdeploy.models.program import Program
 from snowsdeploy.models.program_graph import ProgramGraph
 from snowsdeploy.progress import NullObserver
-from snowsdeploy.pruning.activations import Activations
-from snowsdeploy.pruning.prune import Plan, prune_program
-from snowsdeploy.pruning.reconstruct import Reconstruction
-from snowsdeploy.pruning.storage import (
+from snowsdeploy.pruning.flow.activations import Activations
+from snowsdeploy.pruning.flow.storage import (
     AbstractStore,
     DiskStore,
     HostStore,
@@ -28,8 +26,10 @@ from snowsdeploy.pruning.storage import (
     Storage,
     StorageKind,
 )
-from snowsdeploy.pruning.streams import Streams, gather_samples
-from snowsdeploy.pruning.windows import cut_window
+from snowsdeploy.pruning.flow.windows import cut_window
+from snowsdeploy.pruning.prune import Plan, prune_program
+from snowsdeploy.pruning.solve.reconstruct import Reconstruction
+from snowsdeploy.pruning.solve.streams import Streams, gather_samples
 from snowsdeploy.solver.newton import NewtonCG
 from snowsdeploy.sparsity.pattern import Pattern
 from tests.nets import NETS, make_program

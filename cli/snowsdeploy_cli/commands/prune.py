@@ -64,7 +64,7 @@ def command(
     from snowsdeploy.config import RunConfig, build_config
     from snowsdeploy.pipeline import prune
     from snowsdeploy_cli.console import make_console, quiet_onnxruntime
-    from snowsdeploy_cli.processes import joined, process_number
+    from snowsdeploy_cli.processes import joined, launch, process_number
     from snowsdeploy_cli.progress import ConsoleObserver
     from snowsdeploy_cli.render import print_pruning
 
@@ -72,6 +72,6 @@ def command(
     quiet_onnxruntime()
     first = process_number() == 0
     with joined(settings.device), ConsoleObserver(make_console(stderr=True), quiet=quiet or not first) as observer:
-        report = prune(settings, observer)
+        report = prune(settings, observer, launch())
     if first:
         print_pruning(make_console(), report, settings.out)

@@ -87,7 +87,7 @@ def command(
     from snowsdeploy.pipeline import prune_export
     from snowsdeploy_cli.console import make_console, quiet_onnxruntime
     from snowsdeploy_cli.outcome import exit_code
-    from snowsdeploy_cli.processes import joined, process_number
+    from snowsdeploy_cli.processes import joined, launch, process_number
     from snowsdeploy_cli.progress import ConsoleObserver
     from snowsdeploy_cli.render import print_summary
     from snowsdeploy_exporters import FORMATS, OnnxExporter
@@ -96,9 +96,8 @@ def command(
     quiet_onnxruntime()
     quiet = quiet or process_number() > 0
     with joined(settings.device), ConsoleObserver(make_console(stderr=True), quiet=quiet) as observer:
-        report = prune_export(
-            settings, OnnxExporter(settings.opset, settings.keep_fp32), observer, o.command_line(sys.argv[1:]), FORMATS
-        )
+        exporter, command_line = OnnxExporter(settings.opset, settings.keep_fp32), o.command_line(sys.argv[1:])
+        report = prune_export(settings, exporter, observer, command_line, FORMATS, launch=launch())
     if report is not None:
         print_summary(make_console(), report, settings.out)
         raise typer.Exit(exit_code(report.verdict))

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from snowsdeploy.pruning.objective import Sample, WindowObjective
+from snowsdeploy.pruning.solve.objective import Sample, WindowObjective
 
 Precision = Literal["float32", "tf32", "bfloat16"]
 OneProduct = Callable[[WindowObjective, Tensor, Tensor, Sample], Tensor]

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from snowsdeploy.distributed import all_sum, number, sum_number
 from snowsdeploy.models.graph import base_name
-from snowsdeploy.pruning.objective import Support, WindowObjective
+from snowsdeploy.pruning.solve.objective import Support, WindowObjective
 from snowsdeploy.solver.cg import Product
 from snowsdeploy.solver.least_squares import Factored
 

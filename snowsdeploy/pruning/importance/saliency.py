@@ -12,9 +12,9 @@ from torch.fx import Node
 from snowsdeploy.distributed import all_sum
 from snowsdeploy.models.graph import base_name, layer_input
 from snowsdeploy.models.program_graph import ProgramGraph
-from snowsdeploy.pruning.activations import Activations
-from snowsdeploy.pruning.gram import input_rows
-from snowsdeploy.pruning.sensitivity import WHOLE_IMAGES, output_curvature
+from snowsdeploy.pruning.flow.activations import Activations
+from snowsdeploy.pruning.flow.gram import input_rows
+from snowsdeploy.pruning.importance.sensitivity import WHOLE_IMAGES, output_curvature
 
 Score = Literal["magnitude", "inputs", "curvature"]
 

@@ -18,14 +18,14 @@ from torch import Tensor
 from torch.fx import Node
 
 from snowsdeploy.models.program_graph import ProgramGraph
-from snowsdeploy.pruning.final import final_pass
+from snowsdeploy.pruning.flow.storage import Storage
+from snowsdeploy.pruning.flow.windows import Window
 from snowsdeploy.pruning.prune import Plan
-from snowsdeploy.pruning.reconstruct import Reconstruction
 from snowsdeploy.pruning.schedule import Unit
-from snowsdeploy.pruning.start import Select
-from snowsdeploy.pruning.storage import Storage
-from snowsdeploy.pruning.streams import Streams, open_streams
-from snowsdeploy.pruning.windows import Window
+from snowsdeploy.pruning.solve.final import final_pass
+from snowsdeploy.pruning.solve.reconstruct import Reconstruction
+from snowsdeploy.pruning.solve.start import Select
+from snowsdeploy.pruning.solve.streams import Streams, open_streams
 from snowsdeploy.selectors.base import Choice
 from snowsdeploy.sparsity.pattern import Pattern, mask_by_score
 

@@ -16,9 +16,9 @@ from snowsdeploy.errors import DataError, NumericsError, UsageError
 from snowsdeploy.models.graph import layer_input
 from snowsdeploy.models.program_graph import ProgramGraph
 from snowsdeploy.progress import Observer
-from snowsdeploy.pruning.activations import Activations
-from snowsdeploy.pruning.gram import gram_matrix
-from snowsdeploy.pruning.loss import LOSS_IMAGES, ProgramLoss
+from snowsdeploy.pruning.flow.activations import Activations
+from snowsdeploy.pruning.flow.gram import gram_matrix
+from snowsdeploy.pruning.importance.loss import LOSS_IMAGES, ProgramLoss
 from snowsdeploy.selectors import select_mask
 from snowsdeploy.selectors.base import (
     AbstractLossSelector,

@@ -11,13 +11,13 @@ from torch import Tensor
 from snowsdeploy.artifacts import LayerReport
 from snowsdeploy.distributed import sum_number
 from snowsdeploy.models.program_graph import ProgramGraph
-from snowsdeploy.pruning.objective import Support, WindowObjective
-from snowsdeploy.pruning.problem import Problem
-from snowsdeploy.pruning.reconstruct import Reconstruction, Tell, silent
+from snowsdeploy.pruning.flow.windows import Window, cut_window
 from snowsdeploy.pruning.schedule import Unit
-from snowsdeploy.pruning.start import factor_inputs
-from snowsdeploy.pruning.streams import Streams, gather_samples
-from snowsdeploy.pruning.windows import Window, cut_window
+from snowsdeploy.pruning.solve.objective import Support, WindowObjective
+from snowsdeploy.pruning.solve.problem import Problem
+from snowsdeploy.pruning.solve.reconstruct import Reconstruction, Tell, silent
+from snowsdeploy.pruning.solve.start import factor_inputs
+from snowsdeploy.pruning.solve.streams import Streams, gather_samples
 
 
 def final_window(graph: ProgramGraph, units: Sequence[Unit], *, free: bool) -> Window:

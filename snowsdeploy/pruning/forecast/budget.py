@@ -20,15 +20,15 @@ from snowsdeploy.artifacts.memory import MemoryPlan, UnitMemory
 from snowsdeploy.errors import UsageError
 from snowsdeploy.models.graph import evaluate, layer_input
 from snowsdeploy.models.program_graph import ProgramGraph
-from snowsdeploy.pruning.activations import Activations
-from snowsdeploy.pruning.footprint import Footprint
-from snowsdeploy.pruning.gram import gram_matrix
-from snowsdeploy.pruning.loss import LOSS_IMAGES
-from snowsdeploy.pruning.objective import Curvature, Sample, Support, WindowObjective
+from snowsdeploy.pruning.flow.activations import Activations
+from snowsdeploy.pruning.flow.gram import gram_matrix
+from snowsdeploy.pruning.flow.storage import StorageKind
+from snowsdeploy.pruning.flow.windows import Window
+from snowsdeploy.pruning.forecast.footprint import Footprint
+from snowsdeploy.pruning.importance.loss import LOSS_IMAGES
+from snowsdeploy.pruning.importance.sensitivity import WHOLE_IMAGES
 from snowsdeploy.pruning.schedule import Unit
-from snowsdeploy.pruning.sensitivity import WHOLE_IMAGES
-from snowsdeploy.pruning.storage import StorageKind
-from snowsdeploy.pruning.windows import Window
+from snowsdeploy.pruning.solve.objective import Curvature, Sample, Support, WindowObjective
 from snowsdeploy.solver.least_squares import KEPT_BYTES, WORK_BYTES
 
 _SLACK = 1.1  # allocators keep some of what is freed
@@ -94,7 +94,7 @@ def unit_memory(graph: ProgramGraph, sizes: Sizes, unit: Unit, window: Window, i
     aside = [n for n in window.live_ins if n in graph.image_values and n not in live and n is not graph.image]
     layers = [graph.program.state_dict[name] for name in unit.weights]
     factors = [_factor_bytes(weight) for weight in layers]
-    work = max(min(WORK_BYTES, 4 * 8 * _squares(weight)) for weight in layers)
+    work = max(min(WORK_BYTES, 3 * 8 * _squares(weight)) for weight in layers)
     moments = max(6 * 8 * weight[0].numel() ** 2 for weight in layers)  # X^T X, ridged, its factor, inverse, a mask's
     vectors = _VECTORS * sum(weight.numel() * weight.itemsize for weight in layers)
     return UnitMemory(

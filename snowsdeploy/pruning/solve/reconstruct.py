@@ -15,14 +15,14 @@ from snowsdeploy.device import release_memory
 from snowsdeploy.distributed import sum_number
 from snowsdeploy.errors import NumericsError
 from snowsdeploy.models.program_graph import ProgramGraph
-from snowsdeploy.pruning.objective import Curvature, Support, WindowObjective
-from snowsdeploy.pruning.preconditioner import PreconditionerKind, make_preconditioner
-from snowsdeploy.pruning.problem import Problem, Solution
-from snowsdeploy.pruning.products import Products
+from snowsdeploy.pruning.flow.windows import Window, cut_window
 from snowsdeploy.pruning.schedule import Unit
-from snowsdeploy.pruning.start import Select, least_squares_start
-from snowsdeploy.pruning.streams import Streams, gather_samples, output_error
-from snowsdeploy.pruning.windows import Window, cut_window
+from snowsdeploy.pruning.solve.objective import Curvature, Support, WindowObjective
+from snowsdeploy.pruning.solve.preconditioner import PreconditionerKind, make_preconditioner
+from snowsdeploy.pruning.solve.problem import Problem, Solution
+from snowsdeploy.pruning.solve.products import Products
+from snowsdeploy.pruning.solve.start import Select, least_squares_start
+from snowsdeploy.pruning.solve.streams import Streams, gather_samples, output_error
 from snowsdeploy.solver.newton import NewtonCG, NewtonSolution
 from snowsdeploy.solver.result import Outcome
 

@@ -16,8 +16,8 @@ from torch.fx import Node
 
 from snowsdeploy.distributed import all_sum, number
 from snowsdeploy.models.program_graph import ProgramGraph
-from snowsdeploy.pruning.whole import evaluate_whole
-from snowsdeploy.pruning.windows import as_tensor
+from snowsdeploy.pruning.flow.whole import evaluate_whole
+from snowsdeploy.pruning.flow.windows import as_tensor
 
 WHOLE_IMAGES = 16  # a whole model's graph is held for so many images at once, where memory allows
 

@@ -12,8 +12,8 @@ from torch.fx import Node
 from snowsdeploy.errors import NumericsError
 from snowsdeploy.models.graph import evaluate
 from snowsdeploy.models.program_graph import ProgramGraph
-from snowsdeploy.pruning.storage import IN_MEMORY, Storage
-from snowsdeploy.pruning.windows import as_tensor
+from snowsdeploy.pruning.flow.storage import IN_MEMORY, Storage
+from snowsdeploy.pruning.flow.windows import as_tensor
 
 Values = dict[Node, Any]
 

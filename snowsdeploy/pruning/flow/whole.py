@@ -11,7 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from snowsdeploy.models.graph import evaluate
 from snowsdeploy.models.program_graph import ProgramGraph
-from snowsdeploy.pruning.windows import as_tensor
+from snowsdeploy.pruning.flow.windows import as_tensor
 
 
 def evaluate_whole(

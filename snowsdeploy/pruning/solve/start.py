@@ -14,9 +14,9 @@ from torch.fx import Node
 from snowsdeploy.distributed import all_sum
 from snowsdeploy.errors import NumericsError
 from snowsdeploy.models.graph import layer_input
-from snowsdeploy.pruning.gram import gram_matrix
-from snowsdeploy.pruning.objective import Sample, Support
-from snowsdeploy.pruning.windows import Window
+from snowsdeploy.pruning.flow.gram import gram_matrix
+from snowsdeploy.pruning.flow.windows import Window
+from snowsdeploy.pruning.solve.objective import Sample, Support
 from snowsdeploy.selectors.base import Choice
 from snowsdeploy.solver.least_squares import Factored, masked_least_squares, solve_and_factor
 

@@ -12,11 +12,11 @@ from torch.fx import Node
 
 from snowsdeploy.distributed import sum_number
 from snowsdeploy.models.program_graph import ProgramGraph
-from snowsdeploy.pruning.activations import Activations
-from snowsdeploy.pruning.objective import Sample
-from snowsdeploy.pruning.start import Weights
-from snowsdeploy.pruning.storage import IN_MEMORY, Storage
-from snowsdeploy.pruning.windows import Window
+from snowsdeploy.pruning.flow.activations import Activations
+from snowsdeploy.pruning.flow.storage import IN_MEMORY, Storage
+from snowsdeploy.pruning.flow.windows import Window
+from snowsdeploy.pruning.solve.objective import Sample
+from snowsdeploy.pruning.solve.start import Weights
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,9 @@ from snowsdeploy.distributed import all_sum, in_turn, number, share_of_most, sum
 from snowsdeploy.errors import DataError, GraphError
 from snowsdeploy.models.graph import base_name, layer_input
 from snowsdeploy.models.program_graph import ProgramGraph
-from snowsdeploy.pruning.gram import input_rows
-from snowsdeploy.pruning.whole import evaluate_whole
-from snowsdeploy.pruning.windows import as_tensor
+from snowsdeploy.pruning.flow.gram import input_rows
+from snowsdeploy.pruning.flow.whole import evaluate_whole
+from snowsdeploy.pruning.flow.windows import as_tensor
 from snowsdeploy.selectors.base import Tensors
 
 LOSS_IMAGES = 32  # a whole model's graph, and single images' gradients of a layer, are held for so many at once

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from snowsdeploy.artifacts import LayerReport
-from snowsdeploy.pruning.objective import WindowObjective
+from snowsdeploy.pruning.flow.windows import Window
 from snowsdeploy.pruning.schedule import Unit
-from snowsdeploy.pruning.windows import Window
+from snowsdeploy.pruning.solve.objective import WindowObjective
 from snowsdeploy.solver.least_squares import Factored
 from snowsdeploy.solver.newton import NewtonSolution
 

@@ -22,7 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from snowsdeploy.device import matmul_tf32
 from snowsdeploy.distributed import all_sum, sum_number
-from snowsdeploy.pruning.windows import Window
+from snowsdeploy.pruning.flow.windows import Window
 from snowsdeploy.solver.cg import Product
 
 with warnings.catch_warnings():
@@ -79,7 +79,7 @@ class WindowObjective:
         curvature_samples: How many of `samples` a curvature product sums over; its scale is corrected.
         metrics: Diagonal metric of each output, `[1, ...]` without the batch axis' size; None entries are the identity.
         shares: Weight of each output's term; empty is equal shares.
-        product_precision: Of the window inside Gauss-Newton products; see `pruning.products`.
+        product_precision: Of the window inside Gauss-Newton products; see `products`.
         product: Computes a sample's Gauss-Newton product in place of `one_product`.
     """
 
