@@ -133,44 +133,74 @@ def prune_program(
     metrics = unit_metrics(graph, batches, units, plan)
     release_memory(batches[0].device)
     streams = _streams(graph, batches, metrics, plan, {})
-    tensors: dict[str, Tensor] = {}
-    reports: list[LayerReport] = []
-
-    def solve(problem: str, run: Callable[[], tuple[dict[str, Tensor], LayerReport]]) -> LayerReport:
-        found = checkpoints.load(problem, LayerReport) if checkpoints else None
-        values, report = found or run()
-        if checkpoints and found is None:
-            checkpoints.save(problem, values, report)
-        for name, value in values.items():
-            if name in weights:
-                require_pattern(name, value, masks.pattern_of(name), "solved weight")
-            streams.pruned.set_weight(graph.placeholder(name), value)
-        tensors.update(values)
-        release_memory(next(iter(values.values())).device)
-        observer.advance(len(reports) + 1, total, describe(report, restored=found is not None))
-        return report
-
-    def tell(names: Sequence[str]) -> Tell:
-        first = names[0].removesuffix(".weight") + (f" and {len(names) - 1} more" if len(names) > 1 else "")
-        return lambda what, share: observer.doing(f"{first}: {what}", len(reports) + share, total)
-
+    loop = _Loop(weights, masks, streams, total, observer, checkpoints)
     for unit in units:
-        one = partial(plan.method.solve, graph, unit, streams, masks.select, tell(unit.weights))
-        reports += [solve("|".join(unit.weights), one)]
+        loop.solve("|".join(unit.weights), unit.weights, partial(plan.method.solve, graph, unit, streams, masks.select))
     notes = []
     if plan.reestimate:
-        statistics, note = _reestimate(graph, batches, tensors, plan)
-        tensors |= statistics
+        statistics, note = _reestimate(graph, batches, loop.tensors, plan)
+        loop.tensors |= statistics
         notes.append(note)
     final = None
     if plan.final is not None:
-        supports = {name: tensors[name] != 0 for name in weights}
-        method, fresh = plan.final, _streams(graph, batches, metrics, plan, tensors)
+        supports = {name: loop.tensors[name] != 0 for name in weights}
+        method, fresh = plan.final, _streams(graph, batches, metrics, plan, loop.tensors)
         before = output_error(fresh, {}, held_back_only=False)
-        final = solve("final pass", lambda: final_pass(graph, units, fresh, supports, method, tell=tell(weights)))
-        after = output_error(_streams(graph, batches, metrics, plan, tensors), {}, held_back_only=False)
+        final = loop.solve(
+            "final pass", weights, lambda tell: final_pass(graph, units, fresh, supports, method, tell=tell)
+        )
+        after = output_error(_streams(graph, batches, metrics, plan, loop.tensors), {}, held_back_only=False)
         notes.append(f"final pass: relative output error {before:.3g} -> {after:.3g}")
-    return Pruned(tensors, tuple(reports), final, masks.report, masks.shares(), tuple(notes))
+    reports = tuple(loop.reports[: len(units)])
+    return Pruned(loop.tensors, reports, final, masks.report, masks.shares(), tuple(notes))
+
+
+@dataclass
+class _Loop:
+    """Solves one after the other, each restored or run, checked, stored and told.
+
+    Attributes:
+        weights: Names of those that must hold their masks' pattern.
+        masks: Which they are.
+        streams: The pruned one takes each solution.
+        total: How many solves there are.
+        observer: Told about each.
+        checkpoints: Read and written.
+        tensors: Solved so far.
+        reports: A report a solve.
+    """
+
+    weights: Sequence[str]
+    masks: Masks
+    streams: Streams
+    total: int
+    observer: Observer
+    checkpoints: Checkpoints | None
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    reports: list[LayerReport] = field(default_factory=list)
+
+    def solve(
+        self, problem: str, names: Sequence[str], run: Callable[[Tell], tuple[dict[str, Tensor], LayerReport]]
+    ) -> LayerReport:
+        """Solve for some weights, unless a run before has done it."""
+        found = self.checkpoints.load(problem, LayerReport) if self.checkpoints else None
+        values, report = found or run(self._teller(names))
+        if self.checkpoints and found is None:
+            self.checkpoints.save(problem, values, report)
+        for name, value in values.items():
+            if name in self.weights:
+                require_pattern(name, value, self.masks.pattern_of(name), "solved weight")
+            self.streams.pruned.set_weight(self.streams.pruned.graph.placeholder(name), value)
+        self.tensors.update(values)
+        self.reports.append(report)
+        release_memory(next(iter(values.values())).device)
+        self.observer.advance(len(self.reports), self.total, describe(report, restored=found is not None))
+        return report
+
+    def _teller(self, names: Sequence[str]) -> Tell:
+        first = names[0].removesuffix(".weight") + (f" and {len(names) - 1} more" if len(names) > 1 else "")
+        done = len(self.reports)
+        return lambda what, share: self.observer.doing(f"{first}: {what}", done + share, self.total)
 
 
 def _choose_or_restore(

@@ -42,7 +42,7 @@ class Activations:
             storage: Where values are between uses; where it keeps none they are computed from the images each time.
             name: Of the store.
         """
-        self._graph = graph
+        self.graph = graph
         self._constants: Final[Values] = dict(state)
         with torch.no_grad():
             evaluate(graph.constant_nodes, self._constants)
@@ -60,15 +60,15 @@ class Activations:
         Raises:
             NumericsError: An activation is NaN or Inf.
         """
-        stop = self._graph.order[node]
+        stop = self.graph.order[node]
         if stop <= self._position:
             return
         if self._store is not None:
             for batch in range(len(self)):
                 values = self._live(batch)
                 self._run(self._between(self._position, stop), values)
-                live = {n: v for n, v in values.items() if n is not self._graph.image}
-                self._store.save(batch, {n.name: v for n, v in live.items() if self._graph.last_use(n) >= stop})
+                live = {n: v for n, v in values.items() if n is not self.graph.image}
+                self._store.save(batch, {n.name: v for n, v in live.items() if self.graph.last_use(n) >= stop})
         self._position = stop
 
     def value(self, placeholder: Node) -> Tensor:
@@ -83,10 +83,8 @@ class Activations:
 
     def holds(self, node: Node) -> bool:
         """Whether a value is at hand at the position: a weight, the images, or what has run and is still read."""
-        order = self._graph.order
-        return (
-            node not in order or node in self._constants or order[node] < self._position <= self._graph.last_use(node)
-        )
+        order = self.graph.order
+        return node not in order or node in self._constants or order[node] < self._position <= self.graph.last_use(node)
 
     def live_ins(self, batch: int, wanted: Iterable[Node]) -> Values:
         """The values a window reads, computed where a side branch has not run yet.
@@ -105,15 +103,15 @@ class Activations:
         """The program's outputs for a batch from here on, with some weights replaced; nothing is kept."""
         scope = {**self._constants, **self._live(batch), **weights}
         with torch.no_grad():
-            evaluate(self._between(self._position, None), scope, self._graph.dead_after.__getitem__)
-        return tuple(as_tensor(scope[n]) for n in self._graph.outputs)
+            evaluate(self._between(self._position, None), scope, self.graph.dead_after.__getitem__)
+        return tuple(as_tensor(scope[n]) for n in self.graph.outputs)
 
     def _between(self, start: int, stop: int | None) -> list[Node]:
-        return [n for n in self._graph.nodes[start:stop] if n not in self._constants]
+        return [n for n in self.graph.nodes[start:stop] if n not in self._constants]
 
     def _live(self, batch: int) -> Values:
         """A batch's values at the position, and its images."""
-        values: Values = {self._graph.image: self._images[batch]}
+        values: Values = {self.graph.image: self._images[batch]}
         if self._store is None:
             self._run(self._between(0, self._position), values)
         elif self._position:
@@ -127,7 +125,7 @@ class Activations:
             if node not in found and node not in values and node not in self._constants:
                 found.add(node)
                 missing.extend(node.all_input_nodes)
-        return sorted(found, key=self._graph.order.__getitem__)
+        return sorted(found, key=self.graph.order.__getitem__)
 
     def _run(self, nodes: list[Node], values: Values, *, drop: bool = True) -> None:
         """Evaluate nodes in graph order into `values`, dropping what nothing after them reads."""
@@ -142,6 +140,6 @@ class Activations:
                     seen=f"the output of {node.name}",
                     fix="check --mean and --std, the images, and the checkpoint",
                 )
-            for dead in self._graph.dead_after[node] if drop else ():
+            for dead in self.graph.dead_after[node] if drop else ():
                 values.pop(dead, None)
                 scope.pop(dead, None)
