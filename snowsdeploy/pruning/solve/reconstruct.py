@@ -101,6 +101,7 @@ class Reconstruction:
         tell("activations", 0.0)
         for stream in (streams.dense, streams.pruned):
             stream.advance(window.calls[0])
+        release_memory(streams.pruned.value(window.weights[0]).device)  # holes that the passes up to here left
         tell("masks and least squares", 0.0)
         if self.targets != "auto":
             problem = self.problem(window, unit, streams, select, self.targets)
