@@ -57,8 +57,8 @@ def memory_left(device: torch.device) -> int:
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether an error says that an allocation failed, on either kind of device."""
-    text = str(error)
-    refused = "can't allocate memory" in text or "not enough memory" in text
+    text = str(error).lower()  # of PyTorch on either device, of the driver, of cuBLAS and its kin
+    refused = any(t in text for t in ("can't allocate memory", "not enough memory", "out of memory", "alloc_failed"))
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or (isinstance(error, RuntimeError) and refused)
 
 

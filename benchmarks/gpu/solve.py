@@ -64,6 +64,8 @@ def main() -> None:
         planned = plan_run(config("plan", **include))
         for label in options.products.split(";"):
             more = PRODUCTS[label]
+            if options.device.startswith("cuda"):
+                torch.cuda.reset_peak_memory_stats()
             report = prune(config(label, **include, **more), NullObserver())
             rows.append(
                 {

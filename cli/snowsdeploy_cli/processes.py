@@ -23,12 +23,14 @@ def process_number() -> int:
 
 def launch() -> Launch | None:
     """How torchrun started this process; None without it."""
+    import psutil
+
     from snowsdeploy.distributed import Launch
 
     if not _started_by_torchrun():
         return None
-    # the agent, which stays, is the parent
-    return Launch(f"{os.environ['TORCHELASTIC_RUN_ID']} {os.getppid()}", _restarts() != "0")
+    agent = psutil.Process(os.getppid())  # which stays; a number alone may come again
+    return Launch(f"{os.environ['TORCHELASTIC_RUN_ID']} {agent.pid} {agent.create_time()}", _restarts() != "0")
 
 
 def require_one_process(command: str) -> None:
@@ -54,7 +56,7 @@ def joined(device: str) -> Iterator[None]:
         device: `--device`; on a machine with several GPUs each process takes its own.
 
     Raises:
-        UsageError: `--device` names one GPU for all processes.
+        UsageError: `--device` names one GPU for all processes, or there are more processes than GPUs.
     """
     if not _started_by_torchrun():
         yield
@@ -68,7 +70,14 @@ def joined(device: str) -> Iterator[None]:
         )
     on_gpu = device != "cpu" and torch.cuda.is_available()
     if on_gpu:
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
+        here, gpus = int(os.environ["LOCAL_WORLD_SIZE"]), torch.cuda.device_count()
+        if here > gpus:
+            raise UsageError(
+                "there are more processes than GPUs",
+                seen=f"{here} processes, {gpus} GPUs",
+                fix=f"use --nproc-per-node={gpus}, or --device cpu",
+            )
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     store, rank, world = next(distributed.rendezvous("env://", timeout=_WAIT))
     distributed.init_process_group(
         "cpu:gloo,cuda:nccl" if on_gpu else "gloo",

@@ -60,6 +60,16 @@ class ProgramGraph:
                 batched.add(node)
         return tuple(n for n in self.nodes if n not in batched)
 
+    def reached_from(self, node: Node) -> set[Node]:
+        """A call node and all whose value depends on it; sizes do not."""
+        if node not in self._reached:
+            self._reached[node] = image_dependent(self.nodes[self.order[node] + 1 :], node)
+        return self._reached[node]
+
+    @cached_property
+    def _reached(self) -> dict[Node, set[Node]]:
+        return {}
+
     def last_use(self, node: Node) -> int:
         """Position of the last node that reads a value; beyond the graph for outputs."""
         return max((self.order.get(user, len(self.nodes)) for user in node.users), default=-1)
@@ -79,6 +89,11 @@ class ProgramGraph:
         """The program's output values."""
         node = next(n for n in self.program.exported.graph.nodes if n.op == "output")
         return tuple(node.all_input_nodes)
+
+    @cached_property
+    def real_outputs(self) -> tuple[Node, ...]:
+        """Those that have derivatives: computed from the images, of floating point."""
+        return tuple(n for n in self.outputs if n in self.order and n in self.image_values and _is_real(n))
 
     @cached_property
     def state_names(self) -> dict[Node, str]:
@@ -127,3 +142,8 @@ class ProgramGraph:
             elif kind not in ("norm", "activation"):  # a sum or a mean of heads is still a head
                 frontier.extend(node.all_input_nodes)
         return found
+
+
+def _is_real(node: Node) -> bool:
+    value = node.meta["val"]
+    return isinstance(value, Tensor) and value.is_floating_point()

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from snowsdeploy.artifacts import ExportReport, PruneReport, Report
 from snowsdeploy.config import ExportSettings, RunConfig, ValidateSettings
-from snowsdeploy.distributed import Launch, rank
+from snowsdeploy.distributed import Launch, from_first, rank
 from snowsdeploy.gate.policy import GatePolicy, load_policy
 from snowsdeploy.pipeline.engines import read_accounts
 from snowsdeploy.pipeline.export import Exporter, export_programs, load_export
@@ -60,7 +60,7 @@ def prune_export(
     policy = load_policy(config.policy) if config.policy else GatePolicy()
     run = RunDirectory(config.out)
     require_formats(config.format, writers or {}, run)
-    if run.taken_before(launch) and run.report.is_file():
+    if from_first(run.taken_before(launch) and run.report.is_file()):
         # a gate failed, and torchrun started the processes again for the exit code's sake
         return None if rank() else read_report(run.report)
     program, pruned, report = prune_model(config, run, observer, launch)

@@ -17,7 +17,7 @@ from torch import Tensor
 from snowsdeploy.artifacts import MemoryPlan, UnitMemory
 from snowsdeploy.config import RunConfig
 from snowsdeploy.device import memory_left, memory_used, out_of_memory, release_memory
-from snowsdeploy.distributed import alone, from_first, rank, world
+from snowsdeploy.distributed import alone, from_first, rank, share, world
 from snowsdeploy.errors import ResourceError
 from snowsdeploy.files import write_text_atomic
 from snowsdeploy.machine import available_memory, free_disk
@@ -31,7 +31,7 @@ from snowsdeploy.pruning.forecast.budget import Budget, measure_sizes, plan_memo
 from snowsdeploy.pruning.forecast.footprint import growth
 from snowsdeploy.pruning.importance.loss import ProgramLoss
 from snowsdeploy.pruning.importance.sensitivity import output_curvature
-from snowsdeploy.pruning.prune import Plan
+from snowsdeploy.pruning.prune import Plan, metric_nodes
 from snowsdeploy.pruning.schedule import Unit, make_schedule
 from snowsdeploy.pruning.solve.final import final_window
 from snowsdeploy.run_directory import RunDirectory
@@ -85,7 +85,7 @@ def measure_memory(config: RunConfig, prepared: Prepared, budget: Budget) -> Mem
     graph = ProgramGraph(prepared.program)
     plan = make_plan(config, prepared.count(config.batch_size))
     image = next(iter(prepared.calibration.batches(1))).to(prepared.device)
-    own = -(-len(prepared.calibration) // world())
+    own = min(len(prepared.calibration), share(prepared.count(config.batch_size)) * config.batch_size)
     if budget.host is None:  # all images lie there
         budget = replace(budget, used=budget.used + own * image.numel() * image.itemsize)
     curvature = bool(plan.sensitivity) or (config.permutes and config.permute_score == "curvature")
@@ -112,20 +112,21 @@ def _units(graph: ProgramGraph, prepared: Prepared, plan: Plan, image: Tensor) -
     pair = [image, torch.cat([image, image])]
     stream = Activations(graph, pair, graph.state_values())
     known: dict[object, int] = {}
+    kept, trials = prepared.pattern.share, 2 if plan.method.targets == "auto" else 1
     found = []
     for unit in units:
         window = plan.method.window(graph, unit)
         stream.advance(window.calls[0])
         if window.signature not in known:
             known[window.signature] = window_bytes(window, stream, plan.method.curvature)
-        found.append(unit_memory(graph, sizes, unit, window, known[window.signature]))
+        found.append(unit_memory(graph, sizes, unit, window, known[window.signature], kept=kept, trials=trials))
     if plan.final:
         window = final_window(graph, units, free=plan.final.free)
         stream = Activations(graph, pair, graph.state_values())
         stream.advance(window.calls[0])
         everything = Unit(tuple(name for unit in units for name in unit.weights), None)
         per_image = window_bytes(window, stream, plan.final.curvature)
-        found.append(unit_memory(graph, sizes, everything, window, per_image))
+        found.append(unit_memory(graph, sizes, everything, window, per_image, kept=kept, together=True))
     return found
 
 
@@ -133,9 +134,10 @@ def _whole_bytes(
     graph: ProgramGraph, prepared: Prepared, plan: Plan, image: Tensor, curvature: bool
 ) -> tuple[int, int]:
     """Bytes an image of the whole model's graph, for its output's curvature and for a selector's loss."""
-    calls = [call for name in prepared.weights for call in graph.calls[name]]
+    units = make_schedule(graph, prepared.weights, joint=plan.joint, layers=plan.layers)
+    nodes = metric_nodes(graph, units)
     state = graph.state_values()
-    whole = growth(lambda images: output_curvature(graph, state, [images], calls), image) if curvature else 0
+    whole = growth(lambda images: output_curvature(graph, state, [images], nodes), image) if curvature else 0
     if not isinstance(plan.selection.selector, AbstractLossSelector):
         return whole, 0
     dense = {name: graph.program.state_dict[name].detach() for name in prepared.weights}

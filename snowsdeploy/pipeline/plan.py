@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from snowsdeploy.artifacts import RunPlan, UnitCost
 from snowsdeploy.config import RunConfig
+from snowsdeploy.device import matmul_tf32
 from snowsdeploy.models.program_graph import ProgramGraph
 from snowsdeploy.permutation.groups import find_groups
 from snowsdeploy.permutation.search import Search, find_order, group_scores
@@ -36,7 +38,11 @@ def plan_run(config: RunConfig, observer: Observer | None = None) -> RunPlan:
     Raises:
         SnowsDeployError: As `prune_export`.
     """
-    observer = observer or NullObserver()
+    with matmul_tf32(False):  # as the run
+        return _plan_run(config, observer or NullObserver())
+
+
+def _plan_run(config: RunConfig, observer: Observer) -> RunPlan:
     load, prepared = timed(lambda: prepare(config, observer))
     started = time.perf_counter()
     memory = measure_memory(config, prepared, memory_budget(config, prepared, config.out.absolute().parent))
@@ -48,7 +54,7 @@ def plan_run(config: RunConfig, observer: Observer | None = None) -> RunPlan:
     graph = ProgramGraph(prepared.program)
     stages["masks"], masks = _masks(graph, prepared, batches, plan, share)
     units = make_schedule(graph, prepared.weights, joint=plan.joint, layers=plan.layers)
-    seconds, metrics = timed(lambda: unit_metrics(graph, batches[:1], units, plan))
+    seconds, metrics = timed(lambda: unit_metrics(graph, batches[:1], units, replace(plan, held_back=0)))
     stages["sensitivity"] = seconds * share
     seen_images = total if config.curvature_samples == "all" else min(config.curvature_samples, total)
     with tempfile.TemporaryDirectory(prefix="snowsdeploy-plan-") as folder:

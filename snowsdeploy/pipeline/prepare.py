@@ -79,7 +79,7 @@ class Prepared:
             self.program,
             self.weights,
             self.pattern,
-            self.batches(memory.planned_batch),  # what a resumed run has too
+            self.batches(memory.batch_size),
             score=config.permute_score,
             seed=config.seed,
             observer=observer,
@@ -97,6 +97,8 @@ def prepare(config: RunConfig, observer: Observer) -> Prepared:
         SnowsDeployError: As `prune_export`.
     """
     device = choose_device(config.device)  # before minutes are spent
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # streams, synchronisation and page-locked memory are the current GPU's
     observer.stage("load", config.model)
     torch.manual_seed(config.seed)
     program = load_program(config, config.data)

@@ -48,6 +48,8 @@ def prune_model(
     started = time.perf_counter()
     first = rank() == 0
     if from_first(run.taken_before(launch)):
+        if from_first(run.prune.is_file()):  # what ended the processes came after the solve
+            return load_run(run)
         config = config.model_copy(update={"resume": True})
     if first:
         run.require_free(force=config.force, resume=config.resume)
@@ -64,10 +66,7 @@ def prune_model(
     for d in prepared.decisions:
         observer.message(f"{d.name} {'x'.join(map(str, d.shape))}: {d.reason or 'pruned'}")
     with matmul_tf32(False):
-        memory = fit_memory(config, prepared, run, observer)
-        prepared = prepared.permuted(config, memory, _checkpoints(config, prepared, memory, run), observer)
-        observer.stage("prune", f"{config.pattern}, {len(prepared.calibration)} images, on {_where(prepared)}")
-        pruned, memory = _solve(config, prepared, memory, run, observer)
+        prepared, pruned, memory = _solve(config, prepared, run, observer)
     for note in pruned.notes:
         observer.message(note)
     report = PruneReport(
@@ -108,25 +107,28 @@ def _where(prepared: Prepared) -> str:
 
 
 def _solve(
-    config: RunConfig, prepared: Prepared, memory: MemoryPlan, run: RunDirectory, observer: Observer
-) -> tuple[Pruned, MemoryPlan]:
-    """Prune in the memory that is planned; where it is not enough after all, with fewer images at once."""
-    checkpoints = _checkpoints(config, prepared, memory, run)
+    config: RunConfig, prepared: Prepared, run: RunDirectory, observer: Observer
+) -> tuple[Prepared, Pruned, MemoryPlan]:
+    """Permute and prune in the memory that is planned; where it is not enough after all, with fewer images at once."""
 
-    def solve(memory: MemoryPlan) -> Pruned:
+    def attempt(memory: MemoryPlan) -> tuple[Prepared, Pruned]:
+        ready = prepared.permuted(config, memory, _checkpoints(config, prepared, memory, run), observer)
+        observer.stage("prune", f"{config.pattern}, {len(ready.calibration)} images, on {_where(ready)}")
         with activation_storage(memory, run) as storage:
-            return prune_program(
-                prepared.program,
-                prepared.batches(memory.batch_size),
-                prepared.weights,
-                prepared.pattern,
-                replace(fitted_plan(config, prepared, memory), storage=storage),
+            return ready, prune_program(
+                ready.program,
+                ready.batches(memory.batch_size),
+                ready.weights,
+                ready.pattern,
+                replace(fitted_plan(config, ready, memory), storage=storage),
                 observer=observer,
-                labels=prepared.labels(memory.batch_size),
-                checkpoints=checkpoints,
+                labels=ready.labels(memory.batch_size),
+                checkpoints=_checkpoints(config, ready, memory, run),
             )
 
-    return within_memory(solve, memory, run, prepared.device, observer)
+    memory = fit_memory(config, prepared, run, observer)
+    (ready, pruned), memory = within_memory(attempt, memory, run, prepared.device, observer)
+    return ready, pruned, memory
 
 
 def _checkpoints(config: RunConfig, prepared: Prepared, memory: MemoryPlan, run: RunDirectory) -> Checkpoints:

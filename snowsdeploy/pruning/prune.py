@@ -217,16 +217,20 @@ def _choose_or_restore(
     return masks
 
 
+def metric_nodes(graph: ProgramGraph, units: Sequence[Unit]) -> list[Node]:
+    """The values that have a metric: units' ends and layers' outputs."""
+    ends = dict.fromkeys(unit.until for unit in units if unit.until is not None)
+    return [*ends, *(call for unit in units for name in unit.weights for call in graph.calls[name])]
+
+
 def unit_metrics(
     graph: ProgramGraph, batches: Sequence[Tensor], units: Sequence[Unit], plan: Plan
 ) -> dict[Node, Tensor]:
     """The diagonal metric of each unit's end and of its layers' outputs, as `Streams` wants it."""
-    ends = list(dict.fromkeys(unit.until for unit in units if unit.until is not None))
-    calls = [call for unit in units for name in unit.weights for call in graph.calls[name]]
     if not plan.sensitivity:
         return {}
     seen = batches[: len(batches) - plan.held_back]
-    curvature = output_curvature(graph, graph.state_values(), seen, [*ends, *calls], at_once=plan.at_once)
+    curvature = output_curvature(graph, graph.state_values(), seen, metric_nodes(graph, units), at_once=plan.at_once)
     return {node: (1 - plan.sensitivity) + plan.sensitivity * value for node, value in curvature.items()}
 
 

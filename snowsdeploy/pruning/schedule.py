@@ -8,7 +8,7 @@ from itertools import groupby
 
 from torch.fx import Node
 
-from snowsdeploy.models.graph import image_dependent, operation_kind
+from snowsdeploy.models.graph import operation_kind
 from snowsdeploy.models.program_graph import ProgramGraph
 
 
@@ -26,10 +26,11 @@ class Unit:
 
 
 def block_end(graph: ProgramGraph, weight: str) -> Node | None:
-    """The residual sum that the layer's output first flows into, None when there is none."""
-    last = graph.calls[weight][-1]
-    after = image_dependent(graph.nodes[graph.order[last] + 1 :], last)
-    ends = (n for n in graph.nodes if n in after and operation_kind(n, graph.image_values) == "sum")
+    """The residual sum that the layer's output first flows into, None when there is none that all its calls reach."""
+    calls = graph.calls[weight]
+    after = set.intersection(*(graph.reached_from(call) for call in calls))
+    last = graph.order[calls[-1]]
+    ends = (n for n in graph.nodes[last + 1 :] if n in after and operation_kind(n, graph.image_values) == "sum")
     return next(ends, None)
 
 
@@ -40,15 +41,21 @@ def make_schedule(graph: ProgramGraph, weights: Sequence[str], *, joint: bool, l
         graph: The program's graph.
         weights: Names of the pruned weights in graph order.
         joint: Solve the layers that flow into the same residual sum together.
-        layers: Put consecutive residual blocks into one unit until it has at least so many layers.
+        layers: Put consecutive residual blocks into one unit until it has at least so many layers; a block that the
+            unit does not flow into, as in parallel branches, begins another.
     """
     ends = {w: block_end(graph, w) for w in weights}
     if not joint:
         return tuple(Unit((w,), ends[w]) for w in weights)
     units: list[tuple[str, ...]] = []
-    for _, group in groupby(weights, key=ends.__getitem__):
-        if units and len(units[-1]) < layers:
-            units[-1] += tuple(group)
+    for end, names in groupby(weights, key=ends.__getitem__):
+        if units and len(units[-1]) < layers and _reach(graph, units[-1], end):
+            units[-1] += tuple(names)
         else:
-            units.append(tuple(group))
+            units.append(tuple(names))
     return tuple(Unit(unit, ends[unit[-1]]) for unit in units)
+
+
+def _reach(graph: ProgramGraph, weights: Sequence[str], end: Node | None) -> bool:
+    """Whether all calls of some weights flow into a node; a horizon that is counted has no such node."""
+    return end is None or all(end in graph.reached_from(call) for w in weights for call in graph.calls[w])

@@ -125,7 +125,7 @@ def _solve_chunk(gram: Tensor, cross: Tensor, positions: Tensor, valid: Tensor, 
     """Some rows' solutions and the factors of `G[Z, Z] + ridge I`; padding is an identity block, and solves to zero."""
     block = gram[positions.unsqueeze(2), positions.unsqueeze(1)]
     block.mul_(valid.unsqueeze(2) & valid.unsqueeze(1))
-    block.diagonal(dim1=1, dim2=2).add_(torch.where(valid, ridge, 1.0))
+    block.diagonal(dim1=1, dim2=2).add_(torch.where(valid, gram.new_tensor(ridge), gram.new_ones(())))
     factor = torch.linalg.cholesky(block)
     del block
     return MaskedCholesky(positions, valid, (factor,))(cross), factor
@@ -139,4 +139,6 @@ def _positions(mask: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _ridge(gram: Tensor, damping: float) -> float:
-    return damping * float(gram.diagonal().mean()) + torch.finfo(gram.dtype).tiny
+    """Where all inputs are zero, anything fits: damping alone keeps the factor defined, in single precision too."""
+    mean = float(gram.diagonal().mean())
+    return damping * mean + torch.finfo(gram.dtype).tiny if mean else max(damping, 1e-6)

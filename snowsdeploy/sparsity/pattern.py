@@ -27,6 +27,11 @@ class Pattern:
     m: int
     sparsity: float | None = None
 
+    @property
+    def share(self) -> float:
+        """Of the weights that stay."""
+        return self.n / self.m if self.sparsity is None else 1 - self.sparsity
+
     @classmethod
     def parse(cls, text: str) -> Self:
         """`"2:4"` -> `Pattern(2, 4)`; `"80%"` -> 80 % zeros in every layer, unstructured.

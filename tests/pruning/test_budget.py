@@ -33,8 +33,8 @@ def test_the_order_of_what_is_given_up() -> None:
     assert plan(everything - 1, disk=0) == "half 8"
     assert plan(least, disk=0) == "recompute 8"
     assert plan(least - 1, disk=0) == "half 4"  # which fits again with smaller batches
-    assert plan(everything - 1, host=64 * 100) == "host 8"  # of a GPU
-    assert plan(everything - 1, host=64 * 100 - 1) == "half 8"
+    assert plan(everything - 1, host=2 * 64 * 100) == "host 8"  # of a GPU
+    assert plan(everything - 1, host=2 * 64 * 100 - 1) == "half 8"
     assert plan(everything - 1, host=0) == "disk 8"
 
 

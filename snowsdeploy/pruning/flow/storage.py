@@ -8,7 +8,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -121,8 +120,9 @@ class DiskStore(AbstractStore):
         path = self._path(batch)
         fresh = path.with_suffix(".new")
         # a copy each, since a view would be written with all of the memory that it looks into
+        copies = {name: t.detach().to("cpu", copy=True) for name, t in tensors.items()}
         with writing(path):
-            torch.save({name: t.detach().to("cpu", copy=True) for name, t in tensors.items()}, fresh)
+            torch.save(copies, fresh)
         fresh.replace(path)  # the old file may be being read
 
     def load(self, batch: int) -> Named:
@@ -140,12 +140,6 @@ def _reader() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(1, thread_name_prefix="read-ahead")
 
 
-@cache
-def _copies() -> torch.cuda.Stream | None:
-    """Where a GPU's copies run, beside its computations; None without a GPU."""
-    return torch.cuda.Stream() if torch.cuda.is_available() else None
-
-
 @final
 class ReadAhead(AbstractStore):
     """Fetches in the background what was read next the last time."""
@@ -157,6 +151,7 @@ class ReadAhead(AbstractStore):
         self._next: dict[int, int] = {}
         self._last: int | None = None
         self._pending: tuple[int, Future[Named]] | None = None
+        self._copies: torch.cuda.Stream | None = None  # where a GPU's copies run, beside its computations
 
     def save(self, batch: int, values: Mapping[str, Any]) -> None:
         """See `AbstractStore`."""
@@ -165,6 +160,9 @@ class ReadAhead(AbstractStore):
             self._pending = None
         self._store.save(batch, values)
         self._saved.add(batch)
+        devices = [value.device for value in values.values() if isinstance(value, Tensor) and value.is_cuda]
+        if devices and self._copies is None:
+            self._copies = torch.cuda.Stream(devices[0])
 
     def load(self, batch: int) -> Named:
         """See `AbstractStore`."""
@@ -176,21 +174,22 @@ class ReadAhead(AbstractStore):
             pending[1].cancel()
             pending = None
         values = pending[1].result() if pending else self._fetch(batch)
-        stream = _copies()
-        if stream is not None:
-            torch.cuda.current_stream().wait_stream(stream)
+        if self._copies is not None:
+            current = torch.cuda.current_stream(self._copies.device)
+            current.wait_stream(self._copies)
             for value in values.values():
                 if isinstance(value, Tensor) and value.is_cuda:
-                    value.record_stream(torch.cuda.current_stream())
+                    value.record_stream(current)
         follows = self._next.get(batch, batch + 1)
         if follows != batch and follows in self._saved:
             self._pending = follows, _reader().submit(self._fetch, follows)
         return values
 
     def _fetch(self, batch: int) -> Named:
-        stream = _copies()
-        where: AbstractContextManager[object] = nullcontext() if stream is None else torch.cuda.stream(stream)
-        with where:
+        if self._copies is None:
+            return self._store.load(batch)
+        torch.cuda.set_device(self._copies.device)  # a thread begins on the first GPU
+        with torch.cuda.stream(self._copies):
             return self._store.load(batch)
 
 

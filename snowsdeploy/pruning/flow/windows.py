@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.fx import Node
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from snowsdeploy.models.graph import evaluate, image_dependent, operation_kind
+from snowsdeploy.models.graph import evaluate, operation_kind
 from snowsdeploy.models.program_graph import ProgramGraph
 
 
@@ -99,8 +99,8 @@ def cut_window(
         graph: The program's graph.
         weights: Names of the weights that vary together.
         horizon: K, counted operations after the last call of any of the weights; 0 is the layers' own output.
-        until: Reach these nodes instead, whatever they count, and have them as the only outputs; all must depend on
-            the weights.
+        until: Reach these nodes instead, whatever they count, and have them as the only outputs; those that do not
+            depend on the weights are left out.
         free: The vectors inside the window (biases, scales and shifts of normalisations) vary too.
 
     Returns:
@@ -113,8 +113,9 @@ def cut_window(
         for n in graph.nodes[graph.order[calls[-1]] + 1 :]
         if n in inside and operation_kind(n, graph.image_values) is not None
     ]
-    if until:
-        outputs = sorted(until, key=graph.order.__getitem__)
+    reached = [n for n in until if n in inside]
+    if reached:
+        outputs = sorted(reached, key=graph.order.__getitem__)
     elif horizon:
         last = after[:horizon][-1] if after else calls[-1]
         outputs = [n for n in _counted(graph, inside, calls) if graph.order[n] <= graph.order[last]]
@@ -162,10 +163,7 @@ def _vectors(graph: ProgramGraph, nodes: Sequence[Node], read: set[Node]) -> set
 
 def _descendants(graph: ProgramGraph, calls: Sequence[Node]) -> set[Node]:
     """The calls and every node whose value depends on theirs; sizes do not."""
-    found: set[Node] = set(calls)
-    for call in calls:
-        found |= image_dependent(graph.nodes[graph.order[call] + 1 :], call)
-    return found
+    return set().union(*(graph.reached_from(call) for call in calls))
 
 
 def _ancestors(nodes: Sequence[Node], inside: set[Node]) -> set[Node]:

@@ -80,7 +80,17 @@ def live_values(graph: ProgramGraph, position: int) -> list[Node]:
     return [n for n in graph.nodes[:position] if n in graph.image_values and graph.last_use(n) >= position]
 
 
-def unit_memory(graph: ProgramGraph, sizes: Sizes, unit: Unit, window: Window, image_bytes: int) -> UnitMemory:
+def unit_memory(
+    graph: ProgramGraph,
+    sizes: Sizes,
+    unit: Unit,
+    window: Window,
+    image_bytes: int,
+    *,
+    kept: float,
+    trials: int = 1,
+    together: bool = False,
+) -> UnitMemory:
     """What one unit's solve holds, split by what it grows with.
 
     Args:
@@ -89,19 +99,25 @@ def unit_memory(graph: ProgramGraph, sizes: Sizes, unit: Unit, window: Window, i
         unit: The layers.
         window: What is differentiated.
         image_bytes: Of that for an image, from `window_bytes`.
+        kept: Share of each row's weights.
+        trials: How many problems with targets and factors of their own live together.
+        together: X^T X of all layers at once, as in the final pass.
     """
     live = live_values(graph, graph.order[window.calls[0]])
     aside = [n for n in window.live_ins if n in graph.image_values and n not in live and n is not graph.image]
     layers = [graph.program.state_dict[name] for name in unit.weights]
-    factors = [_factor_bytes(weight) for weight in layers]
-    work = max(min(WORK_BYTES, 3 * 8 * _squares(weight)) for weight in layers)
-    moments = max(6 * 8 * weight[0].numel() ** 2 for weight in layers)  # X^T X, ridged, its factor, inverse, a mask's
+    factors = trials * sum(_factor_bytes(weight, kept) for weight in layers)
+    work = max(min(WORK_BYTES, 3 * 8 * _squares(weight, kept)) for weight in layers)
+    grams = [8 * weight[0].numel() ** 2 for weight in layers]
+    moments = 6 * max(grams)  # X^T X, ridged, its factor, inverse, a mask's
+    if together:
+        moments += sum(grams)
     vectors = _VECTORS * sum(weight.numel() * weight.itemsize for weight in layers)
     return UnitMemory(
         layers=tuple(name.removesuffix(".weight") for name in unit.weights),
-        stored_per_image=2 * sizes.sum(live) + sizes.sum([*window.outputs, *aside]),
+        stored_per_image=2 * sizes.sum(live) + trials * sizes.sum([*window.outputs, *aside]),
         graph_per_image=image_bytes,
-        fixed=sum(factors) + moments + vectors + work,
+        fixed=factors + moments + vectors + work,
     )
 
 
@@ -133,13 +149,13 @@ def window_bytes(window: Window, stream: Activations, curvature: Curvature) -> i
     return max(peak(1) - peak(0), 0)
 
 
-def _squares(weight: Tensor) -> int:
-    """Entries of all rows' own systems, half of each row being kept."""
-    return len(weight) * weight[0].numel() ** 2 // 4
+def _squares(weight: Tensor, kept: float) -> int:
+    """Entries of all rows' own systems."""
+    return round(len(weight) * (kept * weight[0].numel()) ** 2)
 
 
-def _factor_bytes(weight: Tensor) -> int:
-    own = _squares(weight) * weight.itemsize
+def _factor_bytes(weight: Tensor, kept: float) -> int:
+    own = _squares(weight, kept) * weight.itemsize
     return own if own <= KEPT_BYTES else weight[0].numel() ** 2 * weight.itemsize
 
 
@@ -188,7 +204,8 @@ def plan_memory(
     stored = images * max(u.stored_per_image for u in units)
     places: dict[StorageKind, float] = {"disk": budget.disk}
     if budget.host is not None:
-        places |= {"host": budget.host, "half": 2.0 * budget.host}
+        # page-locked memory is given in powers of two: at most twice what is asked for
+        places |= {"host": budget.host / 2, "half": budget.host}
     tried = [
         _plan(units, kind, size, images=images, budget=budget)
         for size in _halves(batch)

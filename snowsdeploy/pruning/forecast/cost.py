@@ -67,7 +67,7 @@ def timed(run: Callable[[], T]) -> tuple[float, T]:
 
 
 def _settle() -> None:
-    if torch.cuda.is_available():
+    if torch.cuda.is_initialized():
         torch.cuda.synchronize()
 
 

@@ -207,7 +207,8 @@ class ProgramLoss:
         graph = self._graph
         replaced = {self._placeholders[n]: w for n, w in weights.items()}
         given = {**self._state, **replaced, graph.image: images}
-        return evaluate_whole(graph, given, [*wanted, graph.outputs[0]], ends=ends)
+        # the output too is an end: where no layer reaches it, derivatives are zero
+        return evaluate_whole(graph, given, wanted, ends=[*ends, graph.outputs[0]])
 
     def _targets(self, part: _Part, logits: Tensor) -> Tensor:
         if self._labels is not None:

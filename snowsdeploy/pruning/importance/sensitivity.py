@@ -67,8 +67,8 @@ def _squares(
     """Squares of the gradients at each node along random signs; the graph is gone when this returns."""
     with torch.enable_grad():
         # outputs too are ends: one that depends on no node has derivatives of zero
-        values = evaluate_whole(graph, {**state, graph.image: images}, (), ends={*nodes, *graph.outputs})
-    outputs = [as_tensor(values[n]) for n in graph.outputs]
+        values = evaluate_whole(graph, {**state, graph.image: images}, (), ends={*nodes, *graph.real_outputs})
+    outputs = [as_tensor(values[n]) for n in graph.real_outputs]
     signs = [torch.randint(0, 2, y.shape, generator=generator, device="cpu").to(y) * 2 - 1 for y in outputs]
     ends = [as_tensor(values[n]) for n in nodes]
     gradients = torch.autograd.grad(outputs, ends, signs, materialize_grads=True)

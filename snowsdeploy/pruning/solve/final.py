@@ -23,7 +23,7 @@ from snowsdeploy.pruning.solve.streams import Streams, gather_samples
 def final_window(graph: ProgramGraph, units: Sequence[Unit], *, free: bool) -> Window:
     """All units' weights, up to their residual sums and the model's outputs."""
     ends = (unit.until for unit in units if unit.until is not None)
-    reach = tuple(dict.fromkeys([*ends, *graph.outputs]))
+    reach = tuple(dict.fromkeys([*ends, *graph.real_outputs]))
     return cut_window(graph, [name for unit in units for name in unit.weights], 0, until=reach, free=free)
 
 
@@ -55,8 +55,8 @@ def final_pass(
     started = time.perf_counter()
     assert method.newton is not None
     names = tuple(name for unit in units for name in unit.weights)
-    outputs = graph.outputs
     window = final_window(graph, units, free=method.free)
+    outputs = [n for n in window.outputs if n in graph.outputs]
     for stream in (streams.dense, streams.pruned):
         stream.advance(window.calls[0])
     original = {p: streams.dense.value(p) for p in window.weights}
@@ -65,7 +65,8 @@ def final_pass(
     support = Support((*(masks[name] for name in names), *window.whole_vectors(original)))
     current = {p: streams.pruned.value(p) for p in window.weights}
     inner = len(window.outputs) - len(outputs)
-    shares = [0.5 / len(outputs) if n in outputs else 0.5 / inner for n in window.outputs] if inner else ()
+    mixed = inner and outputs
+    shares = [0.5 / len(outputs) if n in outputs else 0.5 / inner for n in window.outputs] if mixed else ()
     objective = WindowObjective(
         window,
         support,

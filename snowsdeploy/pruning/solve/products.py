@@ -7,16 +7,20 @@ objective values and line searches stay in the weights' precision, so that nothi
 from __future__ import annotations
 
 import copy
+import math
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from snowsdeploy.device import matmul_tf32
+from snowsdeploy.distributed import sum_number
 from snowsdeploy.pruning.solve.objective import Sample, WindowObjective
 
 Precision = Literal["float32", "tf32", "bfloat16"]
@@ -43,43 +47,61 @@ class Products:
     def apply(self, objective: WindowObjective, x: Tensor) -> tuple[WindowObjective, str]:
         """The objective with its products computed so, and what it came to, in words.
 
-        What errs by more than its bound on the first sample, or cannot be compiled, is left out, and the text says so.
+        What errs by more than its bound, along a random direction on the first sample and on the last, or cannot be
+        compiled, is left out, and the text says so. All processes come to the same.
         """
         full = str(x.dtype).removeprefix("torch.")
         if objective.curvature_kind == "hessian" or self == Products():
             return objective, full
-        one = replace(objective, samples=objective.samples[:1], curvature_samples=None)
-        exact = one.curvature(x)(x)
-        found, texts = objective, [full]
+        probe = _Probe(objective, x)
+        exact, found, texts = probe.products(objective), objective, [full]
         if self.precision != "float32":
             trial = replace(found, product_precision=self.precision)
-            error = _error(replace(trial, samples=one.samples, curvature_samples=None), x, exact)
+            products = probe.products(trial)
+            error = _error(products, exact)
             if error <= REDUCED_ERROR:
-                found, texts, exact = trial, [f"{self.precision} (error {error:.2g})"], _product(trial, one, x)
+                found, exact, texts = trial, products, [f"{self.precision} (error {error:.2g})"]
             else:
                 texts = [f"{full} ({self.precision} errs by {error:.2g})"]
         if self.compiler:
-            found, text = _compiled(found, one, x, exact, self.compiler)
+            found, text = _compiled(found, probe, exact, self.compiler)
             texts.append(text)
         return found, ", ".join(texts)
 
 
-def _product(objective: WindowObjective, one: WindowObjective, x: Tensor) -> Tensor:
-    return replace(objective, samples=one.samples, curvature_samples=None).curvature(x)(x)
+class _Probe:
+    """Products of this process alone, along a random direction: on its first sample and on its last, maybe smaller."""
+
+    def __init__(self, objective: WindowObjective, x: Tensor) -> None:
+        noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(0), dtype=x.dtype, device="cpu")
+        self._x, self._v = x, noise.to(x.device)
+        part = objective.curvature_part
+        self._samples = [objective.samples[0], *([part[-1]] if len(part) > 1 else [])]
+
+    def products(self, objective: WindowObjective) -> Tensor:
+        """One after the other, as one vector."""
+        one = partial(objective.product, objective) if objective.product else objective.one_product
+        return torch.cat([one(self._x, self._v, sample) for sample in self._samples])
 
 
-def _error(objective: WindowObjective, x: Tensor, exact: Tensor) -> float:
-    return float((objective.curvature(x)(x) - exact).norm() / exact.norm())
+def _error(found: Tensor, exact: Tensor) -> float:
+    """Relative, over all processes."""
+    return math.sqrt(_squares(found - exact) / max(_squares(exact), torch.finfo(torch.float64).tiny))
 
 
-def _compiled(
-    objective: WindowObjective, one: WindowObjective, x: Tensor, exact: Tensor, compiler: str
-) -> tuple[WindowObjective, str]:
+def _squares(vector: Tensor) -> float:
+    return sum_number(float(vector.double().square().sum()))
+
+
+def _compiled(objective: WindowObjective, probe: _Probe, exact: Tensor, compiler: str) -> tuple[WindowObjective, str]:
+    trial, found, reason = replace(objective, product=CompiledProduct(compiler)), None, "in another process"
     try:
-        trial = replace(objective, product=CompiledProduct(compiler))
-        error = _error(replace(trial, samples=one.samples, curvature_samples=None), x, exact)
-    except Exception as reason:  # a compiler raises whatever it likes; the products in PyTorch are at hand
-        return objective, f"not compiled: {type(reason).__name__}: {str(reason).splitlines()[0][:120]}"
+        found = probe.products(trial)
+    except Exception as failure:  # a compiler raises whatever it likes; the products in PyTorch are at hand
+        reason = f"{type(failure).__name__}: {str(failure).splitlines()[0][:120]}"
+    if sum_number(float(found is None)) or found is None:
+        return objective, f"not compiled: {reason}"
+    error = _error(found, exact)
     if not error <= COMPILED_ERROR:
         return objective, f"not compiled: errs by {error:.2g}"
     return trial, f"compiled by {compiler} (error {error:.2g})"
@@ -111,16 +133,16 @@ class CompiledProduct:
                     return plain.one_product(x, v, Sample(filled, ()))
 
             self._compiled[shape] = self._compile(one, x, v, [*scales, *tensors])
-        with _quiet():
-            return self._compiled[shape](
-                x, v, *scales, *tensors
-            ).clone()  # a CUDA graph writes to the same memory again
+        tf32 = matmul_tf32(True) if objective.product_precision == "tf32" else nullcontext()
+        with _quiet(), tf32:
+            found = self._compiled[shape](x, v, *scales, *tensors)
+            return found.clone()  # a CUDA graph writes to the same memory again
 
     def _compile(
         self, one: Callable[..., Tensor], x: Tensor, v: Tensor, tensors: list[Tensor]
     ) -> Callable[..., Tensor]:
         with _quiet():
-            traced = make_fx(one)(x, v, *tensors)
+            traced = make_fx(one)(x, v.clone(), *tensors)  # the same tensor twice would be traced as one input
             options: dict[str, Any] = {"mode": "reduce-overhead"} if x.is_cuda else {}
             compiled: Callable[..., Tensor] = torch.compile(traced, backend=self._compiler, dynamic=False, **options)
             return compiled

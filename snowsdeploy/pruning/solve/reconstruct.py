@@ -69,7 +69,7 @@ class Reconstruction:
 
     def window(self, graph: ProgramGraph, unit: Unit) -> Window:
         """The unit's window; in a part of the model without residual sums, a block is `PLAIN_HORIZON` operations."""
-        output = graph.outputs if self.horizon == "model" else ()
+        output = graph.real_outputs if self.horizon == "model" else ()
         until = unit.until if unit.until is not None and not isinstance(self.horizon, int) else None
         reach = tuple(dict.fromkeys([*([until] if until is not None else []), *output]))
         free = self.free and self.newton is not None
