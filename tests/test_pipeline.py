@@ -264,6 +264,9 @@ def test_what_torchrun_starts_again_takes_up_its_own_run_and_no_other(folder: Pa
     for other in (Launch("another job", again=True), Launch("job", again=False), None):
         with pytest.raises(OutputError, match="--out is not empty"):
             prune_export(config, exporter, launch=other)
-    config.out.joinpath("report.json").unlink()  # ended before it was judged
+    config.out.joinpath("report.json").unlink()  # ended between the solve and its judgement
+    assert prune_export(config, exporter, observer, launch=Launch("job", again=True)) is not None
+    assert observer.begun == ["export", "validate"]
+    config.out.joinpath("prune.json").unlink()  # ended before
     assert prune_export(config, exporter, observer, launch=Launch("job", again=True)) is not None
     assert "prune" in observer.begun

@@ -144,6 +144,8 @@ def test_other_errors_are_not_taken_for_memory(
         prune(settings())
     assert not out_of_memory(RuntimeError("expected scalar type Float"))
     assert out_of_memory(MemoryError())
+    assert out_of_memory(RuntimeError("CUDA error: out of memory"))
+    assert out_of_memory(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"))
 
 
 def test_a_small_budget_gives_the_same_weights_from_disk(settings: Callable[..., RunConfig], tmp_path: Path) -> None:

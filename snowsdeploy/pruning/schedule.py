@@ -41,18 +41,19 @@ def make_schedule(graph: ProgramGraph, weights: Sequence[str], *, joint: bool, l
         graph: The program's graph.
         weights: Names of the pruned weights in graph order.
         joint: Solve the layers that flow into the same residual sum together.
-        layers: Put consecutive residual blocks into one unit until it has at least so many layers; a block that the
+        layers: Put consecutive blocks into one unit until it has at least so many layers; a residual block that the
             unit does not flow into, as in parallel branches, begins another.
     """
     ends = {w: block_end(graph, w) for w in weights}
     if not joint:
         return tuple(Unit((w,), ends[w]) for w in weights)
     units: list[tuple[str, ...]] = []
-    for end, names in groupby(weights, key=ends.__getitem__):
-        if units and len(units[-1]) < layers and _reach(graph, units[-1], end):
-            units[-1] += tuple(names)
+    for _, group in groupby(weights, key=lambda w: ends[w] or w):  # without a sum each layer is a block of its own
+        names = tuple(group)
+        if units and len(units[-1]) < layers and _reach(graph, units[-1], ends[names[0]]):
+            units[-1] += names
         else:
-            units.append(tuple(names))
+            units.append(names)
     return tuple(Unit(unit, ends[unit[-1]]) for unit in units)
 
 

@@ -40,8 +40,10 @@ def objective(program: Program) -> tuple[WindowObjective, Tensor]:
 
 
 def difference(found: WindowObjective, exact: WindowObjective, x: Tensor) -> float:
-    expected = exact.curvature(x)(x)
-    return float((found.curvature(x)(x) - expected).norm() / expected.norm())
+    """Along a direction that is neither the point nor what was probed."""
+    v = torch.randn(x.shape, generator=torch.Generator().manual_seed(7), dtype=x.dtype)
+    expected = exact.curvature(x)(v)
+    return float((found.curvature(x)(v) - expected).norm() / expected.norm())
 
 
 @pytest.mark.parametrize("precision", ["tf32", "bfloat16"])
@@ -128,6 +130,33 @@ def test_a_compiler_that_fails_costs_only_a_sentence(
     found, text = Products(compiler="inductor").apply(exact, x)
     assert found is exact
     assert text.startswith("float32, not compiled: " + ("RuntimeError: no C++ compiler" if failure == "raises" else ""))
+
+
+def test_all_processes_leave_out_what_one_cannot_compile(tiny: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", lambda traced, **_: traced)
+    exact, x = objective(tiny)
+    monkeypatch.setattr("snowsdeploy.pruning.solve.products.sum_number", lambda own: own + 1.0)  # the other's failure
+    assert Products(compiler="none").apply(exact, x) == (exact, "float32, not compiled: in another process")
+
+
+def test_compiled_tf32_products_are_asked_for_when_they_run(tiny: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[bool] = []
+
+    def recording(traced: Callable[..., Tensor], **_: object) -> Callable[..., Tensor]:
+        def run(*arguments: Tensor) -> Tensor:
+            seen.append(torch.backends.cuda.matmul.allow_tf32)
+            return traced(*arguments)
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", recording)
+    exact, x = objective(tiny)
+    found, text = Products("tf32", compiler="none").apply(exact, x)
+    assert "tf32" in text
+    assert "compiled by none" in text
+    found.curvature(x)(x)
+    assert seen
+    assert all(seen)
 
 
 @pytest.mark.slow

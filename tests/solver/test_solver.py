@@ -163,3 +163,12 @@ def test_line_search_accepts_only_a_decrease() -> None:
     assert 0 < step < 0.25
     assert value < 0.01
     assert search.search(lambda t: float("nan"), 1.0, -1.0)[0] == 0.0
+
+
+@pytest.mark.parametrize("limit", [0, 10**9])
+def test_inputs_that_are_all_zero_give_zeros_and_a_factor(limit: int) -> None:
+    gram, cross = torch.zeros(8, 8, dtype=torch.float64), torch.zeros(3, 8, dtype=torch.float64)
+    mask = torch.ones(3, 8, dtype=torch.bool)
+    solved, factored = solve_and_factor(gram, cross, mask, 1e-3, dtype=torch.float32, limit=limit)
+    assert not solved.any()
+    assert factored(torch.ones(3, 8)).isfinite().all()
