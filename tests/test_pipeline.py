@@ -267,6 +267,7 @@ def test_what_torchrun_starts_again_takes_up_its_own_run_and_no_other(folder: Pa
     config.out.joinpath("report.json").unlink()  # ended between the solve and its judgement
     assert prune_export(config, exporter, observer, launch=Launch("job", again=True)) is not None
     assert observer.begun == ["export", "validate"]
-    config.out.joinpath("prune.json").unlink()  # ended before
+    for name in ("report.json", "prune.json"):  # ended before
+        config.out.joinpath(name).unlink()
     assert prune_export(config, exporter, observer, launch=Launch("job", again=True)) is not None
     assert "prune" in observer.begun
