@@ -12,9 +12,8 @@ from typing import TypeVar
 
 import torch
 from pydantic import ValidationError
-from torch import Tensor
 
-from snowsdeploy.artifacts import MemoryPlan, UnitMemory
+from snowsdeploy.artifacts import MemoryPlan
 from snowsdeploy.config import RunConfig
 from snowsdeploy.device import memory_left, memory_used, out_of_memory, release_memory
 from snowsdeploy.distributed import alone, from_first, rank, share, world
@@ -25,17 +24,11 @@ from snowsdeploy.models.program_graph import ProgramGraph
 from snowsdeploy.pipeline.prepare import Prepared
 from snowsdeploy.pipeline.settings import make_plan
 from snowsdeploy.progress import Observer
-from snowsdeploy.pruning.flow.activations import Activations
 from snowsdeploy.pruning.flow.storage import Storage
-from snowsdeploy.pruning.forecast.budget import Budget, measure_sizes, plan_memory, unit_memory, window_bytes
-from snowsdeploy.pruning.forecast.footprint import growth
-from snowsdeploy.pruning.importance.loss import ProgramLoss
-from snowsdeploy.pruning.importance.sensitivity import output_curvature
-from snowsdeploy.pruning.prune import Plan, metric_nodes
-from snowsdeploy.pruning.schedule import Unit, make_schedule
-from snowsdeploy.pruning.solve.final import final_window
+from snowsdeploy.pruning.forecast.budget import Budget, plan_memory
+from snowsdeploy.pruning.forecast.needs import measure_needs
+from snowsdeploy.pruning.prune import Plan
 from snowsdeploy.run_directory import RunDirectory
-from snowsdeploy.selectors.base import AbstractLossSelector
 
 T = TypeVar("T")
 
@@ -90,60 +83,13 @@ def measure_memory(config: RunConfig, prepared: Prepared, budget: Budget) -> Mem
         budget = replace(budget, used=budget.used + own * image.numel() * image.itemsize)
     curvature = bool(plan.sensitivity) or (config.permutes and config.permute_score == "curvature")
     with alone():
-        units, (whole, for_loss) = (
-            _units(graph, prepared, plan, image),
-            _whole_bytes(graph, prepared, plan, image, curvature),
-        )
+        needs = measure_needs(graph, prepared.weights, prepared.pattern, plan, image, curvature=curvature)
     return plan_memory(
-        units,
+        needs,
         images=own,
         batch=config.batch_size,
         budget=budget,
         storage=None if config.activations == "auto" else config.activations,
-        whole_per_image=whole,
-        loss_per_image=for_loss,
-    )
-
-
-def _units(graph: ProgramGraph, prepared: Prepared, plan: Plan, image: Tensor) -> list[UnitMemory]:
-    """Of every solve, the final pass last; windows of the same shapes are measured once."""
-    sizes = measure_sizes(graph, image)
-    units = make_schedule(graph, prepared.weights, joint=plan.joint, layers=plan.layers)
-    pair = [image, torch.cat([image, image])]
-    stream = Activations(graph, pair, graph.state_values())
-    known: dict[object, int] = {}
-    kept, trials = prepared.pattern.share, 2 if plan.method.targets == "auto" else 1
-    found = []
-    for unit in units:
-        window = plan.method.window(graph, unit)
-        stream.advance(window.calls[0])
-        if window.signature not in known:
-            known[window.signature] = window_bytes(window, stream, plan.method.curvature)
-        found.append(unit_memory(graph, sizes, unit, window, known[window.signature], kept=kept, trials=trials))
-    if plan.final:
-        window = final_window(graph, units, free=plan.final.free)
-        stream = Activations(graph, pair, graph.state_values())
-        stream.advance(window.calls[0])
-        everything = Unit(tuple(name for unit in units for name in unit.weights), None)
-        per_image = window_bytes(window, stream, plan.final.curvature)
-        found.append(unit_memory(graph, sizes, everything, window, per_image, kept=kept, together=True))
-    return found
-
-
-def _whole_bytes(
-    graph: ProgramGraph, prepared: Prepared, plan: Plan, image: Tensor, curvature: bool
-) -> tuple[int, int]:
-    """Bytes an image of the whole model's graph, for its output's curvature and for a selector's loss."""
-    units = make_schedule(graph, prepared.weights, joint=plan.joint, layers=plan.layers)
-    nodes = metric_nodes(graph, units)
-    state = graph.state_values()
-    whole = growth(lambda images: output_curvature(graph, state, [images], nodes), image) if curvature else 0
-    if not isinstance(plan.selection.selector, AbstractLossSelector):
-        return whole, 0
-    dense = {name: graph.program.state_dict[name].detach() for name in prepared.weights}
-    names = prepared.weights
-    return whole, growth(
-        lambda images: ProgramLoss(graph, state, [images], None, names=names).curvature(dense, passes=2), image
     )
 
 

@@ -13,14 +13,15 @@ from snowsdeploy.errors import UsageError
 from snowsdeploy.models.program import Program
 from snowsdeploy.models.program_graph import ProgramGraph
 from snowsdeploy.pruning.flow.storage import StorageKind
-from snowsdeploy.pruning.forecast.budget import Budget, live_values, measure_sizes, plan_memory
+from snowsdeploy.pruning.forecast.budget import Budget, plan_memory
+from snowsdeploy.pruning.forecast.needs import Needs, live_values, measure_sizes
 
 UNIT = UnitMemory(layers=("a",), stored_per_image=100, graph_per_image=1000, fixed=5000)
 PLENTY = 10**9
 
 
 def plan(device: int, *, host: int | None = None, disk: int = PLENTY, images: int = 64, batch: int = 8) -> str:
-    found = plan_memory([UNIT], images=images, batch=batch, budget=Budget(device, 0, host, disk))
+    found = plan_memory(Needs([UNIT]), images=images, batch=batch, budget=Budget(device, 0, host, disk))
     assert found.peak_bytes <= device
     return f"{found.storage} {found.batch_size}"
 
@@ -40,11 +41,11 @@ def test_the_order_of_what_is_given_up() -> None:
 
 def test_few_images_are_looked_at_whole_where_memory_is_small() -> None:
     budget = Budget(round(1.1 * 105_000), 40_000, None, PLENTY)
-    found = plan_memory([UNIT], images=8, batch=8, budget=budget, whole_per_image=10_000)
+    found = plan_memory(Needs([UNIT], 10_000), images=8, batch=8, budget=budget)
     assert found.whole_images == 6
     assert found.peak_bytes == round(1.1 * 100_000)
-    assert plan_memory([UNIT], images=8, batch=8, budget=budget, whole_per_image=1).whole_images == 16
-    assert plan_memory([UNIT], images=8, batch=8, budget=budget, whole_per_image=PLENTY).whole_images == 1
+    assert plan_memory(Needs([UNIT], 1), images=8, batch=8, budget=budget).whole_images == 16
+    assert plan_memory(Needs([UNIT], PLENTY), images=8, batch=8, budget=budget).whole_images == 1
 
 
 def test_what_cannot_fit_names_the_least() -> None:
@@ -53,7 +54,7 @@ def test_what_cannot_fit_names_the_least() -> None:
     assert caught.value.allowed is not None
     assert "batches of 1" in caught.value.allowed
     with pytest.raises(UsageError, match="too little room for the activations"):
-        plan_memory([UNIT], images=64, batch=8, budget=Budget(PLENTY, 0, None, disk=0), storage="disk")
+        plan_memory(Needs([UNIT]), images=64, batch=8, budget=Budget(PLENTY, 0, None, disk=0), storage="disk")
 
 
 @given(st.integers(7000, 50_000), st.integers(1, 64), st.sampled_from([None, 0, 4000, PLENTY]), st.integers(0, 9000))
@@ -61,7 +62,7 @@ def test_a_plan_stays_in_its_budget_and_more_never_costs_more(
     device: int, batch: int, host: int | None, disk: int
 ) -> None:
     def found(device: int) -> tuple[int, int]:
-        plan = plan_memory([UNIT], images=64, batch=batch, budget=Budget(device, 0, host, disk))
+        plan = plan_memory(Needs([UNIT]), images=64, batch=batch, budget=Budget(device, 0, host, disk))
         assert plan.peak_bytes <= device
         return -plan.batch_size, get_args(StorageKind).index(plan.storage)
 
