@@ -29,6 +29,7 @@ OTHER_OPTIONS = {
     "--model",
     "--study",
     "--nproc-per-node",
+    "--max-restarts",
 }  # of mypy, of the whole program, of benchmarks, of torchrun
 
 
