@@ -52,11 +52,15 @@ def test_two_processes_write_one_run_with_the_weights_of_one_process(workplace, 
     assert sorted(p.name for p in (workplace / "both").iterdir() if p.is_dir()) == []
 
 
-def test_too_many_processes_are_refused_once(workplace):
-    done = torchrun(2, "prune", *TINY, "--batch-size", "64", "--out", "run")
-    assert done.returncode != 0
-    assert done.stderr.count("error: there are more processes than batches of images") == 1
-    assert "2 processes, 1 batches of 64" in done.stderr
+def test_what_is_wrong_for_all_processes_is_said_by_the_first(cli, workplace, monkeypatch):
+    monkeypatch.setattr("snowsdeploy_cli.outcome._HEAD_START", 0.0)
+    for number, said in ((0, True), (1, False)):
+        monkeypatch.setattr("snowsdeploy_cli.outcome.process_number", lambda number=number: number)
+        monkeypatch.setattr("snowsdeploy.pipeline.settings.world", lambda: 2)
+        done = cli("prune", *TINY, "--batch-size", "64", "--out", f"run-{number}")
+        assert done.exit_code == 2
+        assert ("error: there are more processes than batches of images" in done.stderr) == said
+        assert ("2 processes, 1 batches of 64" in done.stderr) == said
 
 
 @pytest.mark.parametrize("command", ["compare", "plan"])
@@ -68,10 +72,15 @@ def test_what_cannot_share_its_work_refuses_torchrun(workplace, cli, monkeypatch
     assert f"{command} runs in one process" in result.output
 
 
-def test_a_killed_run_continues_and_ends_with_the_same_weights(workplace, shell):
-    settings = ("prune", *TINY, "--batch-size", "8", "--newton-steps", "3", "--include", "*")
+def test_killed_runs_end_with_the_same_weights(workplace, shell):
+    settings = ("prune", *TINY, "--batch-size", "8", "--newton-steps", "3", "--include", "*", "--single")
     whole = shell(*settings, "--out", "whole", cwd=workplace)
     assert whole.returncode == 0, whole.stderr
+    killed_alone_then_resumed(workplace, shell, settings)
+    killed_among_two_then_restarted(workplace, settings)
+
+
+def killed_alone_then_resumed(workplace, shell, settings):
     process = subprocess.Popen(
         [sys.executable, "-m", "snowsdeploy_cli", *settings, "--out", "killed"],
         env=shell_environment(),
@@ -90,10 +99,7 @@ def test_a_killed_run_continues_and_ends_with_the_same_weights(workplace, shell)
     assert not (workplace / "killed" / "layers").exists()
 
 
-def test_torchrun_goes_on_by_itself_after_a_process_was_killed(workplace, shell):
-    settings = ("prune", *TINY, "--batch-size", "8", "--newton-steps", "3", "--include", "*", "--single")
-    whole = shell(*settings, "--out", "whole", cwd=workplace)
-    assert whole.returncode == 0, whole.stderr
+def killed_among_two_then_restarted(workplace, settings):
     process = subprocess.Popen(
         torchrun_command(2, *settings, "--out", "restarted", restarts=1),
         env=shell_environment(),

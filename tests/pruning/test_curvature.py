@@ -80,7 +80,7 @@ def test_output_curvature_is_the_mean_squared_jacobian(tiny: Program) -> None:
 
 
 def stream_finish(stream: Activations, node: torch.fx.Node, value: torch.Tensor) -> torch.Tensor:
-    graph = stream._graph
+    graph = stream.graph
     scope = {**stream._constants, **stream._live(0), node: value}
     later = [n for n in graph.nodes if graph.order[n] > graph.order[node] and n not in stream._constants]
     with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):

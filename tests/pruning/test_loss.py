@@ -68,7 +68,7 @@ def test_the_curvature_is_the_exact_diagonal_of_gauss_newton(case: Case) -> None
         torch.testing.assert_close(found[name].flatten(), dense.diagonal(), rtol=1e-9, atol=1e-15)
 
 
-@pytest.mark.parametrize(("passes", "draws", "error"), [(1, 600, 0.06), (3, 300, 0.03)])
+@pytest.mark.parametrize(("passes", "draws", "error"), [(1, 200, 0.12), (3, 300, 0.03)])
 def test_fewer_passes_than_classes_are_right_on_average(passes: int, draws: int, error: float) -> None:
     case = Case("cnn")
     exact = case.loss.curvature(case.weights)

@@ -99,8 +99,8 @@ def pruned_names(program: Program) -> list[str]:
     return [d.weight for d in decide_layers(ProgramGraph(program), PATTERN) if d.prunable and d.weight]
 
 
-@pytest.mark.parametrize("horizon", ["block", "model", 3])
-def test_every_graph_is_solved(unusual: Program, horizon: int | str) -> None:
+@pytest.mark.parametrize("horizon", ["block", "model"])
+def test_every_graph_is_solved(unusual: Program, horizon: str) -> None:
     names = pruned_names(unusual)
     newton = NewtonCG(max_steps=1)
     method = Reconstruction(horizon=horizon, targets=1.0, newton=newton, free=True)  # type: ignore[arg-type]
