@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, final
 
 import torch
@@ -49,6 +50,14 @@ def _key(tensor: Tensor) -> int:
     return int(tensor.untyped_storage()._cdata)
 
 
+def peak_bytes(run: Callable[[], object]) -> int:
+    """The most bytes that something holds while it runs."""
+    footprint = Footprint()
+    with footprint:
+        run()
+    return footprint.peak
+
+
 def growth(run: Callable[[Tensor], object], image: Tensor) -> int:
     """Bytes that each further image costs while something runs.
 
@@ -56,10 +65,5 @@ def growth(run: Callable[[Tensor], object], image: Tensor) -> int:
         run: Takes images.
         image: `[1, C, H, W]`.
     """
-    peaks = []
-    for images in (image, torch.cat([image, image])):
-        footprint = Footprint()
-        with footprint:
-            run(images)
-        peaks.append(footprint.peak)
-    return max(peaks[1] - peaks[0], 0)
+    one, two = (peak_bytes(partial(run, images)) for images in (image, torch.cat([image, image])))
+    return max(two - one, 0)

@@ -21,7 +21,7 @@ from snowsdeploy.models.program_graph import ProgramGraph
 from snowsdeploy.pruning.flow.activations import Activations
 from snowsdeploy.pruning.flow.gram import gram_matrix
 from snowsdeploy.pruning.flow.windows import Window
-from snowsdeploy.pruning.forecast.footprint import Footprint, growth
+from snowsdeploy.pruning.forecast.footprint import growth, peak_bytes
 from snowsdeploy.pruning.importance.loss import ProgramLoss
 from snowsdeploy.pruning.importance.sensitivity import output_curvature
 from snowsdeploy.pruning.prune import Plan, metric_nodes
@@ -203,13 +203,14 @@ def window_bytes(window: Window, stream: Activations, curvature: Curvature) -> i
         with torch.no_grad():
             sample = Sample(live_ins, window(weights, live_ins))
         objective = WindowObjective(window, support, [sample], None, curvature)
-        footprint = Footprint()
-        with footprint:
+
+        def solve() -> None:
             for call in window.calls:
                 gram_matrix([(call, window.intermediate(layer_input(call), weights, live_ins))])
             objective.value_and_gradient(start)
             objective.curvature(start)(start)
-        return footprint.peak
+
+        return peak_bytes(solve)
 
     return max(peak(1) - peak(0), 0)
 
