@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.models import RESULTS, machine, random_model
-from snowsdeploy.artifacts import Report, Variant
-from snowsdeploy.config import RunConfig, build_config
 from snowsdeploy.files import write_text_atomic
-from snowsdeploy.pipeline import prune_export
-from snowsdeploy.validation.compilation import check_compilation
+from snowsdeploy.measure.compilation import check_compilation
+from snowsdeploy.settings.jobs import MainJob
+from snowsdeploy.settings.read import read_settings
+from snowsdeploy.stages import prune_export
+from snowsdeploy.values import Report, Variant
 from snowsdeploy_exporters import OnnxExporter
 
 MODELS = {  # timm's name -> size of its images
@@ -60,7 +61,7 @@ def main() -> None:
 def _run(name: str, size: int, folder: Path) -> Report:
     values = random_model(name, size, folder / "images.npz", 16)
     values |= {"samples": 16, "precision": PRECISIONS, "out": folder / "run"}
-    return prune_export(build_config(RunConfig, values), OnnxExporter())
+    return prune_export(read_settings(MainJob, values), OnnxExporter())
 
 
 def _row(name: str, report: Report, variant: Variant) -> Row:

@@ -20,16 +20,17 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from benchmarks.models import RESULTS, machine, machine_name
-from snowsdeploy.artifacts import Preprocessing, SourceInfo
 from snowsdeploy.files import write_text_atomic
 from snowsdeploy.models.program_graph import ProgramGraph
 from snowsdeploy.models.trace import trace
+from snowsdeploy.patterns.masks import mask_by_score
+from snowsdeploy.patterns.pattern import Pattern
 from snowsdeploy.pruning.flow.activations import Activations
 from snowsdeploy.pruning.flow.windows import cut_window
 from snowsdeploy.pruning.schedule import block_end
 from snowsdeploy.pruning.solve.objective import Sample, Support, WindowObjective
-from snowsdeploy.sparsity.pattern import Pattern, mask_by_score
-from snowsdeploy.validation.environment import peak_memory_bytes
+from snowsdeploy.runtime.environment import peak_memory_bytes
+from snowsdeploy.values import Preprocessing, SourceInfo
 
 Row = dict[str, Any]
 
@@ -114,7 +115,7 @@ def measure(name: str, images: int, layers: int, *, repeats: int, peak: float) -
     preprocessing = Preprocessing(input_size=(3, size, size), mean=(0.5,) * 3, std=(0.5,) * 3)
     program = trace(make().eval(), preprocessing, SourceInfo(source=name, format="factory"))
     graph = ProgramGraph(program)
-    weights = [w for w in graph.calls if not w.startswith(("stem", "patch", "head"))][:layers]
+    weights = [w for w in graph.layers if not w.startswith(("stem", "patch", "head"))][:layers]
     end = block_end(graph, weights[-1])
     assert end is not None
     window = cut_window(graph, weights, 0, until=(end,))

@@ -23,10 +23,11 @@ import onnx
 from onnx import ModelProto, numpy_helper, shape_inference
 
 from benchmarks.models import MODELS, RESULTS, enter_data, machine
-from snowsdeploy.artifacts import Report, Variant
-from snowsdeploy.config import RunConfig, build_config
 from snowsdeploy.files import write_text_atomic
-from snowsdeploy.pipeline import prune_export
+from snowsdeploy.settings.jobs import MainJob
+from snowsdeploy.settings.read import read_settings
+from snowsdeploy.stages import prune_export
+from snowsdeploy.values import Report, Variant
 from snowsdeploy_exporters import OnnxExporter
 
 Row = dict[str, Any]
@@ -50,7 +51,7 @@ def main() -> None:
             "out": keep or Path(folder) / "run",
             "force": True,
         }
-        report = prune_export(build_config(RunConfig, values), OnnxExporter())
+        report = prune_export(read_settings(MainJob, values), OnnxExporter())
         rows = [_row(variant, report, Path(folder)) for variant in report.variants]
     result = {"model": options.model, "effort": options.effort, "machine": machine(), "rows": rows}
     write_text_atomic(out / f"deployment-{options.model}.json", json.dumps(result, indent=2) + "\n")

@@ -26,12 +26,12 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from benchmarks.models import RESULTS, machine, machine_name
-from snowsdeploy.artifacts import Latency, LatencyRatio, Preprocessing, SourceInfo
 from snowsdeploy.files import write_text_atomic
 from snowsdeploy.gate.regression import judge_change, latency_change
+from snowsdeploy.measure.latency import CONFIDENCE, OPENINGS, measure_latency
 from snowsdeploy.models.trace import trace
-from snowsdeploy.validation.latency import CONFIDENCE, OPENINGS, measure_latency
-from snowsdeploy.validation.ort import OrtSession
+from snowsdeploy.runtime.session import OrtSession
+from snowsdeploy.values import Latency, LatencyRatio, Preprocessing, SourceInfo
 from snowsdeploy_exporters import OnnxExporter
 
 SLOWDOWN = 0.10

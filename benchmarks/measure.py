@@ -18,22 +18,23 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from benchmarks.models import MODELS
-from snowsdeploy.artifacts import LayerReport
-from snowsdeploy.artifacts.base import Artifact
-from snowsdeploy.config import RunConfig, build_config
-from snowsdeploy.data.images import ImageSet
-from snowsdeploy.data.open import open_images
+from snowsdeploy.data.open import open_samples
+from snowsdeploy.data.samples import Samples
+from snowsdeploy.measure.accuracy import compare_logits
 from snowsdeploy.models.layers import decide_layers
 from snowsdeploy.models.program import Program
 from snowsdeploy.models.program_graph import ProgramGraph
-from snowsdeploy.pipeline import load_program, make_plan
+from snowsdeploy.patterns.pattern import Pattern
 from snowsdeploy.progress import NullObserver
 from snowsdeploy.pruning.checkpoints import Checkpoints, T, run_key
 from snowsdeploy.pruning.prune import Plan, Pruned, prune_program
-from snowsdeploy.sparsity.pattern import Pattern
-from snowsdeploy.validation.accuracy import compare_logits
-from snowsdeploy.validation.environment import peak_memory_bytes
-from snowsdeploy.validation.ort import OrtSession
+from snowsdeploy.runtime.environment import peak_memory_bytes
+from snowsdeploy.runtime.session import OrtSession
+from snowsdeploy.settings.jobs import MainJob
+from snowsdeploy.settings.read import read_settings
+from snowsdeploy.stages import load_program, make_plan
+from snowsdeploy.values import LayerReport
+from snowsdeploy.values.base import Artifact
 from snowsdeploy_exporters import OnnxExporter
 
 _SCRATCH = Path(tempfile.gettempdir()) / f"snowsdeploy-masks-{os.getpid()}"
@@ -60,9 +61,9 @@ def run(
         change: What the settings say to solve -> what is solved.
     """
     given = {k: v for k, v in settings.items() if k != "masks_only"}
-    config = build_config(RunConfig, MODELS[model] | given | {"out": "unused"})
+    config = read_settings(MainJob, MODELS[model] | given | {"out": "unused"})
     program = _dense(model)[0]
-    calibration = open_images(config.data, program.preprocessing).sample(config.samples, config.seed)
+    calibration = open_samples(config.data, program.preprocessing).sample(config.samples, config.seed)
     pattern = Pattern.parse(config.pattern)
     names = [d.weight for d in decide_layers(ProgramGraph(program), pattern) if d.prunable and d.weight]
     batches = list(calibration.batches(config.batch_size))
@@ -96,7 +97,7 @@ class _SharedMasks(Checkpoints):
             super().save(problem, tensors, report)
 
 
-def _mask_key(model: str, config: RunConfig) -> str:
+def _mask_key(model: str, config: MainJob) -> str:
     fields = {
         "pattern",
         "selector",
@@ -128,16 +129,16 @@ def judge(model: str, pruned: Program) -> Row:
 
 
 @cache
-def _dense(model: str) -> tuple[Program, ImageSet, NDArray[np.float64]]:
+def _dense(model: str) -> tuple[Program, Samples, NDArray[np.float64]]:
     """The program, the images that judge it, and its logits on them."""
-    config = build_config(RunConfig, MODELS[model] | {"out": "unused"})
+    config = read_settings(MainJob, MODELS[model] | {"out": "unused"})
     assert config.eval_data is not None
     program = load_program(config, config.data)
-    images = open_images(config.eval_data, program.preprocessing)
+    images = open_samples(config.eval_data, program.preprocessing)
     return program, images, _logits(program, images)
 
 
-def _logits(program: Program, images: ImageSet) -> NDArray[np.float64]:
+def _logits(program: Program, images: Samples) -> NDArray[np.float64]:
     """Of the ONNX file, `[images, classes]`."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"

@@ -22,11 +22,12 @@ from pydantic import ByteSize, TypeAdapter
 
 from benchmarks.measure import Row
 from benchmarks.models import MODELS, RESULTS, enter_data, machine_name, random_model, read_rows, write_rows
-from snowsdeploy.config import RunConfig, build_config
 from snowsdeploy.files import write_text_atomic
-from snowsdeploy.pipeline import prune
 from snowsdeploy.progress import NullObserver
-from snowsdeploy.validation.environment import peak_memory_bytes
+from snowsdeploy.runtime.environment import peak_memory_bytes
+from snowsdeploy.settings.jobs import MainJob
+from snowsdeploy.settings.read import read_settings
+from snowsdeploy.stages import prune
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ def measure(name: str, case: Case) -> Row:
             settings["include"] = (case.layers,)
         if case.sensitivity is not None:
             settings["sensitivity"] = case.sensitivity
-        report = prune(build_config(RunConfig, settings), NullObserver())
+        report = prune(read_settings(MainJob, settings), NullObserver())
     assert report.memory is not None
     return {
         "case": name,

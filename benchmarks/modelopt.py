@@ -24,13 +24,15 @@ from torch.utils.data import DataLoader
 
 from benchmarks.measure import Row, judge, run
 from benchmarks.models import MODELS, RESULTS, enter_data, machine_name, write_rows
-from snowsdeploy.config import RunConfig, build_config
-from snowsdeploy.data.open import open_images
+from snowsdeploy.data.open import open_samples
 from snowsdeploy.models.layers import decide_layers
 from snowsdeploy.models.program_graph import ProgramGraph
 from snowsdeploy.models.source import ModelRequest, load_model
-from snowsdeploy.pipeline import load_program
-from snowsdeploy.sparsity.pattern import Pattern, count_violations
+from snowsdeploy.patterns.pattern import Pattern
+from snowsdeploy.patterns.violations import count_violations
+from snowsdeploy.settings.jobs import MainJob
+from snowsdeploy.settings.read import read_settings
+from snowsdeploy.stages import load_program
 
 OURS = {
     "sparsegpt": {"selector": "sparsegpt", "solver": "none"},
@@ -61,11 +63,11 @@ def main() -> None:
 
 def theirs(model: str, samples: int) -> Row:
     """ModelOpt's `sparsegpt` mode with its own defaults, in the layers that we prune."""
-    config = build_config(RunConfig, MODELS[model] | {"out": "unused", "samples": samples})
+    config = read_settings(MainJob, MODELS[model] | {"out": "unused", "samples": samples})
     program = load_program(config, config.data)
     loaded = load_model(ModelRequest(config.model, config.arch)).model
     assert isinstance(loaded, nn.Module)
-    images = open_images(config.data, program.preprocessing).sample(samples, config.seed)
+    images = open_samples(config.data, program.preprocessing).sample(samples, config.seed)
     batches: Any = DataLoader(list(images.batches(config.batch_size)), batch_size=None)  # type: ignore[arg-type]
     settings = {"data_loader": batches, "collect_func": lambda batch: batch}
     started = time.perf_counter()

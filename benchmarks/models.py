@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from snowsdeploy.files import write_text_atomic
-from snowsdeploy.validation.environment import describe_environment
+from snowsdeploy.runtime.environment import describe_environment
 
 RESULTS = Path(__file__).parent / "results"
 

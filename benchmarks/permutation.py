@@ -21,12 +21,12 @@ from benchmarks.models import MODELS, RESULTS, enter_data, machine_name, read_ro
 from snowsdeploy.files import write_text_atomic
 from snowsdeploy.models.program import Program
 from snowsdeploy.models.program_graph import ProgramGraph
+from snowsdeploy.patterns.pattern import Pattern
 from snowsdeploy.permutation.apply import permute_program
 from snowsdeploy.permutation.groups import find_groups
-from snowsdeploy.pipeline.permute import permute_channels
 from snowsdeploy.progress import NullObserver
 from snowsdeploy.pruning.importance.saliency import Score
-from snowsdeploy.sparsity.pattern import Pattern
+from snowsdeploy.pruning.permute import permute_channels
 
 Order = Literal["as it is", "random"] | Score
 ORDERS: tuple[Order, ...] = ("as it is", "random", *get_args(Score))

@@ -17,8 +17,8 @@ from pathlib import Path
 from benchmarks.command import arguments, finish, start
 from benchmarks.measure import Row
 from benchmarks.models import MODELS, RESULTS, enter_data, machine_name, read_rows, write_rows
-from snowsdeploy.artifacts import Report, RunPlan
 from snowsdeploy.files import write_text_atomic
+from snowsdeploy.values import Report, RunPlan
 
 
 def main() -> None:

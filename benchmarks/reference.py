@@ -34,7 +34,8 @@ from benchmarks import reference_code, reference_problem
 from benchmarks.models import RESULTS, enter_data, machine, machine_name
 from snowsdeploy.files import write_text_atomic
 from snowsdeploy.models.program_graph import ProgramGraph
-from snowsdeploy.sparsity.pattern import Pattern, mask_by_score
+from snowsdeploy.patterns.masks import mask_by_score
+from snowsdeploy.patterns.pattern import Pattern
 
 Row = dict[str, Any]
 Run = TypeVar("Run", reference_code.ReferenceRun, reference_problem.OurRun)
@@ -57,7 +58,7 @@ def main() -> None:
     theirs = reference_code.build_model(reference, state)
     with torch.no_grad():
         torch.testing.assert_close(theirs(images[:8]), graph.program.run(images[:8])[0], rtol=1e-3, atol=1e-3)
-    names = [n.removesuffix(".weight") for n in graph.calls if n.startswith("layer")]
+    names = [layer.name for n, layer in graph.layers.items() if n.startswith("layer")]
     layers = names if options.layers == "all" else options.layers.split(",")
     if unknown := [n for n in layers if n not in names]:
         sys.exit(f"--layers: no layer {unknown[0]}; there are: {', '.join(names)}")

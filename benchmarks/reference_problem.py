@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from benchmarks.models import RESNET20
-from snowsdeploy.artifacts import Preprocessing, SourceInfo
 from snowsdeploy.models.factory import call_factory
 from snowsdeploy.models.graph import base_name, image_dependent, operation_kind
 from snowsdeploy.models.program_graph import ProgramGraph
@@ -29,6 +28,7 @@ from snowsdeploy.pruning.solve.start import least_squares_start
 from snowsdeploy.selectors.base import Choice
 from snowsdeploy.solver.cg import ConjugateGradient, Product
 from snowsdeploy.solver.newton import NewtonCG
+from snowsdeploy.values import Preprocessing, SourceInfo
 
 Loss = Literal["relative", "mean-square"]
 BATCH = 128
@@ -79,7 +79,7 @@ def load_resnet20(count: int) -> tuple[ProgramGraph, dict[str, Tensor], Tensor]:
 
 def reference_window(graph: ProgramGraph, name: str, horizon: int) -> Window:
     """The outputs that the reference hooks: convolutions and activations, shortcuts have none."""
-    first = graph.calls[name][0]
+    first = graph.layers[name].calls[0]
     inside = image_dependent(graph.nodes[graph.order[first] + 1 :], first)
     counted = [
         n
@@ -147,7 +147,7 @@ class LayerProblem:
     def __init__(self, graph: ProgramGraph, name: str, mask: Tensor, images: Tensor, horizon: int) -> None:
         self._graph, self._name, self._horizon, self.mask = graph, name, horizon, mask
         self._stream = Activations(graph, list(images.split(BATCH)), graph.state_values())
-        self._stream.advance(graph.calls[name][0])
+        self._stream.advance(graph.layers[name].calls[0])
 
     def objective(self, loss: Loss) -> WindowObjective:
         """Our sum of relative errors, or the reference's sum of mean squares; cuts the window, computes the targets."""

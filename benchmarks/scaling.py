@@ -16,8 +16,8 @@ from pathlib import Path
 from benchmarks.command import arguments, differences, finish, start
 from benchmarks.measure import Row
 from benchmarks.models import MODELS, RESULTS, enter_data, machine_name, write_rows
-from snowsdeploy.artifacts import PruneReport
 from snowsdeploy.files import write_text_atomic
+from snowsdeploy.values import PruneReport
 
 
 def main() -> None:

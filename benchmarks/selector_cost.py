@@ -21,18 +21,19 @@ import torch
 
 from benchmarks.measure import Row
 from benchmarks.models import RESULTS, machine_name, random_model, write_rows
-from snowsdeploy.config import RunConfig, build_config
-from snowsdeploy.data.open import open_images
+from snowsdeploy.data.open import open_samples
 from snowsdeploy.errors import SnowsDeployError
 from snowsdeploy.files import write_text_atomic
 from snowsdeploy.models.layers import decide_layers
 from snowsdeploy.models.program_graph import ProgramGraph
-from snowsdeploy.pipeline import load_program, make_plan
+from snowsdeploy.patterns.pattern import Pattern
 from snowsdeploy.progress import NullObserver
 from snowsdeploy.pruning.prune import prune_program
+from snowsdeploy.runtime.environment import peak_memory_bytes
 from snowsdeploy.selectors import SELECTORS
-from snowsdeploy.sparsity.pattern import Pattern
-from snowsdeploy.validation.environment import peak_memory_bytes
+from snowsdeploy.settings.jobs import MainJob
+from snowsdeploy.settings.read import read_settings
+from snowsdeploy.stages import load_program, make_plan
 
 # The papers' sizes ask for hours here; what is reduced is named in the table.
 REDUCED: dict[str, Row] = {
@@ -74,9 +75,9 @@ def measure(selector: str, images: int, block: int) -> Row:
         settings = random_model("vit_base_patch16_224", 224, Path(folder) / "images.npz", images)
         chosen = {"selector": selector, "selector_arg": REDUCED.get(selector, {})}
         values = settings | chosen | {"include": (f"blocks.{block}.*",), "samples": images, "out": "unused"}
-        config = build_config(RunConfig, values)
+        config = read_settings(MainJob, values)
         program = load_program(config, config.data)
-        sample = open_images(config.data, program.preprocessing).sample(images, 0)
+        sample = open_samples(config.data, program.preprocessing).sample(images, 0)
         batches = list(sample.batches(config.batch_size))
     pattern = Pattern.parse(config.pattern)
     decisions = decide_layers(ProgramGraph(program), pattern, config.include, config.exclude)

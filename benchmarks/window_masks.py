@@ -22,9 +22,10 @@ from torch import Tensor
 
 from benchmarks.measure import Row, run
 from benchmarks.models import MODELS, RESULTS, enter_data, machine_name, write_rows
-from snowsdeploy.artifacts import LayerReport
 from snowsdeploy.files import write_text_atomic
 from snowsdeploy.models.program_graph import ProgramGraph
+from snowsdeploy.patterns.masks import mask_by_score
+from snowsdeploy.patterns.pattern import Pattern
 from snowsdeploy.pruning.prune import Plan
 from snowsdeploy.pruning.schedule import Unit
 from snowsdeploy.pruning.solve.objective import Support
@@ -36,7 +37,7 @@ from snowsdeploy.selectors import select_mask
 from snowsdeploy.selectors.exchange import Exchange
 from snowsdeploy.selectors.sparsegpt import damped
 from snowsdeploy.solver.least_squares import solve_and_factor
-from snowsdeploy.sparsity.pattern import Pattern, mask_by_score
+from snowsdeploy.values import LayerReport
 
 MODELS_OF_CURVATURE = ("kronecker", "diagonal")
 

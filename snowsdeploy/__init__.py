@@ -1,1 +1,1 @@
-"""Turn a trained vision model into a verified 2:4 sparse ONNX model."""
+"""Trained network in, verified 2:4 sparse ONNX model out."""

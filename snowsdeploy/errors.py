@@ -10,6 +10,7 @@
     ├── ExportError       the ONNX file cannot be written or is not what it should be
     ├── ProviderError     an execution provider that does not load or does not run the model
     ├── ResourceError     memory that runs out
+    ├── InstallError      an extra that is not installed
     └── OutputError       the place where results should go
 
 All but `UsageError` end a command with exit code 3. Only the command line turns errors into exit codes.
@@ -80,6 +81,10 @@ class ProviderError(SnowsDeployError):
 
 class ResourceError(SnowsDeployError):
     """Memory that runs out."""
+
+
+class InstallError(SnowsDeployError):
+    """Something needs an extra that is not installed."""
 
 
 class OutputError(SnowsDeployError):

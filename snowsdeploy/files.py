@@ -5,13 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-from safetensors import SafetensorError
-from safetensors.torch import save_file
-from torch import Tensor
 
 from snowsdeploy.errors import OutputError
 
@@ -33,28 +29,23 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
+def writing(path: Path, *errors: type[Exception]) -> Iterator[None]:
     """Around what writes a file and nothing else: a full disk is one clear message, whichever library met it.
+
+    Args:
+        path: The file.
+        errors: What a library raises beside OSError and RuntimeError.
 
     Raises:
         OutputError: It could not be written.
     """
+    refused: tuple[type[Exception], ...] = (OSError, RuntimeError, *errors)
     try:
         yield
-    except (OSError, RuntimeError, SafetensorError) as error:
+    except refused as error:
         reason = str(error).splitlines()[0][:200]
         fix = "free some space; the same command with --resume goes on where this one ended"
         raise OutputError("a file could not be written", seen=f"{path}: {reason}", fix=fix) from error
-
-
-def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
-    """Write a safetensors file, all or nothing.
-
-    Raises:
-        OutputError: It could not be written.
-    """
-    with writing(path), atomic_path(path) as temporary:
-        save_file({name: t.contiguous() for name, t in tensors.items()}, temporary, metadata=dict(metadata or {}))
 
 
 @contextmanager

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from snowsdeploy.artifacts import Preprocessing, SourceInfo
 from snowsdeploy.models.program import Program
 from snowsdeploy.models.trace import trace
+from snowsdeploy.values import Preprocessing, SourceInfo
 
 
 class TinyCNN(nn.Module):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from snowsdeploy.artifacts import (
+from snowsdeploy.measure.accuracy import proportion
+from snowsdeploy.values import (
     Accuracy,
     Agreement,
     DataInfo,
@@ -28,7 +29,6 @@ from snowsdeploy.artifacts import (
     SparsityEvidence,
     Variant,
 )
-from snowsdeploy.validation.accuracy import proportion
 
 NAMES = tuple(f"stages.{i}.blocks.1.conv_pw_expand.conv{i + 1}" for i in range(2))
 DATA = DataInfo(source="imagenet[1::2]", items=1000, labelled=True, origin="o", fingerprint="f")

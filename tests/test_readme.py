@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from snowsdeploy.config import RunConfig, build_config
-from snowsdeploy.gate.policy import load_policy
+from snowsdeploy.settings.jobs import MainJob
+from snowsdeploy.settings.read import load_policy, read_settings
 from snowsdeploy_cli import outcome
 from snowsdeploy_cli.app import COMMANDS
 
@@ -102,7 +102,7 @@ def test_files_that_documents_link_to_exist(name):
 def test_toml_examples_are_valid(tmp_path):
     settings, policy = re.findall(r"```toml\n(.*?)```", README, re.DOTALL)
     (tmp_path / "snowsdeploy.toml").write_text(settings)
-    assert build_config(RunConfig, {"model": "model.pth"}, tmp_path / "snowsdeploy.toml").latency_batch == (1, 8, 32)
+    assert read_settings(MainJob, {"model": "model.pth"}, tmp_path / "snowsdeploy.toml").latency_batch == (1, 8, 32)
     (tmp_path / "policy.toml").write_text(policy)
     assert load_policy(tmp_path / "policy.toml").model_dump().items() >= tomllib.loads(policy)["gate"].items()
 

@@ -7,15 +7,16 @@ from pathlib import Path
 import pytest
 
 from benchmarks.models import DEIT_TINY, RESNET20
-from snowsdeploy.artifacts import Report
-from snowsdeploy.config import RunConfig, build_config
-from snowsdeploy.pipeline import prune_export
+from snowsdeploy.settings.jobs import MainJob
+from snowsdeploy.settings.read import read_settings
+from snowsdeploy.stages import prune_export
+from snowsdeploy.values import Report
 from snowsdeploy_exporters import OnnxExporter
 
 
 def run(monkeypatch: pytest.MonkeyPatch, data: Path, out: Path, options: dict[str, object]) -> Report:
     monkeypatch.chdir(data)
-    return prune_export(build_config(RunConfig, options | {"out": out, "latency_batch": (1,)}), OnnxExporter())
+    return prune_export(read_settings(MainJob, options | {"out": out, "latency_batch": (1,)}), OnnxExporter())
 
 
 def top1(report: Report) -> tuple[float, float]:

@@ -23,12 +23,13 @@ import numpy as np
 import torch
 
 from benchmarks.models import RESULTS, machine, random_model
-from snowsdeploy.artifacts import FileRatio, Report
-from snowsdeploy.config import RunConfig, build_config
 from snowsdeploy.files import write_text_atomic
-from snowsdeploy.pipeline import prune_export
-from snowsdeploy.validation.gpu_state import read_gpu
-from snowsdeploy.validation.profile import ratio
+from snowsdeploy.measure.profile import ratio
+from snowsdeploy.runtime.gpu_state import read_gpu
+from snowsdeploy.settings.jobs import MainJob
+from snowsdeploy.settings.read import read_settings
+from snowsdeploy.stages import prune_export
+from snowsdeploy.values import FileRatio, Report
 from snowsdeploy_exporters import FORMATS, OnnxExporter
 from snowsdeploy_exporters.semi_structured import CONVERTED, load_semi_structured
 
@@ -60,10 +61,10 @@ def main() -> None:
     print(text)
 
 
-def _config(name: str, size: int, run: Path, scratch: Path) -> RunConfig:
+def _config(name: str, size: int, run: Path, scratch: Path) -> MainJob:
     values = random_model(name, size, scratch / f"{name}.npz", 8)
     values |= {"precision": ("fp32", "fp16"), "format": ("onnx", "torch"), "out": run, "force": True}
-    return build_config(RunConfig, values)
+    return read_settings(MainJob, values)
 
 
 def _time_model(name: str, run: Path, options: argparse.Namespace) -> list[Row]:

@@ -19,11 +19,12 @@ import torch
 from safetensors.torch import load_file
 
 from benchmarks.models import random_model, write_rows
-from snowsdeploy.config import RunConfig, build_config
 from snowsdeploy.files import write_text_atomic
-from snowsdeploy.pipeline import prune
-from snowsdeploy.pipeline.plan import plan_run
 from snowsdeploy.progress import NullObserver
+from snowsdeploy.settings.jobs import MainJob
+from snowsdeploy.settings.read import read_settings
+from snowsdeploy.stages import prune
+from snowsdeploy.stages.plan import plan_run
 
 PRODUCTS: dict[str, dict[str, Any]] = {
     "float32": {},
@@ -57,9 +58,9 @@ def main() -> None:
         common.pop("solver")
         include = {"include": (options.only,)} if options.only else {}
 
-        def config(run: str, **more: Any) -> RunConfig:  # noqa: ANN401 - settings of any kind
+        def config(run: str, **more: Any) -> MainJob:  # noqa: ANN401 - settings of any kind
             given = common | {"samples": options.images, "device": options.device, "out": folder / run}
-            return build_config(RunConfig, given | more)
+            return read_settings(MainJob, given | more)
 
         planned = plan_run(config("plan", **include))
         for label in options.products.split(";"):

@@ -19,6 +19,7 @@ from snowsdeploy_cli.commands import (
     prune,
     prune_export,
     report,
+    schema,
     validate,
 )
 from snowsdeploy_cli.outcome import guarded
@@ -44,6 +45,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "compare": compare.command,
     "inspect": inspect.command,
     "doctor": doctor.command,
+    "schema": schema.command,
 }
 for name, function in COMMANDS.items():
     app.command(name)(guarded(function))

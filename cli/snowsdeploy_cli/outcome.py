@@ -24,7 +24,7 @@ from snowsdeploy_cli.console import print_error
 from snowsdeploy_cli.processes import process_number
 
 if TYPE_CHECKING:
-    from snowsdeploy.artifacts import Verdict
+    from snowsdeploy.values import Verdict
 
 _HEAD_START = 3.0  # seconds for the first process to speak: torchrun ends all as soon as one has ended
 PASSED, USAGE, FAILED_TO_RUN, GATE_FAILED, INCONCLUSIVE, INTERRUPTED = 0, 2, 3, 4, 5, 130

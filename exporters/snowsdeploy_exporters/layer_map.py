@@ -16,7 +16,7 @@ _REFERENCE = re.compile(r"%(\w+)")
 
 
 def layer_map(model: ir.Model, program: Program) -> dict[str, list[str]]:
-    """Map each weight's name in the state dict to the names of the ONNX nodes that multiply by it.
+    """Map each layer's name to the names of the ONNX nodes that multiply by its weight.
 
     Initializer names alone do not tell: the exporter transposes weights under new names and merges initializers of
     equal value. So each node is traced to its layer by the exporter's record of the graph node it came from:
@@ -33,9 +33,9 @@ def layer_map(model: ir.Model, program: Program) -> dict[str, list[str]]:
     """
     graph = ProgramGraph(program)
     tensors = graph.state_values()
-    values = {weight: tensors[graph.placeholder(weight)] for weight in graph.calls}
-    placeholders = {graph.placeholder(weight).name: weight for weight in graph.calls}
-    calls = {node.name: weight for weight, nodes in graph.calls.items() for node in nodes}
+    values = {weight: tensors[layer.placeholder] for weight, layer in graph.layers.items()}
+    placeholders = {layer.placeholder.name: weight for weight, layer in graph.layers.items()}
+    calls = {node.name: weight for weight, layer in graph.layers.items() for node in layer.calls}
     layers: dict[str, list[str]] = {}
     for node in model.graph.all_nodes():
         if node.op_type not in _PRODUCTS or node.name is None:
@@ -48,7 +48,7 @@ def layer_map(model: ir.Model, program: Program) -> dict[str, list[str]]:
         twin = next((other for other in mapped if torch.equal(values[other], values[weight])), None)
         if twin is not None:
             layers[weight] = layers[twin]
-    return layers
+    return {graph.layers[weight].name: nodes for weight, nodes in layers.items()}
 
 
 def _weight_of(

@@ -19,12 +19,12 @@ import onnx_ir as ir
 import torch
 from torch import Tensor
 
-from snowsdeploy.artifacts import OnnxArtifact, Precision, Preprocessing, Role
-from snowsdeploy.config import ExportSettings
 from snowsdeploy.errors import ExportError, UsageError
 from snowsdeploy.files import atomic_path
+from snowsdeploy.layout.onnx_layout import LAYER_MAP_KEY, node_layers
 from snowsdeploy.models.program import Program
-from snowsdeploy.sparsity.onnx_layout import LAYER_MAP_KEY, node_layers
+from snowsdeploy.settings.export import ExportSettings
+from snowsdeploy.values import OnnxArtifact, Precision, Preprocessing, Role
 from snowsdeploy_exporters.layer_map import layer_map
 from snowsdeploy_exporters.serving import add_ends
 from snowsdeploy_exporters.tidy import name_batch, name_outputs, strip_traces

@@ -21,7 +21,8 @@ from torch.export.passes import move_to_device_pass
 
 from snowsdeploy.errors import ProviderError, SourceError, UsageError
 from snowsdeploy.models.pt2 import read_pt2
-from snowsdeploy.sparsity.pattern import Pattern, count_violations
+from snowsdeploy.patterns.pattern import Pattern
+from snowsdeploy.patterns.violations import count_violations
 from snowsdeploy_exporters.formats.pytorch import PROGRAM, WEIGHTS
 
 CONVERTED = "converted"
@@ -94,7 +95,9 @@ def refusal(weight: Tensor, kind: str) -> str:
         return f"{'x'.join(map(str, weight.shape))}: both must be multiples of {MULTIPLE}"
     if not weight.is_contiguous():
         return "its weight is not contiguous"
-    if count_violations(weight != 0, _RULE, 1)[1]:  # the conversion would prune it further without a word
+    if count_violations((weight != 0).cpu().numpy(), _RULE, 1)[
+        1
+    ]:  # the conversion would prune it further without a word
         return f"its weight does not hold {_RULE}"
     return ""
 

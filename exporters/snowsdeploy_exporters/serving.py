@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper, shape_inference
 
-from snowsdeploy.artifacts import Preprocessing
+from snowsdeploy.values import Preprocessing
 
 PROBABILITIES, TOP_VALUES, TOP_CLASSES = "probabilities", "top_values", "top_classes"
 _PREFIX = "serving"  # of the names of what is added

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from snowsdeploy.artifacts import Preprocessing
 from snowsdeploy.errors import ExportError
+from snowsdeploy.values import Preprocessing
 from snowsdeploy_exporters.precision.converted import Images
 from snowsdeploy_exporters.precision.values import run_model
 from snowsdeploy_exporters.serving import PROBABILITIES, TOP_CLASSES, TOP_VALUES, normalise

@@ -16,8 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from snowsdeploy.artifacts import Preprocessing
 from snowsdeploy.errors import DataError
+from snowsdeploy.values import Preprocessing
 
 _ALLOWED = "x: uint8 [n, H, W, C] (or [n, H, W]) or float [n, C, H, W]; y: integers [n]"
 

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from snowsdeploy.artifacts import Preprocessing
 from snowsdeploy.errors import DataError
+from snowsdeploy.values import Preprocessing
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".gif"}
 _THREADS = 4

@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from snowsdeploy.artifacts import Preprocessing
 from snowsdeploy.data.files import evaluation_transform, image_mode
 from snowsdeploy.errors import DataError
+from snowsdeploy.values import Preprocessing
 
 # timm's names without one of these are folders, which are read without it.
 PREFIXES = ("torch/", "hfds/", "hfids/", "tfds/", "wds/")

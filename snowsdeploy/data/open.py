@@ -1,4 +1,4 @@
-"""Data source string -> ImageSet."""
+"""Data source string -> Samples."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from snowsdeploy.artifacts import DataInfo, Preprocessing
 from snowsdeploy.data.arrays import array_reader, array_size, load_arrays
 from snowsdeploy.data.files import file_reader, list_images, require_readable
-from snowsdeploy.data.images import ImageSet
 from snowsdeploy.data.named import PREFIXES, open_named
+from snowsdeploy.data.samples import Samples
 from snowsdeploy.data.selection import parse_selection
 from snowsdeploy.errors import DataError
+from snowsdeploy.values import DataInfo, Preprocessing
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Source:
     """Everything behind a data source before items are chosen.
 
     Attributes:
-        read: As in `ImageSet`.
+        read: As in `Samples`.
         size: Number of items.
         labels: Class indices of items; None without labels.
         identity: Differs between sources that hold other items.
@@ -39,7 +39,7 @@ class Source:
     check: Callable[[Sequence[int]], None] | None = None
 
 
-def open_images(text: str, preprocessing: Preprocessing, *, option: str = "--data") -> ImageSet:
+def open_samples(text: str, preprocessing: Preprocessing, *, option: str = "--data") -> Samples:
     """Open an ImageFolder, a flat folder, an `.npz`, or a timm data set name, with an optional slice behind it.
 
     Labels of an ImageFolder count all its class folders, whatever the slice selects.
@@ -61,7 +61,7 @@ def open_images(text: str, preprocessing: Preprocessing, *, option: str = "--dat
     origin = sha256(source.identity.encode()).hexdigest()
     digest = sha256(f"{origin}{indices}{preprocessing.model_dump_json()}".encode()).hexdigest()
     info = DataInfo(source=text, items=len(indices), labelled=labels is not None, origin=origin, fingerprint=digest)
-    return ImageSet(source.read, indices, labels, info)
+    return Samples(source.read, indices, labels, info)
 
 
 def _open(name: str, preprocessing: Preprocessing, option: str) -> Source:

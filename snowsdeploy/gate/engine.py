@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from snowsdeploy.artifacts import EngineEvidence, Report, RuleResult, Variant
-from snowsdeploy.gate.policy import GatePolicy
+from snowsdeploy.settings.policy import GatePolicy
+from snowsdeploy.values import EngineEvidence, Report, RuleResult, Variant
 
 _FIX = "pass --engine-log and --engine-layers to snowsdeploy validate"
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from snowsdeploy.artifacts import Report, RuleResult, Variant, Verdict
 from snowsdeploy.gate.engine import ENGINE_RULES
-from snowsdeploy.gate.policy import GatePolicy
 from snowsdeploy.gate.regression import COMPARISONS
 from snowsdeploy.gate.rules import RULES
+from snowsdeploy.settings.policy import GatePolicy
+from snowsdeploy.values import Report, RuleResult, Variant, Verdict
 
 
 def judge(report: Report, policy: GatePolicy, baseline: Report | None = None) -> Verdict:

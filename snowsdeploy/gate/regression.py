@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from snowsdeploy.artifacts import Latency, LatencySeries, RuleResult, Variant
-from snowsdeploy.gate.policy import GatePolicy
+from snowsdeploy.settings.policy import GatePolicy
+from snowsdeploy.values import Latency, LatencySeries, RuleResult, Variant
 
 _SOURCE = "snowsdeploy.source_sha256"  # in a file's metadata
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Literal
 
-from snowsdeploy.artifacts import Accuracy, Proportion, Report, RuleResult, Variant
-from snowsdeploy.gate.policy import GatePolicy
+from snowsdeploy.settings.policy import GatePolicy
+from snowsdeploy.values import Accuracy, Proportion, Report, RuleResult, Variant
 
 Outcome = Literal["pass", "fail", "inconclusive"]
 Rule = Callable[[Variant, Report, GatePolicy], Iterator[RuleResult]]

@@ -7,11 +7,11 @@ from fnmatch import fnmatchcase
 
 from torch.fx import Node
 
-from snowsdeploy.artifacts import LayerDecision
 from snowsdeploy.errors import UsageError
 from snowsdeploy.models.graph import argument, base_name, weight_argument
 from snowsdeploy.models.program_graph import LAYERS, ProgramGraph
-from snowsdeploy.sparsity.pattern import Pattern
+from snowsdeploy.patterns.pattern import Pattern
+from snowsdeploy.values import LayerDecision
 
 STEM_CHANNELS = 4  # an image has 1 to 4 channels: its convolution is memory-bound and never gains
 
@@ -33,20 +33,18 @@ def decide_layers(
     Raises:
         UsageError: A pattern matches no layer, or no layer is left to prune.
     """
-    names = {weight: weight.removesuffix(".weight") for weight in graph.calls}
+    names = [layer.name for layer in graph.layers.values()]
     for option, patterns in (("--include", include), ("--exclude", exclude)):
         for text in patterns:
-            if not any(fnmatchcase(name, text) for name in names.values()):
-                raise UsageError(
-                    f"{option} matches no layer", seen=text, allowed=_shorten(list(names.values())), fix="use * and ?"
-                )
+            if not any(fnmatchcase(name, text) for name in names):
+                raise UsageError(f"{option} matches no layer", seen=text, allowed=_shorten(names), fix="use * and ?")
     heads = graph.classifiers()
     rows = []
-    for weight, nodes in graph.calls.items():
-        reason = _refusal(nodes, pattern) or _choice(names[weight], set(nodes) & heads, include, exclude)
-        rows.append((graph.order[nodes[0]], _decision(graph, names[weight], weight, nodes, reason)))
+    for layer in graph.layers.values():
+        reason = _refusal(layer.calls, pattern) or _choice(layer.name, set(layer.calls) & heads, include, exclude)
+        rows.append((graph.order[layer.calls[0]], _decision(layer.name, layer.weight, layer.calls, reason)))
     computed = "its weight is computed in the graph"
-    rows += [(graph.order[n], _decision(graph, n.name, None, (n,), computed)) for n in graph.unnamed_calls]
+    rows += [(graph.order[n], _decision(n.name, None, (n,), computed)) for n in graph.unnamed_calls]
     decisions = tuple(decision for _, decision in sorted(rows, key=lambda row: row[0]))
     if not any(d.prunable for d in decisions):
         reasons = sorted({d.reason for d in decisions})
@@ -58,9 +56,7 @@ def decide_layers(
     return decisions
 
 
-def _decision(
-    graph: ProgramGraph, name: str, weight: str | None, nodes: tuple[Node, ...], reason: str
-) -> LayerDecision:
+def _decision(name: str, weight: str | None, nodes: tuple[Node, ...], reason: str) -> LayerDecision:
     kind = LAYERS[base_name(nodes[0])]
     argument_node = weight_argument(nodes[0])
     shape = tuple(int(s) for s in argument_node.meta["val"].shape) if argument_node is not None else ()

@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.export import ExportedProgram
 from torch.export.passes import move_to_device_pass
 
-from snowsdeploy.artifacts import Preprocessing, SourceInfo
 from snowsdeploy.errors import GraphError
 from snowsdeploy.files import atomic_path, writing
+from snowsdeploy.values import Preprocessing, SourceInfo
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,26 @@ from torch.fx import Node
 
 from snowsdeploy.models.graph import base_name, image_dependent, operation_kind, weight_argument
 from snowsdeploy.models.program import Program
+from snowsdeploy.values import layer_name
 
 LAYERS = {"conv1d": "conv", "conv2d": "conv", "conv3d": "conv", "linear": "linear"}
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """A convolution or linear layer whose weight has a name.
+
+    Attributes:
+        name: As every report has it.
+        weight: Name of the weight in the state dict.
+        placeholder: Its node in the graph.
+        calls: The nodes that multiply by it, in graph order.
+    """
+
+    name: str
+    weight: str
+    placeholder: Node
+    calls: tuple[Node, ...]
 
 
 @dataclass(frozen=True)
@@ -112,19 +130,23 @@ class ProgramGraph:
         return {n: (state[f] if f in state else constants[f]).detach() for n, f in self.state_names.items()}
 
     @cached_property
-    def calls(self) -> dict[str, tuple[Node, ...]]:
-        """Weight name -> the convolution and linear nodes that use it, in graph order."""
+    def layers(self) -> dict[str, Layer]:
+        """Weight name -> the layer, in the order of first use; a weight used by several calls is one layer."""
         calls: dict[str, list[Node]] = defaultdict(list)
         for node in self.nodes:
             if base_name(node) in LAYERS and node in self.image_values:
                 weight = weight_argument(node)
                 calls[self.state_names.get(weight, "") if weight is not None else ""].append(node)
-        return {name: tuple(nodes) for name, nodes in calls.items() if name}
+        return {
+            weight: Layer(layer_name(weight), weight, self.placeholder(weight), tuple(nodes))
+            for weight, nodes in calls.items()
+            if weight
+        }
 
     @cached_property
     def unnamed_calls(self) -> tuple[Node, ...]:
         """Convolution and linear nodes whose weight the graph computes or receives from the image."""
-        named = {node for nodes in self.calls.values() for node in nodes}
+        named = {node for layer in self.layers.values() for node in layer.calls}
         return tuple(n for n in self.nodes if base_name(n) in LAYERS and n in self.image_values and n not in named)
 
     def classifiers(self) -> set[Node]:

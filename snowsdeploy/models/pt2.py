@@ -11,10 +11,10 @@ import torch
 from pydantic import ValidationError
 from torch.export import ExportedProgram
 
-from snowsdeploy.artifacts import Preprocessing
 from snowsdeploy.errors import SourceError
 from snowsdeploy.models.formats import first_line
 from snowsdeploy.models.pt2_safety import find_code
+from snowsdeploy.values import Preprocessing
 
 
 def read_pt2(path: Path, *, allow_pickle: bool = False) -> tuple[ExportedProgram, Preprocessing | None]:

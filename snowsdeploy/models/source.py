@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
-from snowsdeploy.artifacts import Preprocessing, SourceInfo
 from snowsdeploy.errors import NumericsError, SourceError, UsageError
 from snowsdeploy.models.checkpoint import Checkpoint, fit_state_dict, read_checkpoint
 from snowsdeploy.models.factory import call_factory
 from snowsdeploy.models.formats import FileFormat, detect_format
 from snowsdeploy.models.pt2 import read_pt2
 from snowsdeploy.models.timm_models import create_timm_model, timm_preprocessing
+from snowsdeploy.values import Preprocessing, SourceInfo
 
 __all__ = ["LoadedModel", "ModelRequest", "load_model", "read_pt2"]
 

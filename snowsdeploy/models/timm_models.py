@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import nn
 
-from snowsdeploy.artifacts import Preprocessing
 from snowsdeploy.errors import SourceError
 from snowsdeploy.models.formats import first_line
+from snowsdeploy.values import Preprocessing
 
 _HUB = ("hf-hub:", "hf_hub:")
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from snowsdeploy.artifacts import Preprocessing, SourceInfo
 from snowsdeploy.errors import GraphError, NumericsError
 from snowsdeploy.models.program import Program
+from snowsdeploy.values import Preprocessing, SourceInfo
 
 TRACE_BATCH = 2  # torch.export treats sizes 0 and 1 as constants
 

@@ -18,9 +18,9 @@ from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 from torch import Tensor
 
+from snowsdeploy.patterns.pattern import Pattern
 from snowsdeploy.permutation.channels import Ids
 from snowsdeploy.permutation.groups import Group
-from snowsdeploy.sparsity.pattern import Pattern
 
 Scores = NDArray[np.float64]
 

@@ -13,10 +13,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from snowsdeploy.artifacts.base import Artifact
 from snowsdeploy.device import CPU
 from snowsdeploy.distributed import from_first, rank
-from snowsdeploy.files import save_tensors
+from snowsdeploy.models.tensor_files import save_tensors
+from snowsdeploy.values.base import Artifact
 
 T = TypeVar("T", bound=Artifact)
 

@@ -9,11 +9,12 @@ from functools import partial
 from torch import Tensor
 from torch.fx import Node
 
-from snowsdeploy.artifacts import LayerReport, SelectionReport
 from snowsdeploy.device import release_memory
 from snowsdeploy.errors import LayoutError
 from snowsdeploy.models.program import Program
 from snowsdeploy.models.program_graph import ProgramGraph
+from snowsdeploy.patterns.pattern import Pattern
+from snowsdeploy.patterns.violations import count_violations
 from snowsdeploy.progress import Observer
 from snowsdeploy.pruning.checkpoints import Checkpoints
 from snowsdeploy.pruning.flow.storage import IN_MEMORY, Storage
@@ -23,9 +24,12 @@ from snowsdeploy.pruning.importance.sensitivity import WHOLE_IMAGES, output_curv
 from snowsdeploy.pruning.norms import reestimate_batch_norms
 from snowsdeploy.pruning.schedule import Unit, make_schedule
 from snowsdeploy.pruning.solve.final import final_pass
+from snowsdeploy.pruning.solve.problem import UnitSolution
 from snowsdeploy.pruning.solve.reconstruct import Reconstruction, Tell
 from snowsdeploy.pruning.solve.streams import Streams, open_streams, output_error
-from snowsdeploy.sparsity.pattern import Pattern, count_violations
+from snowsdeploy.values import LayerReport, SelectionReport
+
+_MASK = "mask:"  # before a weight's name, in what is stored of a solve
 
 
 @dataclass(frozen=True)
@@ -60,11 +64,12 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Pruned:
+class Solved:
     """What the whole-model loop gives.
 
     Attributes:
         tensors: New values by name: pruned weights, and vectors and statistics that changed with them.
+        masks: Boolean mask of each pruned weight, by its name: which weights stay, also where one is zero.
         units: A report a unit.
         final: The final pass' report.
         selection: How the masks were chosen.
@@ -73,6 +78,7 @@ class Pruned:
     """
 
     tensors: dict[str, Tensor]
+    masks: dict[str, Tensor]
     units: tuple[LayerReport, ...]
     final: LayerReport | None
     selection: SelectionReport
@@ -90,7 +96,7 @@ def prune_program(
     observer: Observer,
     labels: Tensor | None = None,
     checkpoints: Checkpoints | None = None,
-) -> Pruned:
+) -> Solved:
     """Solve every unit in graph order, then what the plan has for the whole model.
 
     Args:
@@ -135,7 +141,7 @@ def prune_program(
     streams = _streams(graph, batches, metrics, plan, {})
     loop = _Loop(weights, masks, streams, total, observer, checkpoints)
     for unit in units:
-        loop.solve("|".join(unit.weights), unit.weights, partial(plan.method.solve, graph, unit, streams, masks.select))
+        loop.solve("|".join(unit.weights), unit.names, partial(plan.method.solve, graph, unit, streams, masks.select))
     notes = []
     if plan.reestimate:
         statistics, note = _reestimate(graph, batches, loop.tensors, plan)
@@ -143,16 +149,17 @@ def prune_program(
         notes.append(note)
     final = None
     if plan.final is not None:
-        supports = {name: loop.tensors[name] != 0 for name in weights}
+        supports = {name: loop.kept[name] for name in weights}
         method, fresh = plan.final, _streams(graph, batches, metrics, plan, loop.tensors)
         before = output_error(fresh, {}, held_back_only=False)
+        names = tuple(graph.layers[weight].name for weight in weights)
         final = loop.solve(
-            "final pass", weights, lambda tell: final_pass(graph, units, fresh, supports, method, tell=tell)
+            "final pass", names, lambda tell: final_pass(graph, units, fresh, supports, method, tell=tell)
         )
         after = output_error(_streams(graph, batches, metrics, plan, loop.tensors), {}, held_back_only=False)
         notes.append(f"final pass: relative output error {before:.3g} -> {after:.3g}")
     reports = tuple(loop.reports[: len(units)])
-    return Pruned(loop.tensors, reports, final, masks.report, masks.shares(), tuple(notes))
+    return Solved(loop.tensors, loop.kept, reports, final, masks.report, masks.shares(), tuple(notes))
 
 
 @dataclass
@@ -167,6 +174,7 @@ class _Loop:
         observer: Told about each.
         checkpoints: Read and written.
         tensors: Solved so far.
+        kept: Masks of the weights solved so far.
         reports: A report a solve.
     """
 
@@ -177,28 +185,37 @@ class _Loop:
     observer: Observer
     checkpoints: Checkpoints | None
     tensors: dict[str, Tensor] = field(default_factory=dict)
+    kept: dict[str, Tensor] = field(default_factory=dict)
     reports: list[LayerReport] = field(default_factory=list)
 
-    def solve(
-        self, problem: str, names: Sequence[str], run: Callable[[Tell], tuple[dict[str, Tensor], LayerReport]]
-    ) -> LayerReport:
-        """Solve for some weights, unless a run before has done it."""
-        found = self.checkpoints.load(problem, LayerReport) if self.checkpoints else None
-        values, report = found or run(self._teller(names))
-        if self.checkpoints and found is None:
-            self.checkpoints.save(problem, values, report)
-        for name, value in values.items():
+    def solve(self, problem: str, layers: Sequence[str], run: Callable[[Tell], UnitSolution]) -> LayerReport:
+        """Solve for some layers, unless a run before has done it."""
+        restored = self._restore(problem)
+        solution = restored or run(self._teller(layers))
+        if self.checkpoints and restored is None:
+            masks = {f"{_MASK}{name}": mask for name, mask in solution.masks.items()}
+            self.checkpoints.save(problem, solution.tensors | masks, solution.report)
+        for name, value in solution.tensors.items():
             if name in self.weights:
                 require_pattern(name, value, self.masks.pattern_of(name), "solved weight")
             self.streams.pruned.set_weight(self.streams.pruned.graph.placeholder(name), value)
-        self.tensors.update(values)
-        self.reports.append(report)
-        release_memory(next(iter(values.values())).device)
-        self.observer.advance(len(self.reports), self.total, describe(report, restored=found is not None))
-        return report
+        self.tensors.update(solution.tensors)
+        self.kept.update(solution.masks)
+        self.reports.append(solution.report)
+        release_memory(next(iter(solution.tensors.values())).device)
+        self.observer.advance(len(self.reports), self.total, describe(solution.report, restored=restored is not None))
+        return solution.report
 
-    def _teller(self, names: Sequence[str]) -> Tell:
-        first = names[0].removesuffix(".weight") + (f" and {len(names) - 1} more" if len(names) > 1 else "")
+    def _restore(self, problem: str) -> UnitSolution | None:
+        stored = self.checkpoints.load(problem, LayerReport) if self.checkpoints else None
+        if stored is None:
+            return None
+        tensors = {name: tensor for name, tensor in stored[0].items() if not name.startswith(_MASK)}
+        masks = {name.removeprefix(_MASK): t for name, t in stored[0].items() if name.startswith(_MASK)}
+        return UnitSolution(tensors, masks, stored[1])
+
+    def _teller(self, layers: Sequence[str]) -> Tell:
+        first = layers[0] + (f" and {len(layers) - 1} more" if len(layers) > 1 else "")
         done = len(self.reports)
         return lambda what, share: self.observer.doing(f"{first}: {what}", done + share, self.total)
 
@@ -220,7 +237,7 @@ def _choose_or_restore(
 def metric_nodes(graph: ProgramGraph, units: Sequence[Unit]) -> list[Node]:
     """The values that have a metric: units' ends and layers' outputs."""
     ends = dict.fromkeys(unit.until for unit in units if unit.until is not None)
-    return [*ends, *(call for unit in units for name in unit.weights for call in graph.calls[name])]
+    return [*ends, *(call for unit in units for name in unit.weights for call in graph.layers[name].calls)]
 
 
 def unit_metrics(
@@ -272,7 +289,7 @@ def require_pattern(name: str, tensor: Tensor, pattern: Pattern, what: str) -> N
     Raises:
         LayoutError: At least one group has too many non-zeros.
     """
-    groups, violations = count_violations(tensor, pattern)
+    groups, violations = count_violations((tensor != 0).cpu().numpy(), pattern)
     if violations:
         raise LayoutError(f"the {what} of {name} is not {pattern}", seen=f"{violations} of {groups} groups")
 

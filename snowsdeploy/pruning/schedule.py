@@ -9,7 +9,7 @@ from itertools import groupby
 from torch.fx import Node
 
 from snowsdeploy.models.graph import operation_kind
-from snowsdeploy.models.program_graph import ProgramGraph
+from snowsdeploy.models.program_graph import Layer, ProgramGraph
 
 
 @dataclass(frozen=True)
@@ -17,17 +17,27 @@ class Unit:
     """Layers that are solved as one problem, in graph order.
 
     Attributes:
-        weights: Names of the weights.
+        layers: What is solved.
         until: Node where the window must reach; None leaves it to the horizon.
     """
 
-    weights: tuple[str, ...]
+    layers: tuple[Layer, ...]
     until: Node | None
+
+    @property
+    def weights(self) -> tuple[str, ...]:
+        """Names of the weights."""
+        return tuple(layer.weight for layer in self.layers)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the layers."""
+        return tuple(layer.name for layer in self.layers)
 
 
 def block_end(graph: ProgramGraph, weight: str) -> Node | None:
     """The residual sum that the layer's output first flows into, None when there is none that all its calls reach."""
-    calls = graph.calls[weight]
+    calls = graph.layers[weight].calls
     after = set.intersection(*(graph.reached_from(call) for call in calls))
     last = graph.order[calls[-1]]
     ends = (n for n in graph.nodes[last + 1 :] if n in after and operation_kind(n, graph.image_values) == "sum")
@@ -46,7 +56,7 @@ def make_schedule(graph: ProgramGraph, weights: Sequence[str], *, joint: bool, l
     """
     ends = {w: block_end(graph, w) for w in weights}
     if not joint:
-        return tuple(Unit((w,), ends[w]) for w in weights)
+        return tuple(Unit((graph.layers[w],), ends[w]) for w in weights)
     units: list[tuple[str, ...]] = []
     for _, group in groupby(weights, key=lambda w: ends[w] or w):  # without a sum each layer is a block of its own
         names = tuple(group)
@@ -54,9 +64,9 @@ def make_schedule(graph: ProgramGraph, weights: Sequence[str], *, joint: bool, l
             units[-1] += names
         else:
             units.append(names)
-    return tuple(Unit(unit, ends[unit[-1]]) for unit in units)
+    return tuple(Unit(tuple(graph.layers[w] for w in unit), ends[unit[-1]]) for unit in units)
 
 
 def _reach(graph: ProgramGraph, weights: Sequence[str], end: Node | None) -> bool:
     """Whether all calls of some weights flow into a node; a horizon that is counted has no such node."""
-    return end is None or all(end in graph.reached_from(call) for w in weights for call in graph.calls[w])
+    return end is None or all(end in graph.reached_from(call) for w in weights for call in graph.layers[w].calls)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from snowsdeploy.artifacts import Verdict
+from snowsdeploy.values import Verdict
 
 _LEVELS = {"fail": "error", "inconclusive": "warning"}
 

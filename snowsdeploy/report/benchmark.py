@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import TypedDict
 
-from snowsdeploy.artifacts import Report, Variant
+from snowsdeploy.values import Report, Variant
 
 
 class Entry(TypedDict):

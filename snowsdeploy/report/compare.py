@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from snowsdeploy.artifacts import LatencyRatio, LatencySeries, Report, Variant
 from snowsdeploy.report.plots import effort_plot
 from snowsdeploy.report.shared import render_template, series
+from snowsdeploy.values import LatencyRatio, LatencySeries, Report, Variant
 
 
 @dataclass(frozen=True)

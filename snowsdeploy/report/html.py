@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from snowsdeploy.artifacts import LayerReport, LayerSparsity, Report, Variant
 from snowsdeploy.report.plots import accuracy_plot, latency_plot
 from snowsdeploy.report.shared import render_template
+from snowsdeploy.values import LayerReport, LayerSparsity, Report, Variant
 
 
 @dataclass(frozen=True)

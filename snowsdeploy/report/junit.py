@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from junitparser import Failure, JUnitXml, TestCase, TestSuite
 
-from snowsdeploy.artifacts import Report, Verdict
+from snowsdeploy.values import Report, Verdict
 
 
 def render_junit(report: Report, verdict: Verdict) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from snowsdeploy.artifacts import Report
 from snowsdeploy.report.shared import render_template
+from snowsdeploy.values import Report
 
 
 def render_markdown(report: Report) -> str:

@@ -11,7 +11,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from snowsdeploy.artifacts import Latency, Proportion, Report
+from snowsdeploy.values import Latency, Proportion, Report
 
 # Placeholders that the page's style sheet gives their colours; matplotlib wants literal ones.
 _INK, _DENSE, _SPARSE = "#010203", "#010204", "#010205"

@@ -6,7 +6,7 @@ from typing import Any
 
 import jinja2
 
-from snowsdeploy.artifacts import LatencySeries, Proportion, Variant
+from snowsdeploy.values import LatencySeries, Proportion, Variant
 
 VERDICTS = {"pass": "Passed", "fail": "Failed", "inconclusive": "Inconclusive", None: "Not judged"}
 

@@ -6,14 +6,14 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from snowsdeploy.artifacts import SCHEMA_VERSION, Report
 from snowsdeploy.errors import OutputError
 from snowsdeploy.files import write_text_atomic
+from snowsdeploy.values import SCHEMA_VERSION, Report
 
 
 def write_report(report: Report, path: Path) -> None:
     """Write JSON; atomic."""
-    write_text_atomic(path, report.model_dump_json(indent=2) + "\n")
+    write_text_atomic(path, report.json_in(path.parent))
 
 
 def read_report(path: Path) -> Report:
@@ -23,11 +23,11 @@ def read_report(path: Path) -> Report:
         OutputError: Missing, not a report, or of another schema version.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise OutputError("the report cannot be read", seen=f"{path}: {error}", allowed="a report.json") from error
     try:
-        return Report.model_validate_json(text)
+        return Report.from_json_in(text, path.parent)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or "the whole file"

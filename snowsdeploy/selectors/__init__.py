@@ -1,9 +1,10 @@
-"""Which weights stay. To add a selector: one file with its class, one line in `SELECTORS`."""
+"""Which weights stay. To add a selector: one file with its class here, one line in `settings.prune.SELECTORS`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import fields
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -11,30 +12,20 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from snowsdeploy.errors import UsageError
+from snowsdeploy.patterns.pattern import Pattern
+from snowsdeploy.patterns.threshold import mask_of
 from snowsdeploy.selectors.base import AbstractLossSelector, AbstractScore, AbstractSelector, AbstractSweep, Choice
 from snowsdeploy.selectors.base import Threshold as Threshold
-from snowsdeploy.selectors.exchange import Exchange
-from snowsdeploy.selectors.magnitude import Magnitude
-from snowsdeploy.selectors.obc import OBC
-from snowsdeploy.selectors.sparsegpt import SparseGPT
-from snowsdeploy.selectors.taylor import LinearModel, OptimalBrainDamage, QuadraticModel
-from snowsdeploy.selectors.wanda import Wanda
-from snowsdeploy.selectors.woodfisher import WoodFisher, WoodTaylor
-from snowsdeploy.sparsity.pattern import Pattern
-from snowsdeploy.sparsity.threshold import mask_of
+from snowsdeploy.settings.prune import SELECTORS as _TABLE
 
-SELECTORS: dict[str, type[AbstractSelector]] = {
-    "magnitude": Magnitude,
-    "wanda": Wanda,
-    "sparsegpt": SparseGPT,
-    "obc": OBC,
-    "exchange": Exchange,
-    "woodfisher": WoodFisher,
-    "woodtaylor": WoodTaylor,
-    "lm": LinearModel,
-    "qm": QuadraticModel,
-    "obd": OptimalBrainDamage,
-}
+
+def _class(target: str) -> type[AbstractSelector]:
+    module, _, name = target.partition(":")
+    found: type[AbstractSelector] = getattr(import_module(f"{__name__}.{module}"), name)
+    return found
+
+
+SELECTORS: dict[str, type[AbstractSelector]] = {name: _class(target) for name, target in _TABLE.items()}
 
 
 def make_selector(name: str, settings: Mapping[str, Any]) -> AbstractSelector:

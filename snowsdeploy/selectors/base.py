@@ -17,7 +17,7 @@ from typing import ClassVar, Literal, Protocol
 
 from torch import Tensor
 
-from snowsdeploy.sparsity.pattern import Pattern
+from snowsdeploy.patterns.pattern import Pattern
 
 Threshold = Literal["row", "layer", "global"]
 Tensors = dict[str, Tensor]

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from snowsdeploy.distributed import map_in_turn
+from snowsdeploy.patterns.pattern import Pattern
 from snowsdeploy.selectors.base import AbstractSweep, Choice
 from snowsdeploy.selectors.sparsegpt import damped, sparsegpt
 from snowsdeploy.solver.least_squares import masked_least_squares
-from snowsdeploy.sparsity.pattern import Pattern
 
 _CHUNK_BYTES = {"cpu": 16 * 2**20, "cuda": 512 * 2**20}  # of the inverses: a processor's cache, and to fill a GPU
 BLOCK = 256

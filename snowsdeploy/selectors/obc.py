@@ -17,10 +17,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from snowsdeploy.patterns.pattern import Pattern
 from snowsdeploy.selectors.base import AbstractSweep, Choice
 from snowsdeploy.selectors.sparsegpt import DAMPING, damped
 from snowsdeploy.solver.least_squares import masked_least_squares
-from snowsdeploy.sparsity.pattern import Pattern
 
 _CHUNK_BYTES = 16 * 2**20  # of the inverses, which every elimination reads: what a processor's cache holds
 

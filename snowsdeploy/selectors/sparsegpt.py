@@ -14,8 +14,9 @@ from typing import final
 import torch
 from torch import Tensor
 
+from snowsdeploy.patterns.masks import mask_by_score
+from snowsdeploy.patterns.pattern import Pattern
 from snowsdeploy.selectors.base import AbstractSweep, Choice
-from snowsdeploy.sparsity.pattern import Pattern, mask_by_score
 
 BLOCK = 128
 DAMPING = 1e-2  # of the mean of the diagonal, as in the paper's code

@@ -8,7 +8,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from snowsdeploy.artifacts import AccuracyCost, Divergence
+from snowsdeploy.values import AccuracyCost, Divergence
 from snowsdeploy_cli.app import DEBUG_COMMANDS
 from tests.cli.conftest import TINY
 

@@ -11,8 +11,8 @@ from typing import get_type_hints
 import pytest
 import typer
 
-from snowsdeploy.config import RunConfig
 from snowsdeploy.selectors import SELECTORS
+from snowsdeploy.settings.jobs import MainJob
 from snowsdeploy_cli.app import COMMANDS
 from tests.cli.conftest import shell_environment
 
@@ -62,7 +62,7 @@ def test_module_and_command_are_one(shell):
 
 def test_main_job_has_an_option_for_every_setting():
     parameters = set(inspect.signature(COMMANDS["prune-export"]).parameters) - {"config", "quiet"}
-    assert parameters == set(RunConfig.model_fields)
+    assert parameters == set(MainJob.model_fields)
 
 
 def test_defaults_in_the_help_are_those_of_the_library():
@@ -74,14 +74,14 @@ def test_defaults_in_the_help_are_those_of_the_library():
                 shown[name] = extra.show_default
     assert len(shown) > 10
     for name, text in shown.items():
-        default = RunConfig.model_fields[name].default
+        default = MainJob.model_fields[name].default
         wanted = ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
         assert text == {"joint": "joint"}.get(name, wanted), name
 
 
 def test_settings_with_a_default_show_it():
     hints = get_type_hints(inspect.unwrap(COMMANDS["prune-export"]), include_extras=True)
-    for name, field in RunConfig.model_fields.items():
+    for name, field in MainJob.model_fields.items():
         if isinstance(field.default, int | float | str) and not isinstance(field.default, bool):
             option = hints[name].__metadata__[0]
             assert isinstance(option.show_default, str), name

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
-
-from snowsdeploy.config import RunConfig, ValidateSettings, build_config
-from snowsdeploy.errors import UsageError
 from snowsdeploy_cli.options import command_line, parse_options
+
+from snowsdeploy.errors import UsageError
+from snowsdeploy.settings.jobs import MainJob
+from snowsdeploy.settings.read import read_settings
 
 NEEDED = {"model": "m.pt", "data": "d.npz", "out": "run"}
 
@@ -56,8 +57,8 @@ def test_unreadable_texts_name_their_option(option, value, name):
 def test_options_win_over_toml_and_toml_over_defaults(tmp_path):
     file = tmp_path / "snowsdeploy.toml"
     file.write_text('samples = 64\nseed = 7\nexclude = ["head*"]\nmean = [0.5, 0.5, 0.5]\n')
-    config = build_config(RunConfig, {**NEEDED, "seed": 3}, file)
-    assert (config.samples, config.seed, config.cg_steps) == (64, 3, RunConfig.model_fields["cg_steps"].default)
+    config = read_settings(MainJob, {**NEEDED, "seed": 3}, file)
+    assert (config.samples, config.seed, config.cg_steps) == (64, 3, MainJob.model_fields["cg_steps"].default)
     assert config.exclude == ("head*",)
     assert config.mean == (0.5, 0.5, 0.5)
 
@@ -65,20 +66,20 @@ def test_options_win_over_toml_and_toml_over_defaults(tmp_path):
 def test_toml_alone_can_hold_what_must_be_given(tmp_path):
     file = tmp_path / "snowsdeploy.toml"
     file.write_text('data = "d.npz"\nout = "run"\n')
-    assert build_config(RunConfig, {"model": "m.pt"}, file).data == "d.npz"
+    assert read_settings(MainJob, {"model": "m.pt"}, file).data == "d.npz"
 
 
 def test_one_toml_serves_the_stages_too(tmp_path):
     file = tmp_path / "snowsdeploy.toml"
     file.write_text("samples = 64\nlatency_runs = 9\n")
-    assert build_config(ValidateSettings, {}, file).latency_runs == 9
+    assert read_settings(ValidateSettings, {}, file).latency_runs == 9
 
 
 def test_unknown_key_names_the_closest_known_one(tmp_path):
     file = tmp_path / "snowsdeploy.toml"
     file.write_text("sample = 64\n")
     with pytest.raises(UsageError, match="unknown key") as caught:
-        build_config(RunConfig, NEEDED, file)
+        read_settings(MainJob, NEEDED, file)
     assert caught.value.seen == "sample"
     assert caught.value.fix == "did you mean samples?"
 
@@ -88,12 +89,12 @@ def test_broken_toml_is_an_error(tmp_path, text):
     file = tmp_path / "snowsdeploy.toml"
     file.write_bytes(text.encode("latin-1"))
     with pytest.raises(UsageError, match="not valid TOML"):
-        build_config(RunConfig, NEEDED, file)
+        read_settings(MainJob, NEEDED, file)
 
 
 def test_all_wrong_values_are_named_at_once():
     with pytest.raises(UsageError) as caught:
-        build_config(RunConfig, {**NEEDED, "seed": -1, "targets": "sparse", "std": (0.0, 1.0, 1.0)})
+        read_settings(MainJob, {**NEEDED, "seed": -1, "targets": "sparse", "std": (0.0, 1.0, 1.0)})
     text = str(caught.value)
     for part in ("--seed", "--targets", "--std", "sparse", "'dense', 'input' or 'auto'", "above 0"):
         assert part in text
@@ -101,7 +102,7 @@ def test_all_wrong_values_are_named_at_once():
 
 def test_missing_values_are_named():
     with pytest.raises(UsageError, match="--data, --out must be given"):
-        build_config(RunConfig, {"model": "m.pt"})
+        read_settings(MainJob, {"model": "m.pt"})
 
 
 def test_command_is_recorded_so_that_a_shell_can_repeat_it():
@@ -110,43 +111,43 @@ def test_command_is_recorded_so_that_a_shell_can_repeat_it():
 
 @pytest.mark.parametrize(("text", "value"), [("block", "block"), ("model", "model"), ("0", 0), ("12", 12)])
 def test_horizon_is_a_number_or_block(text, value):
-    assert build_config(RunConfig, {**NEEDED, "horizon": text}).horizon == value
+    assert read_settings(MainJob, {**NEEDED, "horizon": text}).horizon == value
 
 
 @pytest.mark.parametrize("text", ["-1", "half"])
 def test_horizon_is_nothing_else(text):
     with pytest.raises(UsageError, match="--horizon") as caught:
-        build_config(RunConfig, {**NEEDED, "horizon": text})
+        read_settings(MainJob, {**NEEDED, "horizon": text})
     assert caught.value.seen == text
     assert "'block'" in str(caught.value.allowed)
 
 
 @pytest.mark.parametrize(("text", "value"), [("auto", "auto"), ("0.25", 0.25), ("1", 1.0)])
 def test_targets_are_a_name_or_a_share(text, value):
-    assert build_config(RunConfig, {**NEEDED, "targets": text, "held_back": 0.1}).targets == value
+    assert read_settings(MainJob, {**NEEDED, "targets": text, "held_back": 0.1}).targets == value
 
 
 def test_auto_targets_need_held_back_images():
     with pytest.raises(UsageError, match="--targets auto needs images") as caught:
-        build_config(RunConfig, {**NEEDED, "targets": "auto"})
+        read_settings(MainJob, {**NEEDED, "targets": "auto"})
     assert "--held-back" in str(caught.value)
 
 
 def test_effort_sets_what_is_not_given(tmp_path):
-    assert build_config(RunConfig, {**NEEDED, "effort": "fast"}).horizon == 0
-    assert build_config(RunConfig, {**NEEDED, "effort": "fast", "horizon": "block"}).horizon == "block"
-    assert build_config(RunConfig, {**NEEDED, "effort": "max"}).final_steps > 0
+    assert read_settings(MainJob, {**NEEDED, "effort": "fast"}).horizon == 0
+    assert read_settings(MainJob, {**NEEDED, "effort": "fast", "horizon": "block"}).horizon == "block"
+    assert read_settings(MainJob, {**NEEDED, "effort": "max"}).final_steps > 0
     file = tmp_path / "snowsdeploy.toml"
     file.write_text('effort = "max"\nfinal_steps = 7\n')
-    config = build_config(RunConfig, NEEDED, file)
+    config = read_settings(MainJob, NEEDED, file)
     assert (config.final_steps, config.variables) == (7, "all")
 
 
 def test_a_solver_sets_what_is_not_given():
-    fast, k0 = (build_config(RunConfig, {**NEEDED, **o}) for o in ({"effort": "fast"}, {"solver": "k0"}))
+    fast, k0 = (read_settings(MainJob, {**NEEDED, **o}) for o in ({"effort": "fast"}, {"solver": "k0"}))
     assert fast.model_copy(update={"effort": k0.effort}) == k0
     assert (k0.horizon, k0.newton_steps, k0.joint) == (0, 0, False)
-    none = build_config(RunConfig, {**NEEDED, "effort": "max", "solver": "none"})
+    none = read_settings(MainJob, {**NEEDED, "effort": "max", "solver": "none"})
     assert (none.newton_steps, none.final_steps, none.sensitivity) == (0, 0, 0.0)
 
 
@@ -167,16 +168,16 @@ def test_a_solver_sets_what_is_not_given():
 )
 def test_options_that_contradict_each_other_are_refused(given, message):
     with pytest.raises(UsageError, match=message) as caught:
-        build_config(RunConfig, NEEDED | given)
+        read_settings(MainJob, NEEDED | given)
     assert caught.value.seen
     assert caught.value.fix or caught.value.allowed
 
 
 def test_settings_that_fit_are_taken():
     given = {"selector": "woodfisher", "selector_arg": {"gradients": 400}, "pattern": "90%", "mask_steps": 5}
-    assert build_config(RunConfig, NEEDED | given).threshold == "method"
-    assert build_config(RunConfig, NEEDED | {"selector": "wanda", "threshold": "global", "pattern": "80%"})
-    assert build_config(RunConfig, NEEDED | {"pattern": "99.5%", "selector": "magnitude"})
+    assert read_settings(MainJob, NEEDED | given).threshold == "method"
+    assert read_settings(MainJob, NEEDED | {"selector": "wanda", "threshold": "global", "pattern": "80%"})
+    assert read_settings(MainJob, NEEDED | {"pattern": "99.5%", "selector": "magnitude"})
     assert parse_options({"selector_arg": ["damping=1e-4", "batch=2"]}) == {
         "selector_arg": {"damping": 1e-4, "batch": 2}
     }
@@ -184,26 +185,26 @@ def test_settings_that_fit_are_taken():
 
 def test_a_precision_that_cannot_be_verified_says_why_and_what_to_use():
     with pytest.raises(UsageError, match="--precision bf16 is not offered") as caught:
-        build_config(RunConfig, {**NEEDED, "precision": ("fp32", "bf16")})
+        read_settings(MainJob, {**NEEDED, "precision": ("fp32", "bf16")})
     assert "no bfloat16 Conv, MatMul or Gemm" in str(caught.value)
     assert "use fp16" in str(caught.value)
 
 
 def test_a_refused_item_is_the_only_complaint():
     with pytest.raises(UsageError, match="--precision") as caught:
-        build_config(RunConfig, {**NEEDED, "precision": ("fp8",)})
+        read_settings(MainJob, {**NEEDED, "precision": ("fp8",)})
     assert caught.value.seen == "fp8"
     assert caught.value.allowed == "'fp32', 'fp16' or 'int8'"
 
 
 def test_an_empty_list_is_refused_too():
     with pytest.raises(UsageError, match="--format") as caught:
-        build_config(RunConfig, {**NEEDED, "format": ()})
+        read_settings(MainJob, {**NEEDED, "format": ()})
     assert "at least 1 item" in str(caught.value)
 
 
 def test_formats_are_a_list():
     assert parse_options({"format": ["onnx,torch", "triton"]}) == {"format": ("onnx", "torch", "triton")}
     with pytest.raises(UsageError, match="--format") as caught:
-        build_config(RunConfig, {**NEEDED, "format": ("coreml",)})
+        read_settings(MainJob, {**NEEDED, "format": ("coreml",)})
     assert "'tensorrt'" in str(caught.value)

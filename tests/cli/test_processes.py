@@ -56,7 +56,7 @@ def test_what_is_wrong_for_all_processes_is_said_by_the_first(cli, workplace, mo
     monkeypatch.setattr("snowsdeploy_cli.outcome._HEAD_START", 0.0)
     for number, said in ((0, True), (1, False)):
         monkeypatch.setattr("snowsdeploy_cli.outcome.process_number", lambda number=number: number)
-        monkeypatch.setattr("snowsdeploy.pipeline.settings.world", lambda: 2)
+        monkeypatch.setattr("snowsdeploy.pruning.plan.world", lambda: 2)
         done = cli("prune", *TINY, "--batch-size", "64", "--out", f"run-{number}")
         assert done.exit_code == 2
         assert ("error: there are more processes than batches of images" in done.stderr) == said

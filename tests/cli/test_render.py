@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from snowsdeploy_cli.progress import ConsoleObserver
 
-from snowsdeploy.artifacts import Permutation, PermutedGroup
 from snowsdeploy.errors import DataError
 from snowsdeploy.gate.judge import judge
-from snowsdeploy.gate.policy import GatePolicy
-from snowsdeploy.validation.doctor import diagnose
+from snowsdeploy.runtime.doctor import diagnose
+from snowsdeploy.settings.policy import GatePolicy
+from snowsdeploy.values import Permutation, PermutedGroup
 from snowsdeploy_cli.console import make_console, print_error, say
-from snowsdeploy_cli.progress import ConsoleObserver
 from snowsdeploy_cli.render import print_diagnosis, print_evidence, print_pruning, print_summary
 from tests.sample_report import NAMES, make_report, with_engine, with_variant
 

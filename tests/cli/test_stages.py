@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from snowsdeploy.layout.onnx_layout import graph_nodes
 from snowsdeploy.report.store import read_report
-from snowsdeploy.sparsity.onnx_layout import graph_nodes
 from snowsdeploy_cli.app import app
 from tests.cli.conftest import TINY, fill_workplace
 

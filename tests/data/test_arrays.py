@@ -5,9 +5,9 @@ import pytest
 import torch
 from PIL import Image
 
-from snowsdeploy.artifacts import Preprocessing
-from snowsdeploy.data.open import natural_input_size, open_images
+from snowsdeploy.data.open import natural_input_size, open_samples
 from snowsdeploy.errors import DataError
+from snowsdeploy.values import Preprocessing
 
 RGB = Preprocessing(input_size=(3, 8, 8), mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
 GREY = Preprocessing(input_size=(1, 8, 8), mean=(0.5,), std=(0.25,))
@@ -24,7 +24,7 @@ def save(tmp_path, **arrays):
 
 def test_pixels_are_scaled_and_normalised(tmp_path):
     x = pixels(5, 8, 8, 3)
-    images = open_images(save(tmp_path, x=x, y=np.arange(5)), RGB)
+    images = open_samples(save(tmp_path, x=x, y=np.arange(5)), RGB)
     expected = (x.astype(np.float64) / 255 - RGB.mean) / RGB.std
     batch = images.read(range(5))
     assert batch.dtype == torch.float32
@@ -38,14 +38,14 @@ def test_pixels_agree_with_the_same_image_as_a_file(tmp_path):
     (tmp_path / "files").mkdir()
     Image.fromarray(x[0]).save(tmp_path / "files" / "0.png")
     whole = RGB.model_copy(update={"crop_pct": 1.0})
-    from_file = open_images(str(tmp_path / "files"), whole).read((0,))
-    torch.testing.assert_close(open_images(save(tmp_path, x=x), whole).read((0,)), from_file)
+    from_file = open_samples(str(tmp_path / "files"), whole).read((0,))
+    torch.testing.assert_close(open_samples(save(tmp_path, x=x), whole).read((0,)), from_file)
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_floats_are_taken_as_they_are(tmp_path, dtype):
     x = np.random.default_rng(0).normal(size=(4, 3, 8, 8)).astype(dtype)
-    images = open_images(save(tmp_path, x=x), RGB)
+    images = open_samples(save(tmp_path, x=x), RGB)
     np.testing.assert_array_equal(images.read((2, 0)).numpy(), x[[2, 0]].astype(np.float32))
     assert images.labels is None
 
@@ -54,9 +54,9 @@ def test_floats_are_taken_as_they_are(tmp_path, dtype):
 def test_grey(tmp_path, shape):
     path = save(tmp_path, x=pixels(*shape))
     assert natural_input_size(path) == (1, 8, 8)
-    assert open_images(path, GREY).read((0, 1)).shape == (2, 1, 8, 8)
+    assert open_samples(path, GREY).read((0, 1)).shape == (2, 1, 8, 8)
     with pytest.raises(DataError, match="input size") as caught:
-        open_images(path, RGB)
+        open_samples(path, RGB)
     assert "1x8x8" in str(caught.value)
     assert "3x8x8" in str(caught.value)
 
@@ -70,18 +70,18 @@ def test_natural_size(tmp_path):
 
 def test_slice_selects_items_and_labels(tmp_path):
     x = pixels(6, 8, 8, 3)
-    images = open_images(save(tmp_path, x=x, y=np.arange(6)) + "[1::2]", RGB)
+    images = open_samples(save(tmp_path, x=x, y=np.arange(6)) + "[1::2]", RGB)
     assert images.labels.tolist() == [1, 3, 5]
-    whole = open_images(str(tmp_path / "a.npz"), RGB)
+    whole = open_samples(str(tmp_path / "a.npz"), RGB)
     torch.testing.assert_close(next(images.batches(9)), whole.read((1, 3, 5)))
     assert images.info.origin == whole.info.origin
 
 
 def test_origin_is_of_the_content(tmp_path):
-    first = open_images(save(tmp_path, x=pixels(2, 8, 8, 3)), RGB).info
+    first = open_samples(save(tmp_path, x=pixels(2, 8, 8, 3)), RGB).info
     (tmp_path / "a.npz").rename(tmp_path / "b.npz")
-    assert open_images(str(tmp_path / "b.npz"), RGB).info.origin == first.origin
-    assert open_images(save(tmp_path, x=pixels(3, 8, 8, 3)), RGB).info.origin != first.origin
+    assert open_samples(str(tmp_path / "b.npz"), RGB).info.origin == first.origin
+    assert open_samples(save(tmp_path, x=pixels(3, 8, 8, 3)), RGB).info.origin != first.origin
 
 
 NAN = np.full((2, 3, 8, 8), np.nan, dtype=np.float32)
@@ -109,7 +109,7 @@ NAN = np.full((2, 3, 8, 8), np.nan, dtype=np.float32)
 def test_messages(tmp_path, arrays, message, hint):
     path = save(tmp_path, **arrays)
     with pytest.raises(DataError, match=message) as caught:
-        open_images(path, RGB)
+        open_samples(path, RGB)
     assert hint in str(caught.value)
     assert path in str(caught.value)
 
@@ -117,7 +117,7 @@ def test_messages(tmp_path, arrays, message, hint):
 def test_pickled_labels_are_refused(tmp_path):
     path = save(tmp_path, x=pixels(2, 8, 8, 3), y=np.array([{"a": 1}, None], dtype=object))
     with pytest.raises(DataError, match="cannot be read"):
-        open_images(path, RGB)
+        open_samples(path, RGB)
 
 
 @pytest.mark.parametrize("keep", [0.0, 0.1, 0.5, 0.95])
@@ -126,7 +126,7 @@ def test_truncated(tmp_path, keep):
     data = (tmp_path / "a.npz").read_bytes()
     (tmp_path / "a.npz").write_bytes(data[: int(len(data) * keep)])
     with pytest.raises(DataError, match="cannot be read"):
-        open_images(path, RGB)
+        open_samples(path, RGB)
 
 
 def test_flipped_bytes(tmp_path):
@@ -135,21 +135,21 @@ def test_flipped_bytes(tmp_path):
     data[5000:5100] = bytes(100)
     (tmp_path / "a.npz").write_bytes(data)
     with pytest.raises(DataError, match="cannot be read"):
-        open_images(path, RGB)
+        open_samples(path, RGB)
 
 
 def test_a_bare_array_is_no_archive(tmp_path):
     np.save(tmp_path / "a.npy", pixels(2, 8, 8, 3))
     (tmp_path / "a.npy").rename(tmp_path / "a.npz")
     with pytest.raises(DataError, match="cannot be read"):
-        open_images(str(tmp_path / "a.npz"), RGB)
+        open_samples(str(tmp_path / "a.npz"), RGB)
 
 
 def test_real_cifar(real_data):
     path = str(real_data / "cifar10_test.npz")
     assert natural_input_size(path) == (3, 32, 32)
     preprocessing = Preprocessing(input_size=(3, 32, 32), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
-    images = open_images(path + "[:1000]", preprocessing)
+    images = open_samples(path + "[:1000]", preprocessing)
     assert len(images) == 1000
     assert set(images.labels.tolist()) == set(range(10))
     assert next(images.batches(100)).shape == (100, 3, 32, 32)

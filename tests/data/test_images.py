@@ -1,4 +1,4 @@
-"""ImageSet, and image files: ImageFolder, flat folders, timm's transform, damage."""
+"""Samples, and image files: ImageFolder, flat folders, timm's transform, damage."""
 
 from dataclasses import replace
 
@@ -8,9 +8,9 @@ import timm
 import torch
 from PIL import Image
 
-from snowsdeploy.artifacts import Preprocessing
-from snowsdeploy.data.open import natural_input_size, open_images
+from snowsdeploy.data.open import natural_input_size, open_samples
 from snowsdeploy.errors import DataError
+from snowsdeploy.values import Preprocessing
 
 RGB = Preprocessing(input_size=(3, 32, 32), mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
 GREY = Preprocessing(input_size=(1, 32, 32), mean=(0.5,), std=(0.25,))
@@ -34,7 +34,7 @@ def folder(tmp_path):
 
 
 def test_labels_are_the_sorted_class_index(folder):
-    images = open_images(str(folder), RGB)
+    images = open_samples(str(folder), RGB)
     assert len(images) == 6
     assert images.labels.tolist() == [0, 0, 0, 1, 2, 2]
     assert images.info.labelled
@@ -42,24 +42,24 @@ def test_labels_are_the_sorted_class_index(folder):
 
 
 def test_a_slice_keeps_the_labels_of_the_whole_folder(folder):
-    odd = open_images(f"{folder}[1::2]", RGB)
+    odd = open_samples(f"{folder}[1::2]", RGB)
     assert odd.indices == (1, 3, 5)
     assert odd.labels.tolist() == [0, 1, 2]
-    assert open_images(f"{folder}/[4:]", RGB).labels.tolist() == [2, 2]
-    whole = open_images(str(folder), RGB)
+    assert open_samples(f"{folder}/[4:]", RGB).labels.tolist() == [2, 2]
+    whole = open_samples(str(folder), RGB)
     torch.testing.assert_close(next(odd.batches(3)), whole.read((1, 3, 5)))
 
 
 def test_a_folder_without_images_still_is_a_class(folder):
     (folder / "banana").mkdir()
-    assert open_images(str(folder), RGB).labels.tolist() == [0, 0, 0, 2, 3, 3]
+    assert open_samples(str(folder), RGB).labels.tolist() == [0, 0, 0, 2, 3, 3]
 
 
 def test_flat_folder_has_no_labels(tmp_path):
     for i in range(3):
         picture(i).save(tmp_path / f"{i}.png")
     (tmp_path / "notes.txt").write_text("no image")
-    images = open_images(str(tmp_path), RGB)
+    images = open_samples(str(tmp_path), RGB)
     assert images.labels is None
     assert not images.info.labelled
     assert next(images.batches(8)).shape == (3, 3, 32, 32)
@@ -69,7 +69,7 @@ def test_flat_folder_has_no_labels(tmp_path):
 @pytest.mark.parametrize(("crop_pct", "crop_mode"), [(0.9, "center"), (1.0, "squash"), (0.8, "border")])
 def test_files_go_through_timms_evaluation_transform(folder, interpolation, crop_pct, crop_mode):
     update = {"interpolation": interpolation, "crop_pct": crop_pct, "crop_mode": crop_mode}
-    images = open_images(str(folder), RGB.model_copy(update=update))
+    images = open_samples(str(folder), RGB.model_copy(update=update))
     transform = timm.data.create_transform(
         input_size=(3, 32, 32), mean=RGB.mean, std=RGB.std, is_training=False, **update
     )
@@ -78,35 +78,35 @@ def test_files_go_through_timms_evaluation_transform(folder, interpolation, crop
 
 
 def test_grey_models_get_grey_images(folder):
-    images = open_images(str(folder), GREY)
+    images = open_samples(str(folder), GREY)
     assert next(images.batches(6)).shape == (6, 1, 32, 32)
     with pytest.raises(DataError, match="no grey or colour image"):
-        open_images(str(folder), Preprocessing(input_size=(4, 32, 32), mean=(0.5,) * 4, std=(1,) * 4))
+        open_samples(str(folder), Preprocessing(input_size=(4, 32, 32), mean=(0.5,) * 4, std=(1,) * 4))
 
 
 def test_every_mode_of_a_file_becomes_rgb(tmp_path):
     for mode in ("L", "P", "RGBA", "CMYK", "1"):
         suffix = "jpg" if mode == "CMYK" else "png"
         picture(0).convert(mode).save(tmp_path / f"{mode}.{suffix}")
-    assert next(open_images(str(tmp_path), RGB).batches(5)).shape == (5, 3, 32, 32)
+    assert next(open_samples(str(tmp_path), RGB).batches(5)).shape == (5, 3, 32, 32)
 
 
 def test_order_and_repeats_follow_the_indices(folder):
-    images = open_images(str(folder), RGB)
+    images = open_samples(str(folder), RGB)
     batch = images.read((5, 0, 5))
     torch.testing.assert_close(batch[0], batch[2], rtol=0, atol=0)
     torch.testing.assert_close(batch[1], images.read((0,))[0], rtol=0, atol=0)
 
 
 def test_batches_cover_everything_in_order(folder):
-    images = open_images(str(folder), RGB)
+    images = open_samples(str(folder), RGB)
     sizes = [len(batch) for batch in images.batches(4)]
     assert sizes == [4, 2]
     torch.testing.assert_close(torch.cat(list(images.batches(4))), images.read(range(6)))
 
 
 def test_sample_is_seeded_and_keeps_labels(folder):
-    images = open_images(str(folder), RGB)
+    images = open_samples(str(folder), RGB)
     first, again, other = images.sample(4, 0), images.sample(4, 0), images.sample(4, 1)
     assert first.indices == again.indices
     assert first.info == again.info
@@ -120,24 +120,24 @@ def test_sample_is_seeded_and_keeps_labels(folder):
 
 
 def test_sampling_a_slice_stays_inside_it(folder):
-    images = open_images(f"{folder}[1::2]", RGB)
+    images = open_samples(f"{folder}[1::2]", RGB)
     assert set(images.sample(2, 3).indices) < {1, 3, 5}
 
 
 def test_fingerprint(folder):
-    info = open_images(str(folder), RGB).info
-    assert open_images(f"{folder}/", RGB).info.fingerprint == info.fingerprint
-    assert open_images(f"{folder}[1:]", RGB).info.fingerprint != info.fingerprint
-    assert open_images(f"{folder}[1:]", RGB).info.origin == info.origin
+    info = open_samples(str(folder), RGB).info
+    assert open_samples(f"{folder}/", RGB).info.fingerprint == info.fingerprint
+    assert open_samples(f"{folder}[1:]", RGB).info.fingerprint != info.fingerprint
+    assert open_samples(f"{folder}[1:]", RGB).info.origin == info.origin
     other = RGB.model_copy(update={"crop_pct": 1.0})
-    assert open_images(str(folder), other).info.fingerprint != info.fingerprint
-    assert open_images(str(folder), other).info.origin == info.origin
+    assert open_samples(str(folder), other).info.fingerprint != info.fingerprint
+    assert open_samples(str(folder), other).info.origin == info.origin
     picture(9).save(folder / "apple" / "9.png")
-    assert open_images(str(folder), RGB).info.origin != info.origin
+    assert open_samples(str(folder), RGB).info.origin != info.origin
 
 
 def test_image_sets_are_values(folder):
-    images = open_images(str(folder), RGB)
+    images = open_samples(str(folder), RGB)
     assert replace(images, labels=None).labels is None
     assert images.labels is not None
 
@@ -162,15 +162,15 @@ def damage(folder, case):
 def test_a_file_that_is_no_image_is_named_when_opened(folder, case):
     path = damage(folder, case)
     with pytest.raises(DataError, match="cannot be read") as caught:
-        open_images(str(folder), RGB)
+        open_samples(str(folder), RGB)
     assert str(path) in str(caught.value.seen)
-    assert len(open_images(f"{folder}[:3]", RGB)) == 3  # what is not selected does not matter
+    assert len(open_samples(f"{folder}[:3]", RGB)) == 3  # what is not selected does not matter
 
 
 @pytest.mark.parametrize("case", ["cut png", "cut jpg"])
 def test_a_truncated_image_is_named_when_read(folder, case):
     path = damage(folder, case)
-    images = open_images(str(folder), RGB)
+    images = open_samples(str(folder), RGB)
     with pytest.raises(DataError, match="cannot be read") as caught:
         list(images.batches(2))
     assert str(path) in str(caught.value.seen)
@@ -208,7 +208,7 @@ def test_messages(tmp_path, monkeypatch, make, source, message):
     if make == "mixed":
         picture(0).save(data / "a" / "0.png")
     with pytest.raises(DataError, match=message):
-        open_images(source, RGB, option="--eval-data")
+        open_samples(source, RGB, option="--eval-data")
 
 
 def test_a_folder_whose_name_ends_in_brackets(tmp_path, monkeypatch):
@@ -216,8 +216,8 @@ def test_a_folder_whose_name_ends_in_brackets(tmp_path, monkeypatch):
     (tmp_path / "run[1]").mkdir()
     for i in range(2):
         picture(i).save(tmp_path / "run[1]" / f"{i}.png")
-    assert len(open_images("run[1]", RGB)) == 2
-    assert len(open_images("run[1][1:]", RGB)) == 1
+    assert len(open_samples("run[1]", RGB)) == 2
+    assert len(open_samples("run[1][1:]", RGB)) == 1
 
 
 def test_real_imagenet_sample(real_data):
@@ -225,7 +225,7 @@ def test_real_imagenet_sample(real_data):
     config = timm.data.resolve_model_data_config(model)
     keys = ("input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode")
     preprocessing = Preprocessing(**{key: config[key] for key in keys})
-    even = open_images(f"{real_data / 'imagenet_sample'}[0::2]", preprocessing)
+    even = open_samples(f"{real_data / 'imagenet_sample'}[0::2]", preprocessing)
     assert len(even) == 500
     assert even.labels.tolist() == list(range(0, 1000, 2))
     path = sorted((real_data / "imagenet_sample").rglob("*.jpg"))[2]

@@ -6,9 +6,9 @@ import timm.data
 import torch
 from PIL import Image
 
-from snowsdeploy.artifacts import Preprocessing
-from snowsdeploy.data.open import open_images
+from snowsdeploy.data.open import open_samples
 from snowsdeploy.errors import DataError
+from snowsdeploy.values import Preprocessing
 
 RGB = Preprocessing(input_size=(3, 8, 8), mean=(0.5,) * 3, std=(0.25,) * 3, crop_pct=1.0)
 
@@ -44,7 +44,7 @@ def asked(monkeypatch):
     [("torch/cifar10", "torch/cifar10", "validation"), ("hfds/user/data:test", "hfds/user/data", "test")],
 )
 def test_names_and_splits(asked, source, name, split):
-    images = open_images(source, RGB)
+    images = open_samples(source, RGB)
     assert (asked["name"], asked["split"]) == (name, split)
     assert (asked["root"] is None) == (not name.startswith("torch/"))
     assert images.labels.tolist() == [0, 1, 2, 0, 1, 2]
@@ -56,14 +56,14 @@ def test_a_slice_asks_for_the_labels_of_its_items_only(asked, monkeypatch):
     touched = []
     original = Pictures.__getitem__
     monkeypatch.setattr(Pictures, "__getitem__", lambda self, i: (touched.append(i), original(self, i))[1])
-    images = open_images("hfds/user/data[3:5]", RGB)
+    images = open_samples("hfds/user/data[3:5]", RGB)
     assert images.labels.tolist() == [0, 1]
     assert set(touched) == {0, 3, 4}  # the first proves that the data set can be indexed
 
 
 def test_torchvisions_targets_are_used(asked, monkeypatch):
     monkeypatch.setattr(Pictures, "targets", [5, 4, 3, 2, 1, 0], raising=False)
-    assert open_images("torch/cifar10[1:3]", RGB).labels.tolist() == [4, 3]
+    assert open_samples("torch/cifar10[1:3]", RGB).labels.tolist() == [4, 3]
 
 
 def test_failure_is_one_message(monkeypatch):
@@ -72,7 +72,7 @@ def test_failure_is_one_message(monkeypatch):
 
     monkeypatch.setattr(timm.data, "create_dataset", create_dataset)
     with pytest.raises(DataError, match="--data names a data set that timm cannot open") as caught:
-        open_images("hfds/user/data", RGB)
+        open_samples("hfds/user/data", RGB)
     assert caught.value.seen == "hfds/user/data: ConnectionError: no route"
 
 
@@ -82,4 +82,4 @@ def test_other_names_never_reach_timm(monkeypatch):
 
     monkeypatch.setattr(timm.data, "create_dataset", create_dataset)
     with pytest.raises(DataError, match="does not exist"):
-        open_images("cifar10", RGB)
+        open_samples("cifar10", RGB)

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from snowsdeploy.gate.policy import load_policy
+from snowsdeploy.settings.read import load_policy
 from snowsdeploy_cli.app import app
 
 FOLDER = Path(__file__).resolve().parents[2] / "examples" / "ci"

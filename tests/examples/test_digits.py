@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from snowsdeploy.artifacts import Preprocessing
-from snowsdeploy.data.open import natural_input_size, open_images
+from snowsdeploy.data.open import natural_input_size, open_samples
 from snowsdeploy.models.source import ModelRequest, load_model
+from snowsdeploy.values import Preprocessing
 
 FOLDER = Path(__file__).parents[2] / "examples" / "digits"
 PREPROCESSING = Preprocessing(input_size=(1, 32, 32), mean=(0.3,), std=(0.35,))
@@ -29,7 +29,7 @@ def test_checkpoint_has_the_form_users_have():
 def test_accuracy_is_what_the_readme_says():
     loaded = load_model(ModelRequest(str(FOLDER / "digits.pth"), model_args={"num_classes": 10, "in_chans": 1}))
     assert natural_input_size(str(FOLDER / "test.npz")) == PREPROCESSING.input_size
-    images = open_images(str(FOLDER / "test.npz"), PREPROCESSING)
+    images = open_samples(str(FOLDER / "test.npz"), PREPROCESSING)
     with torch.no_grad():
         logits = torch.cat([loaded.model(batch) for batch in images.batches(300)])
     top1 = 100 * float(np.mean(logits.argmax(1).numpy() == images.labels))
@@ -59,5 +59,5 @@ def test_script_makes_the_committed_data():
         stored = np.load(FOLDER / f"{name}.npz")
         np.testing.assert_array_equal(stored["y"], split[name][1])
         np.testing.assert_allclose(stored["x"].astype(int), split[name][0].astype(int), atol=1)  # resize rounding
-    images = open_images(str(FOLDER / "test.npz"), PREPROCESSING)
+    images = open_samples(str(FOLDER / "test.npz"), PREPROCESSING)
     torch.testing.assert_close(images.read((0, 5)), script.normalise(split["test"][0][[0, 5]]))

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import torch
 
-from snowsdeploy.artifacts import DataInfo, ExportReport, FilePair, OnnxArtifact, Precision, PruneReport, Role
-from snowsdeploy.config import ExportSettings
 from snowsdeploy.models.layers import decide_layers
 from snowsdeploy.models.program import Program
 from snowsdeploy.models.program_graph import ProgramGraph
-from snowsdeploy.pipeline.packages import Contents
-from snowsdeploy.run_directory import RunDirectory
-from snowsdeploy.sparsity.pattern import Pattern
+from snowsdeploy.patterns.pattern import Pattern
+from snowsdeploy.settings.export import ExportSettings
+from snowsdeploy.stages.packages import Contents
+from snowsdeploy.stages.run_directory import RunDirectory
+from snowsdeploy.values import DataInfo, ExportReport, FilePair, OnnxArtifact, Precision, PruneReport, Role
 from snowsdeploy_exporters import OnnxExporter
 from tests.exporters.nets import prune
 

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from snowsdeploy.models.layers import decide_layers
 from snowsdeploy.models.program import Program
 from snowsdeploy.models.program_graph import ProgramGraph
-from snowsdeploy.sparsity.pattern import Pattern, mask_by_score
+from snowsdeploy.patterns.masks import mask_by_score
+from snowsdeploy.patterns.pattern import Pattern
 
 
 class Folded(nn.Module):

@@ -19,11 +19,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from snowsdeploy.artifacts import OnnxArtifact
 from snowsdeploy.errors import ExportError, LayoutError
+from snowsdeploy.layout.onnx_layout import LAYER_MAP_KEY, check_onnx, inspect_onnx
 from snowsdeploy.models.program import Program
-from snowsdeploy.sparsity.onnx_layout import LAYER_MAP_KEY, check_onnx, inspect_onnx
-from snowsdeploy.sparsity.pattern import Pattern
+from snowsdeploy.patterns.pattern import Pattern
+from snowsdeploy.values import OnnxArtifact
 from snowsdeploy_exporters import OnnxExporter, onnx_exporter
 from tests.exporters.nets import Ending, Equal, Folded, Twice, equal_weights, images, prune
 from tests.nets import TinyAttention, TinyCNN, make_program

@@ -14,12 +14,12 @@ from onnx import numpy_helper
 from onnxruntime.quantization import quantize_static
 from torch import nn
 
-from snowsdeploy.artifacts import OnnxArtifact, Precision
 from snowsdeploy.errors import UsageError
+from snowsdeploy.layout.onnx_layout import check_onnx
 from snowsdeploy.models.program import Program
-from snowsdeploy.sparsity.onnx_layout import check_onnx
-from snowsdeploy.sparsity.pattern import Pattern
-from snowsdeploy.validation.ort import OrtSession
+from snowsdeploy.patterns.pattern import Pattern
+from snowsdeploy.runtime.session import OrtSession
+from snowsdeploy.values import OnnxArtifact, Precision
 from snowsdeploy_exporters import OnnxExporter
 from snowsdeploy_exporters.precision import int8, quantizer
 from snowsdeploy_exporters.precision.values import largest_values

@@ -13,14 +13,14 @@ import torch
 from onnx import helper, numpy_helper
 from torch import nn
 
-from snowsdeploy.artifacts import OnnxArtifact, Precision, Preprocessing, SourceInfo
-from snowsdeploy.config import ExportSettings
 from snowsdeploy.data.arrays import array_reader
 from snowsdeploy.errors import ExportError, LayoutError
+from snowsdeploy.layout.onnx_layout import check_onnx
 from snowsdeploy.models.program import Program
 from snowsdeploy.models.trace import trace
-from snowsdeploy.sparsity.onnx_layout import check_onnx
-from snowsdeploy.sparsity.pattern import Pattern
+from snowsdeploy.patterns.pattern import Pattern
+from snowsdeploy.settings.export import ExportSettings
+from snowsdeploy.values import OnnxArtifact, Precision, Preprocessing, SourceInfo
 from snowsdeploy_exporters import OnnxExporter
 from snowsdeploy_exporters.serving import add_ends, normalise
 from snowsdeploy_exporters.serving_check import require_equal, to_pixels

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from snowsdeploy.artifacts import Report, RuleResult
 from snowsdeploy.errors import UsageError
 from snowsdeploy.gate.judge import judge
-from snowsdeploy.gate.policy import GatePolicy, load_policy
+from snowsdeploy.settings.policy import GatePolicy
+from snowsdeploy.settings.read import load_policy
+from snowsdeploy.values import Report, RuleResult
 from tests.sample_report import make_report, with_engine, with_variant
 
 

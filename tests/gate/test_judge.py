@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from snowsdeploy.artifacts import Report
 from snowsdeploy.errors import UsageError
 from snowsdeploy.gate.judge import judge
-from snowsdeploy.gate.policy import GatePolicy, load_policy
+from snowsdeploy.settings.policy import GatePolicy
+from snowsdeploy.settings.read import load_policy
+from snowsdeploy.values import Report
 from tests.sample_report import make_report, with_variant
 
 OFF = {

@@ -7,10 +7,10 @@ import math
 import numpy as np
 import pytest
 
-from snowsdeploy.artifacts import Report
 from snowsdeploy.gate.judge import judge
-from snowsdeploy.gate.policy import GatePolicy
 from snowsdeploy.gate.regression import latency_change
+from snowsdeploy.settings.policy import GatePolicy
+from snowsdeploy.values import Report
 from tests.sample_report import make_report, with_variant
 
 

@@ -10,7 +10,7 @@ from snowsdeploy.errors import UsageError
 from snowsdeploy.models.layers import decide_layers
 from snowsdeploy.models.program import Program
 from snowsdeploy.models.program_graph import ProgramGraph
-from snowsdeploy.sparsity.pattern import Pattern
+from snowsdeploy.patterns.pattern import Pattern
 from tests.nets import make_program
 
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from snowsdeploy.artifacts import Preprocessing, SourceInfo
 from snowsdeploy.errors import GraphError, NumericsError
 from snowsdeploy.models.program import Program
 from snowsdeploy.models.source import ModelRequest, load_model
 from snowsdeploy.models.trace import adopt, trace
+from snowsdeploy.values import Preprocessing, SourceInfo
 from tests.nets import NETS, make_program
 
 PREPROCESSING = Preprocessing(input_size=(3, 8, 8), mean=(0.5,) * 3, std=(0.25,) * 3)

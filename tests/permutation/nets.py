@@ -6,9 +6,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from snowsdeploy.artifacts import Preprocessing, SourceInfo
 from snowsdeploy.models.program import Program
 from snowsdeploy.models.trace import trace
+from snowsdeploy.values import Preprocessing, SourceInfo
 
 
 class Residual(nn.Module):

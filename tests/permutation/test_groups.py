@@ -11,10 +11,11 @@ from snowsdeploy.errors import GraphError
 from snowsdeploy.models.layers import decide_layers
 from snowsdeploy.models.program import Program
 from snowsdeploy.models.program_graph import ProgramGraph
+from snowsdeploy.patterns.pattern import Pattern
 from snowsdeploy.permutation.apply import permute_program, require_same_function
 from snowsdeploy.permutation.groups import Group, Groups, find_groups
 from snowsdeploy.permutation.shape_rules import regroup
-from snowsdeploy.sparsity.pattern import Pattern
+from snowsdeploy.values import layer_name
 from tests.nets import TinyAttention, TinyCNN
 from tests.permutation.nets import Residual, Transformer, make_double
 
@@ -39,7 +40,7 @@ def shuffled(groups: Groups, seed: int = 0) -> list[tuple[Group, np.ndarray]]:
 
 
 def layers(groups: Groups) -> list[tuple[int, set[str]]]:
-    return [(g.channels, {c.name.removesuffix(".weight") for c in g.consumers}) for g in groups.groups]
+    return [(g.channels, {layer_name(c.name) for c in g.consumers}) for g in groups.groups]
 
 
 @pytest.mark.parametrize("net", NETS)

@@ -9,13 +9,14 @@ import pytest
 import torch
 
 from benchmarks.models import DEIT_TINY, RESNET20
-from snowsdeploy.config import ModelSettings, build_config
 from snowsdeploy.models.layers import decide_layers
 from snowsdeploy.models.program_graph import ProgramGraph
+from snowsdeploy.patterns.pattern import Pattern
 from snowsdeploy.permutation.apply import permute_program
 from snowsdeploy.permutation.groups import find_groups
-from snowsdeploy.pipeline import load_program
-from snowsdeploy.sparsity.pattern import Pattern
+from snowsdeploy.settings.model import ModelSettings
+from snowsdeploy.settings.read import read_settings
+from snowsdeploy.stages import load_program
 
 
 @pytest.mark.parametrize(
@@ -27,7 +28,7 @@ def test_any_order_leaves_a_real_model_as_it_was(
     monkeypatch: pytest.MonkeyPatch, real_data: Path, options: dict[str, object], channels: list[int], stream: int
 ) -> None:
     monkeypatch.chdir(real_data)
-    model = build_config(ModelSettings, {k: v for k, v in options.items() if "data" not in k})
+    model = read_settings(ModelSettings, {k: v for k, v in options.items() if "data" not in k})
     program = load_program(model, str(options["data"]))
     graph = ProgramGraph(program)
     weights = [d.weight for d in decide_layers(graph, Pattern(2, 4)) if d.prunable and d.weight]

@@ -7,8 +7,8 @@ import itertools
 import numpy as np
 import pytest
 
+from snowsdeploy.patterns.pattern import Pattern
 from snowsdeploy.permutation.search import Search, find_order
-from snowsdeploy.sparsity.pattern import Pattern
 
 
 def kept(scores: np.ndarray, order: np.ndarray, pattern: Pattern) -> float:

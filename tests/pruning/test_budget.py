@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snowsdeploy.artifacts import UnitMemory
 from snowsdeploy.errors import UsageError
 from snowsdeploy.models.program import Program
 from snowsdeploy.models.program_graph import ProgramGraph
 from snowsdeploy.pruning.flow.storage import StorageKind
 from snowsdeploy.pruning.forecast.budget import Budget, plan_memory
 from snowsdeploy.pruning.forecast.needs import Needs, live_values, measure_sizes
+from snowsdeploy.values import UnitMemory
 
 UNIT = UnitMemory(layers=("a",), stored_per_image=100, graph_per_image=1000, fixed=5000)
 PLENTY = 10**9

@@ -8,10 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from snowsdeploy.patterns.masks import mask_by_score
+from snowsdeploy.patterns.pattern import Pattern
+from snowsdeploy.patterns.violations import count_violations
 from snowsdeploy.pruning.forecast import cost
 from snowsdeploy.pruning.forecast.cost import Terms, Timed
 from snowsdeploy.selectors.base import Choice
-from snowsdeploy.sparsity.pattern import Pattern, count_violations, mask_by_score
 
 PATTERN = Pattern(2, 4)
 

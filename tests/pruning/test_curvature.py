@@ -10,6 +10,8 @@ import torch
 from snowsdeploy.models.graph import evaluate
 from snowsdeploy.models.program import Program
 from snowsdeploy.models.program_graph import ProgramGraph
+from snowsdeploy.patterns.masks import mask_by_score
+from snowsdeploy.patterns.pattern import Pattern
 from snowsdeploy.pruning.flow.activations import Activations
 from snowsdeploy.pruning.flow.windows import Window, cut_window
 from snowsdeploy.pruning.importance.sensitivity import output_curvature
@@ -19,7 +21,6 @@ from snowsdeploy.pruning.solve.objective import Sample, Support, WindowObjective
 from snowsdeploy.pruning.solve.preconditioner import make_preconditioner
 from snowsdeploy.pruning.solve.start import factor_inputs, least_squares_start
 from snowsdeploy.selectors.base import Choice
-from snowsdeploy.sparsity.pattern import Pattern, mask_by_score
 
 
 def double_state(graph: ProgramGraph) -> dict[torch.fx.Node, torch.Tensor]:
@@ -61,7 +62,7 @@ def dense_gauss_newton(objective: WindowObjective, x: torch.Tensor) -> torch.Ten
 def test_output_curvature_is_the_mean_squared_jacobian(tiny: Program) -> None:
     graph = ProgramGraph(tiny)
     state = double_state(graph)
-    weight = next(iter(graph.calls))
+    weight = next(iter(graph.layers))
     node = block_end(graph, weight)
     assert node is not None
     batch = images(2)
@@ -90,7 +91,7 @@ def stream_finish(stream: Activations, node: torch.fx.Node, value: torch.Tensor)
 
 def test_a_value_that_the_output_does_not_read_has_the_identity(tiny_cnn: Program) -> None:
     graph = ProgramGraph(tiny_cnn)
-    node = graph.calls["twice.weight"][0]
+    node = graph.layers["twice.weight"].calls[0]
     found = output_curvature(graph, double_state(graph), [images(2)], [node])[node]
     assert found.shape == (1, *node.meta["val"].shape[1:])
     assert float(found.mean()) == pytest.approx(1)
@@ -98,7 +99,7 @@ def test_a_value_that_the_output_does_not_read_has_the_identity(tiny_cnn: Progra
 
 @pytest.mark.parametrize("free", [False, True])
 def test_products_with_a_metric_and_vectors_equal_dense_matrices(tiny: Program, free: bool) -> None:
-    name = [w for w in ProgramGraph(tiny).calls if w.startswith(("twice", "qkv"))]
+    name = [w for w in ProgramGraph(tiny).layers if w.startswith(("twice", "qkv"))]
     window, plain, x = setup(tiny, name, 0, free=free, last=True)
     target = plain.samples[0].targets[0]
     metric = torch.rand(1, *target.shape[1:], dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -139,7 +140,7 @@ def test_for_the_layers_own_output_the_preconditioner_is_the_inverse(tiny_cnn: P
 
 @pytest.mark.parametrize("kind", ["diagonal", "cholesky", "kronecker"])
 def test_a_preconditioner_is_positive_and_lowers_the_condition(tiny: Program, kind: str) -> None:
-    names = [w for w in ProgramGraph(tiny).calls if w.startswith(("strided", "dilated", "qkv", "proj"))]
+    names = [w for w in ProgramGraph(tiny).layers if w.startswith(("strided", "dilated", "qkv", "proj"))]
     window, objective, x = setup(tiny, names, 0, free=True, last=True)
     weights = dict(zip(window.weights, objective.support.scatter(x), strict=True))
     factors = factor_inputs(window, weights, objective.support, objective.samples, ridge=1e-3, names=names)
@@ -185,7 +186,7 @@ def test_a_model_whose_output_reads_nothing_is_pruned_all_the_same(tiny: Program
     """An untrained head of zeros: every curvature is zero, so every error counts the same."""
     blind = tiny.with_weights({"head.weight": torch.zeros_like(tiny.state_dict["head.weight"])})
     graph = ProgramGraph(blind)
-    calls = [call for name, nodes in graph.calls.items() if name != "head.weight" for call in nodes]
+    calls = [call for name, layer in graph.layers.items() if name != "head.weight" for call in layer.calls]
     for call, found in output_curvature(graph, graph.state_values(), [images(2).float()], calls).items():
         assert (found == 1).all()
         assert found.dim() == call.meta["val"].dim()

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from snowsdeploy import distributed
+from snowsdeploy.patterns.pattern import Pattern
 from snowsdeploy.progress import NullObserver
 from snowsdeploy.pruning.importance.masks import Selection
 from snowsdeploy.pruning.prune import Plan, prune_program
@@ -20,7 +21,6 @@ from snowsdeploy.pruning.solve.reconstruct import Reconstruction
 from snowsdeploy.selectors import make_selector
 from snowsdeploy.solver.cg import ConjugateGradient
 from snowsdeploy.solver.newton import NewtonCG
-from snowsdeploy.sparsity.pattern import Pattern
 from tests.nets import NETS, make_program
 
 REPOSITORY = Path(__file__).resolve().parents[2]

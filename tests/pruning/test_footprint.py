@@ -47,7 +47,7 @@ def test_what_images_cost_does_not_see_what_they_share() -> None:
 @pytest.mark.parametrize("net", ["cnn", "attention"])
 def test_the_graph_of_one_slice_of_images_is_gone_before_the_next(net: str) -> None:
     graph = ProgramGraph(make_program(NETS[net]()))
-    nodes = [calls[0] for calls in graph.calls.values()]
+    nodes = [layer.calls[0] for layer in graph.layers.values()]
     peaks = []
     for slices in (1, 4):
         images, footprint = torch.randn(4 * slices, 3, 8, 8), Footprint()
@@ -60,7 +60,7 @@ def test_the_graph_of_one_slice_of_images_is_gone_before_the_next(net: str) -> N
 
 def test_nothing_is_held_in_front_of_the_first_node_that_is_asked_for(tiny: Program) -> None:
     graph = ProgramGraph(tiny)
-    calls = sorted((call for calls in graph.calls.values() for call in calls), key=graph.order.__getitem__)
+    calls = sorted((call for layer in graph.layers.values() for call in layer.calls), key=graph.order.__getitem__)
     image = next(iter(tiny.exported.example_inputs[0]))[:1]  # type: ignore[index]
 
     def bytes_from(first: int) -> int:

@@ -37,7 +37,7 @@ class Conv1d(nn.Module):
 def test_rows_times_weight_is_the_layer(name: str) -> None:
     torch.manual_seed(0)
     graph = ProgramGraph(make_program(nn.Sequential(LAYERS[name])))
-    (weight, calls), *_ = graph.calls.items()
+    (weight, calls), *_ = ((name, layer.calls) for name, layer in graph.layers.items())
     x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
     check(graph, weight, calls[0], x, LAYERS[name].double())
     LAYERS[name].float()
@@ -47,7 +47,7 @@ def test_one_dimensional_convolution() -> None:
     module = Conv1d()
     graph = ProgramGraph(make_program(module))
     x = torch.randn(2, 24, 8, dtype=torch.float64)
-    check(graph, "conv.weight", graph.calls["conv.weight"][0], x, module.conv.double())
+    check(graph, "conv.weight", graph.layers["conv.weight"].calls[0], x, module.conv.double())
 
 
 def check(graph: ProgramGraph, weight: str, call: torch.fx.Node, x: torch.Tensor, layer: nn.Module) -> None:
@@ -64,7 +64,7 @@ def check(graph: ProgramGraph, weight: str, call: torch.fx.Node, x: torch.Tensor
 def test_a_metric_weighs_each_position_by_its_mean_over_channels(name: str) -> None:
     torch.manual_seed(0)
     graph = ProgramGraph(make_program(nn.Sequential(LAYERS[name])))
-    calls = next(iter(graph.calls.values()))
+    calls = next(iter(graph.layers.values())).calls
     x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
     output = LAYERS[name].double()(x)
     LAYERS[name].float()

@@ -13,6 +13,8 @@ import torch
 from snowsdeploy.errors import DataError, NumericsError, UsageError
 from snowsdeploy.models.program import Program
 from snowsdeploy.models.program_graph import ProgramGraph
+from snowsdeploy.patterns.pattern import Pattern
+from snowsdeploy.patterns.violations import count_violations
 from snowsdeploy.progress import NullObserver
 from snowsdeploy.pruning.checkpoints import Checkpoints
 from snowsdeploy.pruning.importance.masks import Selection, prepare_masks
@@ -22,7 +24,7 @@ from snowsdeploy.selectors import SELECTORS, make_selector
 from snowsdeploy.selectors.base import AbstractLossSelector, Estimate, Loss
 from snowsdeploy.selectors.obc import OBC
 from snowsdeploy.solver.newton import NewtonCG
-from snowsdeploy.sparsity.pattern import Pattern, count_violations
+from snowsdeploy.values import layer_name
 from tests.nets import NETS, make_program
 
 BATCHES = list(torch.randn(24, 3, 8, 8, generator=torch.Generator().manual_seed(2)).split(8))
@@ -39,7 +41,7 @@ def net(request: pytest.FixtureRequest) -> Program:
 
 
 def names_of(program: Program) -> list[str]:
-    return [n for n in ProgramGraph(program).calls if n.split(".")[0] not in ("stem", "patch", "depthwise", "head")]
+    return [n for n in ProgramGraph(program).layers if n.split(".")[0] not in ("stem", "patch", "depthwise", "head")]
 
 
 def prune(
@@ -76,7 +78,7 @@ def test_a_global_threshold_has_the_share_of_all_weights_and_keeps_the_cap(net: 
     assert sum(int(k.sum()) for k in kept.values()) == pattern.kept(total)
     for weight, k in kept.items():
         assert int(k.sum()) >= k.numel() - int(0.8 * k.numel())
-        assert pruned.shares[weight.removesuffix(".weight")] == pytest.approx(1 - float(k.double().mean()))
+        assert pruned.shares[layer_name(weight)] == pytest.approx(1 - float(k.double().mean()))
     assert pruned.selection.threshold == "global"
 
 

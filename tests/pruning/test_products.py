@@ -11,17 +11,18 @@ from torch import Tensor
 
 from snowsdeploy.models.program import Program
 from snowsdeploy.models.program_graph import ProgramGraph
+from snowsdeploy.patterns.masks import mask_by_score
+from snowsdeploy.patterns.pattern import Pattern
 from snowsdeploy.pruning.flow.activations import Activations
 from snowsdeploy.pruning.flow.windows import cut_window
 from snowsdeploy.pruning.solve.objective import Sample, Support, WindowObjective
 from snowsdeploy.pruning.solve.products import COMPILED_ERROR, REDUCED_ERROR, CompiledProduct, Products
-from snowsdeploy.sparsity.pattern import Pattern, mask_by_score
 
 
 def objective(program: Program) -> tuple[WindowObjective, Tensor]:
     """Of a window with two batches, the second smaller."""
     graph = ProgramGraph(program)
-    name = list(graph.calls)[1]
+    name = list(graph.layers)[1]
     window = cut_window(graph, [name], 2, free=True)
     images = torch.randn(7, 3, 8, 8, generator=torch.Generator().manual_seed(1)).split(4)
     stream = Activations(graph, images, graph.state_values())

@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from snowsdeploy.artifacts import LayerReport
 from snowsdeploy.errors import LayoutError, NumericsError
 from snowsdeploy.models.layers import decide_layers
 from snowsdeploy.models.program import Program
 from snowsdeploy.models.program_graph import ProgramGraph
+from snowsdeploy.patterns.masks import mask_by_score
+from snowsdeploy.patterns.pattern import Pattern
+from snowsdeploy.patterns.violations import count_violations
 from snowsdeploy.progress import NullObserver
 from snowsdeploy.pruning.checkpoints import Checkpoints
 from snowsdeploy.pruning.importance.masks import Selection
@@ -22,7 +24,7 @@ from snowsdeploy.pruning.solve.reconstruct import Horizon, Reconstruction
 from snowsdeploy.selectors import make_selector
 from snowsdeploy.selectors.sparsegpt import SparseGPT
 from snowsdeploy.solver.newton import NewtonCG
-from snowsdeploy.sparsity.pattern import Pattern, count_violations, mask_by_score
+from snowsdeploy.values import LayerReport
 
 PATTERN = Pattern(2, 4)
 METHOD = Reconstruction(horizon="block", targets=1.0, newton=NewtonCG())

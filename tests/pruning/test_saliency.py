@@ -22,7 +22,7 @@ def batches() -> list[torch.Tensor]:
 def test_the_inputs_score_is_the_layers_own_error(tiny_cnn: Program, batches: list[torch.Tensor]) -> None:
     graph = ProgramGraph(tiny_cnn)
     score = weight_scores(graph, batches, ["strided.weight"], "inputs")["strided.weight"]
-    (call,) = graph.calls["strided.weight"]
+    (call,) = graph.layers["strided.weight"].calls
     values = {**graph.state_values(), graph.image: torch.cat(batches)}
     evaluate(graph.nodes, values)
     x, weight = as_tensor(values[call.args[0]]), tiny_cnn.state_dict["strided.weight"]
@@ -39,7 +39,7 @@ def test_the_inputs_score_is_the_layers_own_error(tiny_cnn: Program, batches: li
 @pytest.mark.parametrize("score", ["magnitude", "inputs", "curvature"])
 def test_scores_do_not_depend_on_the_batches(tiny: Program, batches: list[torch.Tensor], score: str) -> None:
     graph = ProgramGraph(tiny)
-    names = [name for name in graph.calls if "depthwise" not in name]
+    names = [name for name in graph.layers if "depthwise" not in name]
     parts, whole = (weight_scores(graph, b, names, score) for b in (batches, [torch.cat(batches)]))
     for name in names:
         assert parts[name].shape == tiny.state_dict[name].shape

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from snowsdeploy.models.program import Program
 from snowsdeploy.models.program_graph import ProgramGraph
+from snowsdeploy.patterns.pattern import Pattern
 from snowsdeploy.progress import NullObserver
 from snowsdeploy.pruning.flow.activations import Activations
 from snowsdeploy.pruning.flow.storage import (
@@ -31,7 +32,6 @@ from snowsdeploy.pruning.prune import Plan, prune_program
 from snowsdeploy.pruning.solve.reconstruct import Reconstruction
 from snowsdeploy.pruning.solve.streams import Streams, gather_samples
 from snowsdeploy.solver.newton import NewtonCG
-from snowsdeploy.sparsity.pattern import Pattern
 from tests.nets import NETS, make_program
 
 BATCHES = list(torch.randn(20, 3, 8, 8, generator=torch.Generator().manual_seed(1)).split(8))
@@ -127,9 +127,9 @@ def test_values_do_not_depend_on_where_they_are(tiny: Program, kind: StorageKind
     state = graph.state_values()
     stream = Activations(graph, BATCHES, state, storage(kind, tmp_path))
     plain = Activations(graph, BATCHES, state)
-    names = [n for n in graph.calls if len(graph.calls[n]) == 1]
+    names = [n for n in graph.layers if len(graph.layers[n].calls) == 1]
     for name in names:
-        call = graph.calls[name][0]
+        call = graph.layers[name].calls[0]
         for each in (stream, plain):
             each.advance(call)
         for batch in range(len(BATCHES)):

@@ -12,6 +12,8 @@ from torch.nn import functional as F
 from snowsdeploy.models.layers import decide_layers
 from snowsdeploy.models.program import Program
 from snowsdeploy.models.program_graph import ProgramGraph
+from snowsdeploy.patterns.pattern import Pattern
+from snowsdeploy.patterns.violations import count_violations
 from snowsdeploy.progress import NullObserver
 from snowsdeploy.pruning.importance.loss import ProgramLoss
 from snowsdeploy.pruning.importance.masks import Selection
@@ -20,7 +22,6 @@ from snowsdeploy.pruning.schedule import block_end, make_schedule
 from snowsdeploy.pruning.solve.reconstruct import Reconstruction
 from snowsdeploy.selectors import make_selector
 from snowsdeploy.solver.newton import NewtonCG
-from snowsdeploy.sparsity.pattern import Pattern, count_violations
 from tests.nets import make_program
 
 PATTERN = Pattern(2, 4)

@@ -9,10 +9,11 @@ from torch.fx import Interpreter, Node
 from snowsdeploy.models.layers import decide_layers
 from snowsdeploy.models.program import Program
 from snowsdeploy.models.program_graph import ProgramGraph
+from snowsdeploy.patterns.masks import mask_by_score
+from snowsdeploy.patterns.pattern import Pattern
 from snowsdeploy.pruning.flow.activations import Activations
 from snowsdeploy.pruning.flow.windows import Window, cut_window
 from snowsdeploy.pruning.solve.objective import Sample, Support, WindowObjective
-from snowsdeploy.sparsity.pattern import Pattern, mask_by_score
 
 HORIZONS = (0, 1, 3, 100)
 

@@ -7,12 +7,12 @@ from xml.etree import ElementTree as ET
 
 from junitparser import JUnitXml
 
-from snowsdeploy.artifacts import RuleResult, Verdict
 from snowsdeploy.gate.judge import judge
-from snowsdeploy.gate.policy import GatePolicy
 from snowsdeploy.report.annotations import render_annotations
 from snowsdeploy.report.benchmark import render_benchmark
 from snowsdeploy.report.junit import render_junit
+from snowsdeploy.settings.policy import GatePolicy
+from snowsdeploy.values import RuleResult, Verdict
 from tests.sample_report import make_report
 
 VERDICT = Verdict(

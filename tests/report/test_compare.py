@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 
-from snowsdeploy.artifacts import Report
 from snowsdeploy.gate.judge import judge
-from snowsdeploy.gate.policy import GatePolicy
 from snowsdeploy.report.compare import compared_files, differences, render_comparison
+from snowsdeploy.settings.policy import GatePolicy
+from snowsdeploy.values import Report
 from tests.sample_report import make_report, with_variant
 
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from snowsdeploy.artifacts import Precision, Report
 from snowsdeploy.gate.judge import judge
-from snowsdeploy.gate.policy import GatePolicy
 from snowsdeploy.report.compare import render_comparison
 from snowsdeploy.report.html import render_html
 from snowsdeploy.report.markdown import render_markdown
+from snowsdeploy.settings.policy import GatePolicy
+from snowsdeploy.values import Precision, Report
 from tests.sample_report import make_report, with_engine, with_variant
 
 CHROMIUM = next(

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from snowsdeploy.artifacts import Package, SelectionReport
 from snowsdeploy.errors import OutputError
 from snowsdeploy.gate.judge import judge
-from snowsdeploy.gate.policy import GatePolicy
 from snowsdeploy.report.html import render_html
 from snowsdeploy.report.markdown import render_markdown
 from snowsdeploy.report.store import read_report, write_report
+from snowsdeploy.settings.policy import GatePolicy
+from snowsdeploy.values import Package, SelectionReport
 from tests.sample_report import make_report, with_variant
 
 

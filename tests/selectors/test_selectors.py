@@ -10,6 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from snowsdeploy.errors import UsageError
+from snowsdeploy.patterns.masks import mask_by_score
+from snowsdeploy.patterns.pattern import Pattern
+from snowsdeploy.patterns.violations import count_violations
 from snowsdeploy.selectors import SELECTORS, make_selector, select_mask
 from snowsdeploy.selectors.base import AbstractLossSelector
 from snowsdeploy.selectors.exchange import exchange, solve_rows
@@ -19,7 +22,6 @@ from snowsdeploy.selectors.sparsegpt import DAMPING, SparseGPT, sparsegpt
 from snowsdeploy.selectors.taylor import loss_score
 from snowsdeploy.selectors.wanda import Wanda
 from snowsdeploy.solver.least_squares import masked_least_squares
-from snowsdeploy.sparsity.pattern import Pattern, count_violations, mask_by_score
 
 LAYERS = [name for name, kind in SELECTORS.items() if not issubclass(kind, AbstractLossSelector)]
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import typer
 
-from snowsdeploy_cli.commands.gate import AsJson
+from snowsdeploy_cli.arguments import AsJson
 
 
-def command(as_json: AsJson = False) -> None:
+def command(*, as_json: AsJson = False) -> None:
     """Show GPU, sparse tensor cores, execution providers that really load, and versions."""
-    from snowsdeploy.validation.doctor import diagnose
+    from snowsdeploy.runtime.doctor import diagnose
     from snowsdeploy_cli.console import make_console, quiet_onnxruntime
     from snowsdeploy_cli.render import print_diagnosis
 

@@ -2,39 +2,30 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
-
-import typer
-
-from snowsdeploy_cli import options as o
-
-RunFolder = Annotated[Path, typer.Argument(help="Run directory that `prune` or `prune-export` left.")]
+from snowsdeploy.settings.export import ExportSettings
+from snowsdeploy_cli.arguments import MovedData, RunFolder
+from snowsdeploy_cli.session import observed, require_prune
+from snowsdeploy_cli.signature import Quiet, Typed, options_of
 
 
-def command(
-    run: RunFolder,
-    *,
-    opset: o.Opset = None,
-    precision: o.Precision = None,
-    keep_fp32: o.KeepFp32 = None,
-    format: o.Format = None,  # noqa: A002 - the option's name
-    uint8_input: o.Uint8Input = None,
-    softmax: o.Softmax = None,
-    top_k: o.TopK = None,
-    quiet: o.Quiet = False,
-) -> None:
-    """Write the ONNX files of a pruning run, and check the layout in each."""
-    given = o.parse_options({k: v for k, v in locals().items() if k not in ("run", "quiet")})
-
-    from snowsdeploy.config import ExportSettings, build_config
-    from snowsdeploy.pipeline import export
+@options_of(ExportSettings)
+def command(typed: Typed, run: RunFolder, *, data: MovedData = None, quiet: Quiet = False) -> None:
+    """Write the ONNX files of a pruning run, and check the layout in each; what is not given is as the run had it."""
+    require_prune("export")
+    from snowsdeploy.stages.job import run_export
     from snowsdeploy_cli.console import make_console
-    from snowsdeploy_cli.progress import ConsoleObserver
     from snowsdeploy_cli.render import print_files
     from snowsdeploy_exporters import FORMATS, OnnxExporter
 
-    settings = build_config(ExportSettings, given)
-    with ConsoleObserver(make_console(stderr=True), quiet=quiet) as observer:
-        artifacts = export(run, OnnxExporter(settings.opset, settings.keep_fp32), settings, observer, FORMATS)
-    print_files(make_console(), artifacts)
+    with observed(quiet=quiet) as observer:
+        files = run_export(
+            run,
+            typed.values,
+            lambda settings: OnnxExporter(settings.opset, settings.keep_fp32),
+            writers=FORMATS,
+            data=data,
+            file=typed.file,
+            observer=observer,
+            command=typed.command,
+        )
+    print_files(make_console(), files)

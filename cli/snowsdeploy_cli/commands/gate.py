@@ -8,23 +8,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from snowsdeploy_cli import options as o
+from snowsdeploy_cli.arguments import AsJson, PolicyFile, ReportFile
 
 if TYPE_CHECKING:
-    from snowsdeploy.artifacts import Report, Verdict
+    from snowsdeploy.values import Report, Verdict
 
-ReportFile = Annotated[Path, typer.Argument(help="A report.json.")]
 Baseline = Annotated[Path | None, typer.Option("--baseline", help="An earlier report.json, for the relative limits.")]
 JUnit = Annotated[Path | None, typer.Option("--junit", help="Write JUnit XML, one test case a gate.")]
 Benchmark = Annotated[Path | None, typer.Option("--benchmark", help="Write the figures as a benchmark JSON array.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def command(
     report: ReportFile,
-    as_json: AsJson = False,
     *,
-    policy: o.Policy = None,
+    as_json: AsJson = False,
+    policy: PolicyFile = None,
     baseline: Baseline = None,
     junit: JUnit = None,
     benchmark: Benchmark = None,
@@ -35,10 +33,11 @@ def command(
     """
     from snowsdeploy.files import write_text_atomic
     from snowsdeploy.gate.judge import judge
-    from snowsdeploy.gate.policy import GatePolicy, load_policy
     from snowsdeploy.report.benchmark import render_benchmark
     from snowsdeploy.report.junit import render_junit
     from snowsdeploy.report.store import read_report
+    from snowsdeploy.settings.policy import GatePolicy
+    from snowsdeploy.settings.read import load_policy
     from snowsdeploy_cli.console import make_console
     from snowsdeploy_cli.outcome import exit_code
     from snowsdeploy_cli.render import print_verdict

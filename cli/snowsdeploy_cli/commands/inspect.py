@@ -8,30 +8,25 @@ from typing import Annotated
 
 import typer
 
-from snowsdeploy_cli.commands.gate import AsJson
+from snowsdeploy_cli.arguments import AsJson, EngineLayers, EngineLog
 
 File = Annotated[Path, typer.Argument(help="An .onnx file, a checkpoint or .safetensors.")]
 PatternText = Annotated[str, typer.Option("--pattern", help="N:M to check.")]
 Require = Annotated[list[str], typer.Option("--require", metavar="GLOB", help="Exit 4 unless these layers hold it.")]
 
-EngineLog = Annotated[Path | None, typer.Option("--engine-log", help="TensorRT's verbose build log of the file.")]
-EngineLayers = Annotated[
-    Path | None, typer.Option("--engine-layers", help="Its engine inspector's JSON (--exportLayerInfo).")
-]
-
 
 def command(
     file: File,
+    *,
     pattern: PatternText = "2:4",
     require: Require = [],  # noqa: B006 - Typer copies it
     as_json: AsJson = False,
-    *,
     engine_log: EngineLog = None,
     engine_layers: EngineLayers = None,
 ) -> None:
     """Show where a file's weights hold the pattern that sparse tensor cores need."""
-    from snowsdeploy.inspection import inspect_engine, inspect_file, unmet
-    from snowsdeploy.sparsity.pattern import Pattern
+    from snowsdeploy.patterns.pattern import Pattern
+    from snowsdeploy.stages.inspect import inspect_engine, inspect_file, unmet
     from snowsdeploy_cli.console import make_console
     from snowsdeploy_cli.outcome import GATE_FAILED
     from snowsdeploy_cli.render import print_evidence

@@ -4,78 +4,24 @@ from __future__ import annotations
 
 import typer
 
-from snowsdeploy_cli import options as o
-from snowsdeploy_cli.commands.gate import AsJson
+from snowsdeploy.settings.jobs import PlanJob
+from snowsdeploy_cli.arguments import AsJson
+from snowsdeploy_cli.session import alone, require_prune
+from snowsdeploy_cli.signature import Quiet, Typed, options_of
 
 
-def command(
-    model: o.Model,
-    as_json: AsJson = False,
-    *,
-    arch: o.Arch = None,
-    model_arg: o.ModelArg = None,
-    allow_pickle: o.AllowPickle = None,
-    data: o.Data = None,
-    samples: o.Samples = None,
-    seed: o.Seed = None,
-    mean: o.Mean = None,
-    std: o.Std = None,
-    input_size: o.InputSize = None,
-    interpolation: o.Interpolation = None,
-    crop_pct: o.CropPct = None,
-    pattern: o.PatternOption = None,
-    selector: o.Selector = None,
-    selector_arg: o.SelectorArg = None,
-    threshold: o.Threshold = None,
-    layer_cap: o.LayerCap = None,
-    mask_steps: o.MaskSteps = None,
-    labels: o.Labels = None,
-    include: o.Include = None,
-    exclude: o.Exclude = None,
-    permute: o.Permute = None,
-    permute_score: o.PermuteScore = None,
-    effort: o.Effort = None,
-    solver: o.Solver = None,
-    held_back: o.HeldBack = None,
-    horizon: o.Horizon = None,
-    joint: o.Joint = None,
-    solve_layers: o.SolveLayers = None,
-    targets: o.Targets = None,
-    sensitivity: o.Sensitivity = None,
-    curvature: o.Curvature = None,
-    preconditioner: o.Preconditioner = None,
-    newton_steps: o.NewtonSteps = None,
-    cg_steps: o.CgSteps = None,
-    curvature_samples: o.CurvatureSamples = None,
-    products: o.Products = None,
-    compile_products: o.CompileProducts = None,
-    variables: o.Variables = None,
-    reestimate_norms: o.ReestimateNorms = None,
-    final_steps: o.FinalSteps = None,
-    batch_size: o.BatchSize = None,
-    device: o.Device = None,
-    memory: o.Memory = None,
-    activations: o.ActivationsOption = None,
-    config: o.Config = None,
-    quiet: o.Quiet = False,
-) -> None:
+@options_of(PlanJob)
+def command(typed: Typed, *, as_json: AsJson = False, quiet: Quiet = False) -> None:
     """Predict time, memory and disk of prune and prune-export on this machine from a few measured products."""
-    own = {"config", "quiet", "as_json"}
-    given = o.parse_options({k: v for k, v in locals().items() if k not in {*own, "own"}})
-
-    from snowsdeploy.config import RunConfig, build_config
-    from snowsdeploy.pipeline.plan import plan_run
-    from snowsdeploy_cli.console import make_console, quiet_onnxruntime
-    from snowsdeploy_cli.processes import require_one_process
-    from snowsdeploy_cli.progress import ConsoleObserver
+    settings = typed.settings(PlanJob)
+    require_prune("plan")
+    from snowsdeploy.stages.job import run_plan
+    from snowsdeploy_cli.console import make_console
     from snowsdeploy_cli.render import print_plan
 
-    require_one_process("plan")
-    settings = build_config(RunConfig, {**given, "out": "run"}, config)
-    quiet_onnxruntime()
-    with ConsoleObserver(make_console(stderr=True), quiet=quiet) as observer:
-        found = plan_run(settings, observer)
+    with alone("plan", quiet=quiet) as observer:
+        predicted = run_plan(settings, observer=observer)
     if as_json:
-        typer.echo(found.model_dump_json(indent=2))
+        typer.echo(predicted.model_dump_json(indent=2))
     else:
-        print_plan(make_console(), found)
+        print_plan(make_console(), predicted)

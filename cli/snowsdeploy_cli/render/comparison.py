@@ -13,7 +13,7 @@ from snowsdeploy_cli.render.table import STYLE, make_table
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from snowsdeploy.artifacts import Comparison, Report
+    from snowsdeploy.values import Comparison, Report
 
 
 def print_comparison(console: Console, reports: Mapping[str, Report]) -> None:

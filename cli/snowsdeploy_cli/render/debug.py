@@ -13,7 +13,7 @@ from snowsdeploy_cli.render.table import make_table
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from snowsdeploy.artifacts import AccuracyCost, Divergence, LayerCost, Restoration, ValueDifference
+    from snowsdeploy.values import AccuracyCost, Divergence, LayerCost, Restoration, ValueDifference
 
 _ROWS, _BEFORE = 14, 3
 _MEASURES = {"kl": "KL in nats", "relative_l2": "relative L2 error"}

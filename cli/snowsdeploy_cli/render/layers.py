@@ -16,7 +16,7 @@ from snowsdeploy_cli.render.table import make_table
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from snowsdeploy.artifacts import (
+    from snowsdeploy.values import (
         EngineEvidence,
         ExportReport,
         LayerDecision,

@@ -12,7 +12,7 @@ from snowsdeploy_cli.render.table import make_table
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from snowsdeploy.validation.doctor import Diagnosis
+    from snowsdeploy.runtime.doctor import Diagnosis
 
 
 def print_diagnosis(console: Console, diagnosis: Diagnosis) -> None:

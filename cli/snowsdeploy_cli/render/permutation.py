@@ -10,7 +10,7 @@ from snowsdeploy_cli.console import say
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from snowsdeploy.artifacts import Permutation
+    from snowsdeploy.values import Permutation
 
 _NAMES = 4  # shown of those that share a reason
 

@@ -12,7 +12,7 @@ from snowsdeploy_cli.render.table import make_table
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from snowsdeploy.artifacts import RunPlan
+    from snowsdeploy.values import RunPlan
 
 _NAMES = 2  # of a unit's layers
 _WHAT = {

@@ -12,7 +12,7 @@ from snowsdeploy_cli.render.table import make_table
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from snowsdeploy.artifacts import Profile, ProfiledFile, TimedFile
+    from snowsdeploy.values import Profile, ProfiledFile, TimedFile
 
 _SHOWN = 6  # operators of a file
 

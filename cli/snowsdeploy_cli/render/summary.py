@@ -16,7 +16,7 @@ from snowsdeploy_cli.render.verdict import print_verdict
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from snowsdeploy.artifacts import Accuracy, Latency, Proportion, Report, Variant
+    from snowsdeploy.values import Accuracy, Latency, Proportion, Report, Variant
 
 
 def print_summary(console: Console, report: Report, folder: Path) -> None:

@@ -12,7 +12,7 @@ from snowsdeploy_cli.render.table import STYLE, make_table
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from snowsdeploy.artifacts import Verdict
+    from snowsdeploy.values import Verdict
 
 _SENTENCE = {
     "pass": "PASSED",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from snowsdeploy.artifacts import Format
-from snowsdeploy.pipeline.packages import PackageWriter
+from snowsdeploy.stages.packages import PackageWriter
+from snowsdeploy.values import Format
 from snowsdeploy_exporters.formats.pytorch import write_torch
 from snowsdeploy_exporters.formats.tensorrt import write_tensorrt
 from snowsdeploy_exporters.formats.triton import write_triton

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 
-from snowsdeploy.pipeline.packages import Contents
+from snowsdeploy.stages.packages import Contents
 
 PROGRAM, WEIGHTS = "model.pt2", "model.safetensors"
 

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from snowsdeploy.artifacts import ExportReport, OnnxArtifact
-from snowsdeploy.pipeline.packages import Contents
+from snowsdeploy.stages.packages import Contents
+from snowsdeploy.values import ExportReport, OnnxArtifact
 from snowsdeploy_exporters.formats.graph_io import BATCHES, read_io
 from snowsdeploy_exporters.formats.templates import write_template
 from snowsdeploy_exporters.formats.tensorrt_build import build_engine, reason_not_to_build

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from onnx import TensorProto
 
-from snowsdeploy.artifacts import ExportReport, OnnxArtifact, SourceInfo
-from snowsdeploy.pipeline.packages import Contents
+from snowsdeploy.stages.packages import Contents
+from snowsdeploy.values import ExportReport, OnnxArtifact, SourceInfo
 from snowsdeploy_exporters.formats.graph_io import BATCHES, read_io
 from snowsdeploy_exporters.formats.templates import write_template
 

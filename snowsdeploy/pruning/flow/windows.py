@@ -106,7 +106,7 @@ def cut_window(
     Returns:
         The smallest window that holds those operations.
     """
-    calls = sorted((n for w in weights for n in graph.calls[w]), key=graph.order.__getitem__)
+    calls = sorted((n for w in weights for n in graph.layers[w].calls), key=graph.order.__getitem__)
     inside = _descendants(graph, calls)
     after = [
         n

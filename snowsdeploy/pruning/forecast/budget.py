@@ -6,12 +6,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from snowsdeploy.artifacts.memory import MemoryPlan, UnitMemory
 from snowsdeploy.errors import UsageError
 from snowsdeploy.pruning.flow.storage import StorageKind
 from snowsdeploy.pruning.forecast.needs import Needs
 from snowsdeploy.pruning.importance.loss import LOSS_IMAGES
 from snowsdeploy.pruning.importance.sensitivity import WHOLE_IMAGES
+from snowsdeploy.values.memory import MemoryPlan, UnitMemory
 
 _SLACK = 1.1  # allocators keep some of what is freed
 

@@ -18,6 +18,8 @@ from torch import Tensor
 from torch.fx import Node
 
 from snowsdeploy.models.program_graph import ProgramGraph
+from snowsdeploy.patterns.masks import mask_by_score
+from snowsdeploy.patterns.pattern import Pattern
 from snowsdeploy.pruning.flow.storage import Storage
 from snowsdeploy.pruning.flow.windows import Window
 from snowsdeploy.pruning.prune import Plan
@@ -27,7 +29,6 @@ from snowsdeploy.pruning.solve.reconstruct import Reconstruction
 from snowsdeploy.pruning.solve.start import Select
 from snowsdeploy.pruning.solve.streams import Streams, open_streams
 from snowsdeploy.selectors.base import Choice
-from snowsdeploy.sparsity.pattern import Pattern, mask_by_score
 
 T = TypeVar("T")
 
@@ -209,9 +210,9 @@ def measure_final(
         place = storage(f"final-{count}-{seen}")
         streams = open_streams(graph, batches[:count], state, pruned, metrics=metrics, storage=place)
         one = replace(method, curvature_batches=seen)
-        spent, (_, report) = timed(partial(final_pass, graph, units, streams, masks, one))
+        spent, solution = timed(partial(final_pass, graph, units, streams, masks, one))
         seconds.append(spent)
-        products = report.products
+        products = solution.report.products
     image, product = max(seconds[1] - seconds[0], 0.0), max(seconds[2] - seconds[1], 0.0) / max(products, 1)
     fixed = max(seconds[0] - image - product * products, 0.0)
     images = len(batches[0])

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from snowsdeploy.artifacts.memory import UnitMemory
 from snowsdeploy.models.graph import evaluate, layer_input
 from snowsdeploy.models.program_graph import ProgramGraph
+from snowsdeploy.patterns.pattern import Pattern
 from snowsdeploy.pruning.flow.activations import Activations
 from snowsdeploy.pruning.flow.gram import gram_matrix
 from snowsdeploy.pruning.flow.windows import Window
@@ -30,7 +30,7 @@ from snowsdeploy.pruning.solve.final import final_window
 from snowsdeploy.pruning.solve.objective import Curvature, Sample, Support, WindowObjective
 from snowsdeploy.selectors.base import AbstractLossSelector
 from snowsdeploy.solver.least_squares import KEPT_BYTES, WORK_BYTES
-from snowsdeploy.sparsity.pattern import Pattern
+from snowsdeploy.values.memory import UnitMemory
 
 _VECTORS = 10  # of the kept coordinates: gradient, conjugate gradients, line search, weights in their shape
 
@@ -94,7 +94,7 @@ def _unit_needs(
         window = final_window(graph, units, free=plan.final.free)
         stream = Activations(graph, pair, graph.state_values())
         stream.advance(window.calls[0])
-        everything = Unit(tuple(name for unit in units for name in unit.weights), None)
+        everything = Unit(tuple(layer for unit in units for layer in unit.layers), None)
         per_image = window_bytes(window, stream, plan.final.curvature)
         found.append(unit_memory(graph, sizes, everything, window, per_image, kept=kept, together=True))
     return found
@@ -179,7 +179,7 @@ def unit_memory(
         moments += sum(grams)
     vectors = _VECTORS * sum(weight.numel() * weight.itemsize for weight in layers)
     return UnitMemory(
-        layers=tuple(name.removesuffix(".weight") for name in unit.weights),
+        layers=unit.names,
         stored_per_image=2 * sizes.sum(live) + trials * sizes.sum([*window.outputs, *aside]),
         graph_per_image=image_bytes,
         fixed=factors + moments + vectors + work,

@@ -80,7 +80,7 @@ class ProgramLoss:
         self._state = dict(state)
         self._batches = images
         self._placeholders = {name: graph.placeholder(name) for name in names}
-        calls = [call for name in names for call in graph.calls[name]]
+        calls = [call for name in names for call in graph.layers[name].calls]
         with torch.no_grad():
             values = self._evaluate({}, images[0][:1], calls)
         logits = as_tensor(values[graph.outputs[0]])
@@ -90,7 +90,7 @@ class ProgramLoss:
         _require_labels(labels, sum(sizes), logits.shape[1])
         self.total = round(sum_number(sum(sizes)))
         self._labels: tuple[Tensor, ...] | None = None if labels is None else labels.split(sizes)
-        self._uses = {n: sum(self._count(c, values) for c in graph.calls[n]) for n in names}
+        self._uses = {n: sum(self._count(c, values) for c in graph.layers[n].calls) for n in names}
 
     def positions(self, name: str) -> int:
         """See `selectors.base.Loss`."""
@@ -192,7 +192,7 @@ class ProgramLoss:
         self, weights: Mapping[str, Tensor], images: Tensor, names: Sequence[str]
     ) -> tuple[dict[Node, Any], Tensor]:
         """Inputs and outputs of some weights' layers, with derivatives to the latter, and the logits."""
-        calls = [call for name in names for call in self._graph.calls[name]]
+        calls = [call for name in names for call in self._graph.layers[name].calls]
         with torch.enable_grad():
             values = self._evaluate(weights, images, [layer_input(call) for call in calls], calls)
         return values, as_tensor(values[self._graph.outputs[0]])
@@ -224,7 +224,7 @@ class ProgramLoss:
     def _rows(self, values: Mapping[Node, Any], images: int, names: Sequence[str]) -> dict[Node, Tensor]:
         """Call -> its unfolded inputs, `[images, positions, d]`."""
         rows = {}
-        for call in (c for n in names for c in self._graph.calls[n]):
+        for call in (c for n in names for c in self._graph.layers[n].calls):
             unfolded = input_rows(call, values[layer_input(call)].detach())
             rows[call] = unfolded.view(images, -1, unfolded.shape[1])
         return rows
@@ -244,7 +244,7 @@ class ProgramLoss:
         deltas = torch.autograd.grad(outputs, ends, along, retain_graph=keep, materialize_grads=True)
         by_call = dict(zip(calls, deltas, strict=True))
         for name in self._names:
-            uses = [c for c in self._graph.calls[name] if c in rows]
+            uses = [c for c in self._graph.layers[name].calls if c in rows]
             if uses:
                 parts = [torch.bmm(_channels_first(c, by_call[c], len(rows[c])), rows[c]) for c in uses]
                 yield name, parts[0] if len(parts) == 1 else torch.stack(parts).sum(0)

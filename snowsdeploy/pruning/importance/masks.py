@@ -10,11 +10,12 @@ from typing import Literal, Self
 import torch
 from torch import Tensor
 
-from snowsdeploy.artifacts import SelectionReport
 from snowsdeploy.distributed import all_sum
 from snowsdeploy.errors import DataError, NumericsError, UsageError
 from snowsdeploy.models.graph import layer_input
 from snowsdeploy.models.program_graph import ProgramGraph
+from snowsdeploy.patterns.pattern import Pattern
+from snowsdeploy.patterns.threshold import masks_by_scores, sparsity_path
 from snowsdeploy.progress import Observer
 from snowsdeploy.pruning.flow.activations import Activations
 from snowsdeploy.pruning.flow.gram import gram_matrix
@@ -30,8 +31,7 @@ from snowsdeploy.selectors.base import (
     Threshold,
 )
 from snowsdeploy.selectors.magnitude import Magnitude
-from snowsdeploy.sparsity.pattern import Pattern
-from snowsdeploy.sparsity.threshold import masks_by_scores, sparsity_path
+from snowsdeploy.values import SelectionReport, layer_name
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class Masks:
         """Share of zeros of each layer, by layer name, where a global threshold made them differ; else empty."""
         if self.choices is None or self.report.threshold != "global":
             return {}
-        patterns = {name.removesuffix(".weight"): self.pattern_of(name) for name in self.choices}
+        patterns = {layer_name(name): self.pattern_of(name) for name in self.choices}
         return {name: p.sparsity for name, p in patterns.items() if p.sparsity is not None}
 
     def tensors(self) -> Tensors:
@@ -182,7 +182,7 @@ def prepare_masks(
 
 def _require_narrow(graph: ProgramGraph, names: Sequence[str], selector: AbstractSelector) -> None:
     widths = {name: graph.program.state_dict[name][0].numel() for name in names}
-    wide = [name.removesuffix(".weight") for name, width in widths.items() if width > (selector.widest or width)]
+    wide = [graph.layers[name].name for name, width in widths.items() if width > (selector.widest or width)]
     if wide:
         raise UsageError(
             "--selector is for small layers: its cost a row is cubic in the inputs",
@@ -246,7 +246,7 @@ def _dense_scores(
         nothing = torch.empty(0)
         return {n: _finite(n, selector.score(w.flatten(1), nothing).view(w.shape)) for n, w in dense.items()}
     stream = Activations(graph, batches, graph.state_values())
-    owner = {call: name for name in names for call in graph.calls[name]}
+    owner = {call: name for name in names for call in graph.layers[name].calls}
     grams: dict[str, Tensor] = {}
     scores: dict[str, Tensor] = {}
     for call in sorted(owner, key=graph.order.__getitem__):
@@ -254,7 +254,7 @@ def _dense_scores(
         stream.advance(call)
         gram = gram_matrix((call, stream.live_ins(b, [source])[source]) for b in range(len(stream)))
         grams[name] = grams[name] + gram if name in grams else gram
-        if call == graph.calls[name][-1]:
+        if call == graph.layers[name].calls[-1]:
             weight = stream.value(graph.placeholder(name))
             gram = all_sum(grams.pop(name))
             scores[name] = _finite(name, selector.score(weight.flatten(1), gram).view(weight.shape))

@@ -44,10 +44,10 @@ def weight_scores(
     dense = {name: state[graph.placeholder(name)].double() for name in weights}
     if score == "magnitude":
         return {name: weight.abs() for name, weight in dense.items()}
-    calls = [call for name in weights for call in graph.calls[name]]
+    calls = [call for name in weights for call in graph.layers[name].calls]
     curvature = output_curvature(graph, state, batches, calls, at_once=at_once) if score == "curvature" else {}
     energies = _energies(graph, batches, calls, curvature)
-    return {name: _normed(weight, [energies[c] for c in graph.calls[name]]) for name, weight in dense.items()}
+    return {name: _normed(weight, [energies[c] for c in graph.layers[name].calls]) for name, weight in dense.items()}
 
 
 def _normed(weight: Tensor, energies: Sequence[Tensor]) -> Tensor:

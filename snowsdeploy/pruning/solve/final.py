@@ -8,13 +8,12 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from snowsdeploy.artifacts import LayerReport
 from snowsdeploy.distributed import sum_number
 from snowsdeploy.models.program_graph import ProgramGraph
 from snowsdeploy.pruning.flow.windows import Window, cut_window
 from snowsdeploy.pruning.schedule import Unit
 from snowsdeploy.pruning.solve.objective import Support, WindowObjective
-from snowsdeploy.pruning.solve.problem import Problem
+from snowsdeploy.pruning.solve.problem import Problem, UnitSolution
 from snowsdeploy.pruning.solve.reconstruct import Reconstruction, Tell, silent
 from snowsdeploy.pruning.solve.start import factor_inputs
 from snowsdeploy.pruning.solve.streams import Streams, gather_samples
@@ -35,7 +34,7 @@ def final_pass(
     method: Reconstruction,
     *,
     tell: Tell = silent,
-) -> tuple[dict[str, Tensor], LayerReport]:
+) -> UnitSolution:
     """All kept weights of the model at once, towards the dense residual sums and the dense output.
 
     The output's term has half of the objective, the units' ends share the other half: the output alone says too
@@ -54,7 +53,8 @@ def final_pass(
     """
     started = time.perf_counter()
     assert method.newton is not None
-    names = tuple(name for unit in units for name in unit.weights)
+    together = Unit(tuple(layer for unit in units for layer in unit.layers), None)
+    names = together.weights
     window = final_window(graph, units, free=method.free)
     outputs = [n for n in window.outputs if n in graph.outputs]
     for stream in (streams.dense, streams.pruned):
@@ -83,7 +83,7 @@ def final_pass(
     loss = objective.value(start)
     problem = Problem(objective, unseen, start, tuple(factors), loss, loss)
     solution = method.newton_steps(problem, tell)
-    unit = Unit(names, None)
     values = support.scatter(solution.newton.value)
-    report = problem.report(unit, window, solution, targets="1 dense", seconds=time.perf_counter() - started)
-    return {graph.state_names[p]: v for p, v in zip(window.weights, values, strict=True)}, report
+    report = problem.report(together, window, solution, targets="1 dense", seconds=time.perf_counter() - started)
+    tensors = {graph.state_names[p]: v for p, v in zip(window.weights, values, strict=True)}
+    return UnitSolution(tensors, dict(masks), report)

@@ -6,12 +6,27 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from snowsdeploy.artifacts import LayerReport
 from snowsdeploy.pruning.flow.windows import Window
 from snowsdeploy.pruning.schedule import Unit
 from snowsdeploy.pruning.solve.objective import WindowObjective
 from snowsdeploy.solver.least_squares import Factored
 from snowsdeploy.solver.newton import NewtonSolution
+from snowsdeploy.values import LayerReport
+
+
+@dataclass(frozen=True)
+class UnitSolution:
+    """What a solve gives.
+
+    Attributes:
+        tensors: Solved tensors by name, weights zero outside their mask.
+        masks: Boolean mask of each solved weight, by the weight's name.
+        report: What happened.
+    """
+
+    tensors: dict[str, Tensor]
+    masks: dict[str, Tensor]
+    report: LayerReport
 
 
 @dataclass(frozen=True)
@@ -55,14 +70,14 @@ class Problem:
         """What happened, with the objective on held-back images before and after where there are any."""
         newton = solution.newton
         unseen = [self.held_back.value(x) for x in (self.start, newton.value)] if self.held_back else [None, None]
-        masks = self.objective.support.masks[: len(unit.weights)]
+        masks = self.objective.support.masks[: len(unit.layers)]
         return LayerReport(
-            layers=tuple(name.removesuffix(".weight") for name in unit.weights),
+            layers=unit.names,
             operations=window.operations,
             targets=targets,
             kept=sum(int(m.sum()) for m in masks),
             total=sum(m.numel() for m in masks),
-            vectors=len(window.weights) - len(unit.weights),
+            vectors=len(window.weights) - len(unit.layers),
             loss_masked=self.loss_masked,
             loss_initial=self.loss_start,
             loss_final=newton.loss,

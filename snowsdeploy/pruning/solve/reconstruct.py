@@ -8,9 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from torch import Tensor
-
-from snowsdeploy.artifacts import LayerReport
 from snowsdeploy.device import release_memory
 from snowsdeploy.distributed import sum_number
 from snowsdeploy.errors import NumericsError
@@ -19,7 +16,7 @@ from snowsdeploy.pruning.flow.windows import Window, cut_window
 from snowsdeploy.pruning.schedule import Unit
 from snowsdeploy.pruning.solve.objective import Curvature, Support, WindowObjective
 from snowsdeploy.pruning.solve.preconditioner import PreconditionerKind, make_preconditioner
-from snowsdeploy.pruning.solve.problem import Problem, Solution
+from snowsdeploy.pruning.solve.problem import Problem, Solution, UnitSolution
 from snowsdeploy.pruning.solve.products import Products
 from snowsdeploy.pruning.solve.start import Select, least_squares_start
 from snowsdeploy.pruning.solve.streams import Streams, gather_samples, output_error
@@ -80,7 +77,7 @@ class Reconstruction:
 
     def solve(
         self, graph: ProgramGraph, unit: Unit, streams: Streams, select: Select, tell: Tell = silent
-    ) -> tuple[dict[str, Tensor], LayerReport]:
+    ) -> UnitSolution:
         """Choose a unit's masks and reconstruct its weights on them; `streams.pruned` has them from then on.
 
         Args:
@@ -89,9 +86,6 @@ class Reconstruction:
             streams: Activations, advanced to the unit.
             select: A layer's name, weight and what computes `X^T X` of its inputs -> mask.
             tell: Told what goes on.
-
-        Returns:
-            Solved tensors by name, weights zero outside their mask, and what happened.
 
         Raises:
             NumericsError: An activation is not finite, or a least-squares system cannot be factored.
@@ -108,11 +102,13 @@ class Reconstruction:
             solution, choice = self.newton_steps(problem, tell), f"{self.targets:g} dense"
         else:
             solution, problem, choice = self._best_targets(window, unit, streams, select, tell)
-        values = problem.objective.support.scatter(solution.newton.value)
+        support = problem.objective.support
+        values = support.scatter(solution.newton.value)
         for placeholder, value in zip(window.weights, values, strict=True):
             streams.pruned.set_weight(placeholder, value)
         report = problem.report(unit, window, solution, targets=choice, seconds=time.perf_counter() - started)
-        return {graph.state_names[p]: v for p, v in zip(window.weights, values, strict=True)}, report
+        tensors = {graph.state_names[p]: v for p, v in zip(window.weights, values, strict=True)}
+        return UnitSolution(tensors, dict(zip(unit.weights, support.masks, strict=False)), report)
 
     def problem(self, window: Window, unit: Unit, streams: Streams, select: Select, share: float) -> Problem:
         """Masks, the exact start and the objective of a unit; the arguments as in `solve`, and `targets` as a share."""

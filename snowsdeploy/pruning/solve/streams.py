@@ -65,7 +65,7 @@ def open_streams(
 
 
 @final
-class Samples(Sequence[Sample]):
+class WindowSamples(Sequence[Sample]):
     """A window's samples, each made when it is asked for."""
 
     def __init__(self, make: Callable[[int], Sample], batches: range) -> None:
@@ -78,14 +78,14 @@ class Samples(Sequence[Sample]):
     @overload
     def __getitem__(self, index: int) -> Sample: ...
     @overload
-    def __getitem__(self, index: slice) -> Samples: ...
-    def __getitem__(self, index: int | slice) -> Sample | Samples:
+    def __getitem__(self, index: slice) -> WindowSamples: ...
+    def __getitem__(self, index: int | slice) -> Sample | WindowSamples:
         if isinstance(index, slice):
-            return Samples(self._make, self._batches[index])
+            return WindowSamples(self._make, self._batches[index])
         return self._make(self._batches[index])
 
 
-def gather_samples(window: Window, weights: Weights, streams: Streams, share: float) -> Samples:
+def gather_samples(window: Window, weights: Weights, streams: Streams, share: float) -> WindowSamples:
     """What flows into the window on the pruned prefix, and what should come out.
 
     Args:
@@ -108,7 +108,7 @@ def gather_samples(window: Window, weights: Weights, streams: Streams, share: fl
     batches = range(len(streams.pruned))
     store = streams.storage.store(f"targets-{share:g}")
     if store is None:
-        return Samples(make, batches)
+        return WindowSamples(make, batches)
     aside = [n for n in window.live_ins if not streams.pruned.holds(n)]  # of side branches that have not run yet
     for batch in batches:
         sample = make(batch)
@@ -121,7 +121,7 @@ def gather_samples(window: Window, weights: Weights, streams: Streams, share: fl
         side = {node: stored[f"aside {k}"] for k, node in enumerate(aside)}
         return Sample(live | side, tuple(stored[f"target {k}"] for k in range(len(window.outputs))))
 
-    return Samples(load, batches)
+    return WindowSamples(load, batches)
 
 
 def output_error(streams: Streams, weights: Weights, *, held_back_only: bool = True) -> float:

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from snowsdeploy.errors import ExportError
-from snowsdeploy.pipeline.packages import Contents
+from snowsdeploy.stages.packages import Contents
 from snowsdeploy_exporters.formats import tensorrt_build
 from snowsdeploy_exporters.formats.tensorrt import SCRIPT, write_tensorrt
 from tests.exporters.contents import make_contents

@@ -13,10 +13,10 @@ import torch
 from google.protobuf import text_format
 from torch import Tensor, nn
 
-from snowsdeploy.artifacts import SourceInfo
-from snowsdeploy.config import ExportSettings
 from snowsdeploy.errors import ExportError
-from snowsdeploy.pipeline.packages import Contents
+from snowsdeploy.settings.export import ExportSettings
+from snowsdeploy.stages.packages import Contents
+from snowsdeploy.values import SourceInfo
 from snowsdeploy_exporters.formats import triton
 from snowsdeploy_exporters.formats.triton import base_name, write_triton
 from tests.exporters.contents import make_contents

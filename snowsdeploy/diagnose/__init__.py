@@ -1,0 +1,1 @@
+"""Why a gate fails: where values part, and which layers cost accuracy."""

@@ -1,0 +1,1 @@
+"""The checker: where the weights of a file hold a pattern."""

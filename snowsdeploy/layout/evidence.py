@@ -1,0 +1,103 @@
+"""Layout facts of one tensor, and of a file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from math import prod
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from snowsdeploy.patterns.pattern import Pattern
+from snowsdeploy.patterns.violations import count_violations
+from snowsdeploy.values import LayerSparsity, SparsityEvidence, layer_name
+
+_MATRIX, _KERNEL_RANKS = 2, (2, 3, 4)
+
+
+def layer_sparsity(
+    *, name: str, tensor: str, op: str, nonzero: NDArray[np.bool_], axis: int, pattern: Pattern, note: str = ""
+) -> LayerSparsity:
+    """Check one stored weight.
+
+    Args:
+        name: Layer name.
+        tensor: Where it is stored.
+        op: Operator.
+        nonzero: True where the stored value is not zero.
+        axis: Axis of the groups.
+        pattern: What to check.
+        note: Kept, and extended when the axis cannot hold groups.
+    """
+    size = nonzero.shape[axis]
+    divides = size > 0 and size % pattern.m == 0
+    groups, violations = count_violations(nonzero, pattern, axis) if divides else (0, 0)
+    if not divides:
+        values = "1 value" if size == 1 else f"{size} values"
+        note = f"{note}; " * bool(note) + f"{values} along the reduction axis, not a multiple of {pattern.m}"
+    return LayerSparsity(
+        name=name,
+        tensor=tensor,
+        op=op,
+        shape=tuple(nonzero.shape),
+        axis=axis,
+        zeros=1 - int(np.count_nonzero(nonzero)) / max(nonzero.size, 1),
+        groups=groups,
+        violations=violations,
+        layout_valid=divides and violations == 0,
+        note=note,
+    )
+
+
+def unproven(*, name: str, tensor: str, op: str, shape: tuple[int, ...], zeros: float, note: str) -> LayerSparsity:
+    """A weight that is there but whose layout cannot be read or is outside the rule: it counts as not holding."""
+    return LayerSparsity(
+        name=name,
+        tensor=tensor,
+        op=op,
+        shape=shape,
+        axis=0,
+        zeros=zeros,
+        groups=0,
+        violations=0,
+        layout_valid=False,
+        note=note,
+    )
+
+
+def summarise(file: Path, pattern: Pattern, layers: Sequence[LayerSparsity]) -> SparsityEvidence:
+    """Add up the weights, each stored tensor once; it is covered when every use of it is."""
+    once = {row.tensor: row for row in layers}
+    uncovered = {row.tensor for row in layers if not row.layout_valid}
+    return SparsityEvidence(
+        pattern=str(pattern),
+        file=file,
+        layers=tuple(layers),
+        weights_covered=sum(prod(row.shape) for tensor, row in once.items() if tensor not in uncovered),
+        weights_total=sum(prod(row.shape) for row in once.values()),
+    )
+
+
+def inspect_tensors(tensors: Iterable[tuple[str, NDArray[np.bool_]]], file: Path, pattern: Pattern) -> SparsityEvidence:
+    """Read the layout of a checkpoint's matrices and convolution kernels, groups along axis 1.
+
+    Args:
+        tensors: Names as in a state dict, and where each is not zero; those ending in `weight` with 2 to 4 axes are
+            looked at.
+        file: Where they came from.
+        pattern: What to check.
+    """
+    rows = [
+        layer_sparsity(
+            name=layer_name(name),
+            tensor=name,
+            op="linear" if nonzero.ndim == _MATRIX else "conv",
+            nonzero=nonzero,
+            axis=1,
+            pattern=pattern,
+        )
+        for name, nonzero in tensors
+        if name.endswith("weight") and nonzero.ndim in _KERNEL_RANKS
+    ]
+    return summarise(file, pattern, rows)

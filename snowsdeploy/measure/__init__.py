@@ -1,0 +1,1 @@
+"""What is measured on exported files: parity, accuracy, latency, profiles, compilation."""

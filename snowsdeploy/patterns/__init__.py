@@ -1,0 +1,1 @@
+"""N:M and unstructured patterns, the masks that hold them, and thresholds."""

@@ -1,0 +1,219 @@
+"""ONNX Runtime sessions that run where they were asked to, or not at all."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from snowsdeploy.errors import ProviderError, UsageError
+from snowsdeploy.runtime.engine_cache import cache_options, engine_key
+from snowsdeploy.runtime.libraries import missing_library
+from snowsdeploy.runtime.providers import PROVIDERS, Provider, not_loaded
+from snowsdeploy.settings.runtime import RuntimeSettings
+
+Array = NDArray[np.float32]
+_NUMPY = {
+    "tensor(float)": "float32",
+    "tensor(float16)": "float16",
+    "tensor(uint8)": "uint8",
+    "tensor(int64)": "int64",
+}
+
+
+@dataclass(frozen=True)
+class OrtSession:
+    """A loaded model.
+
+    Attributes:
+        session: The ONNX Runtime session, fallback disabled.
+        provider: The provider asked for.
+        placement: Provider -> number of nodes that it really runs.
+    """
+
+    session: ort.InferenceSession
+    provider: Provider
+    placement: dict[str, int]
+
+    @classmethod
+    def open(
+        cls,
+        model: Path | bytes,
+        runtime: RuntimeSettings | None = None,
+        *,
+        threads: int | None = None,
+        profile: Path | None = None,
+        verbose: bool = False,
+        rewrite: bool = True,
+    ) -> OrtSession:
+        """Load a file.
+
+        Args:
+            model: ONNX file, or its content.
+            runtime: Where and how it runs; the CPU when not given.
+            threads: Intra-op threads; None leaves ONNX Runtime's choice.
+            profile: Prefix of a file in which ONNX Runtime records every kernel call.
+            verbose: Let it write everything it does to standard error.
+            rewrite: Let ONNX Runtime fuse and replace nodes, as it does by default.
+
+        Raises:
+            ProviderError: The provider is not in this build, does not load, leaves nodes to a provider that
+                `--allow-fallback` does not name, or ONNX Runtime refuses the file.
+        """
+        runtime = runtime or RuntimeSettings()
+        wanted = PROVIDERS[runtime.provider]
+        fallbacks = [PROVIDERS[name] for name in runtime.allow_fallback if name != wanted.name]
+        _require_fallbacks(wanted, fallbacks)
+        wanted.register()
+        if not wanted.plugin and wanted.ep not in ort.get_available_providers():
+            raise not_loaded(wanted, f"this build has {', '.join(ort.get_available_providers())}")
+        options = _session_options(threads, profile, verbose=verbose, rewrite=rewrite)
+        try:
+            providers = [(wanted.ep, provider_options(wanted, model, runtime))]
+            providers += [(other.ep, dict(other.options)) for other in fallbacks]
+            if wanted.plugin:  # known by its devices, not by a name in this build
+                wanted.add_to(options, providers[0][1])
+                providers = []
+            session = ort.InferenceSession(model, options, providers=providers or None, enable_fallback=0)
+        except Exception as error:  # ONNX Runtime raises one class a status code
+            if missing_library(wanted.name):
+                raise not_loaded(wanted, _reason(error)) from error
+            file = model.name if isinstance(model, Path) else "a model"
+            raise ProviderError(
+                f"ONNX Runtime cannot load {file} with --provider {wanted.name}",
+                seen=_reason(error),
+                fix=wanted.hint,
+            ) from error
+        session.disable_fallback()
+        loaded = session.get_providers()
+        if loaded[0] != wanted.ep:
+            raise not_loaded(wanted, f"ONNX Runtime fell back to {', '.join(loaded)}")
+        nodes: dict[str, list[str]] = {}
+        for part in session.get_provider_graph_assignment_info():  # a provider runs several parts of the graph
+            nodes.setdefault(part.ep_name, []).extend(node.op_type for node in part.get_nodes())
+        require_placement(wanted, nodes, [other.ep for other in fallbacks])
+        return cls(session, wanted, {ep: len(operators) for ep, operators in nodes.items()})
+
+    @property
+    def input_name(self) -> str:
+        """Name of the image input."""
+        return str(self.session.get_inputs()[0].name)
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """Names of the outputs, in order."""
+        return tuple(o.name for o in self.session.get_outputs())
+
+    def random_images(self, batch: int, seed: int = 0) -> NDArray[Any]:
+        """Images of the file's own input shape and type, its dynamic dimensions set to `batch`."""
+        value = self.session.get_inputs()[0]
+        shape, kind = _shape(value, batch), _NUMPY[value.type]
+        rng = np.random.default_rng(seed)
+        return (
+            rng.integers(0, 256, shape, dtype=np.uint8) if kind == "uint8" else rng.standard_normal(shape).astype(kind)
+        )
+
+    def bind(self, images: NDArray[Any]) -> Callable[[], None]:
+        """A call on images that lie on the device already, whose outputs stay there, at fixed addresses."""
+        device, binding = self.provider.device, self.session.io_binding()
+        binding.bind_ortvalue_input(self.input_name, ort.OrtValue.ortvalue_from_numpy(images, device, 0))
+        for value in self.session.get_outputs():
+            shape = _shape(value, len(images))
+            place = ort.OrtValue.ortvalue_from_shape_and_type(shape, np.dtype(_NUMPY[value.type]), device, 0)
+            binding.bind_ortvalue_output(value.name, place)
+
+        def call() -> None:
+            self.session.run_with_iobinding(binding)
+            binding.synchronize_outputs()
+
+        return call
+
+    def run(self, images: Array) -> list[Array]:
+        """Run one batch.
+
+        Raises:
+            ProviderError: ONNX Runtime fails on this input.
+        """
+        try:
+            outputs: Sequence[Any] = self.session.run(None, {self.input_name: images})
+        except Exception as error:  # as above
+            raise ProviderError(
+                f"ONNX Runtime failed on a batch of shape {images.shape}", seen=_reason(error)
+            ) from error
+        return [np.asarray(o) for o in outputs]
+
+
+def _shape(value: ort.NodeArg, batch: int) -> list[int]:
+    return [size if isinstance(size, int) else batch for size in value.shape]
+
+
+def _reason(error: Exception) -> str:
+    """The first line of ONNX Runtime's message, without the place in its source."""
+    text = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return re.sub(r"^/\S+:\d+ [^)]*\)\s*", "", text)[:300]
+
+
+def require_placement(wanted: Provider, nodes: Mapping[str, Sequence[str]], allowed: Sequence[str]) -> None:
+    """Raise unless every node runs where it may.
+
+    Args:
+        wanted: The provider asked for.
+        nodes: ONNX Runtime's name of a provider -> operators of the nodes that it runs.
+        allowed: Names of other providers that may run some.
+
+    Raises:
+        ProviderError: The wanted provider runs nothing, or another one that is not allowed runs something.
+    """
+    if not nodes.get(wanted.ep):
+        placed = ", ".join(f"{len(operators)} nodes on {ep}" for ep, operators in nodes.items())
+        raise not_loaded(wanted, f"it was given no node; {placed}")
+    stray = {ep: operators for ep, operators in nodes.items() if ep != wanted.ep and ep not in allowed}
+    if stray:
+        names = {provider.ep: provider.name for provider in PROVIDERS.values()}
+        counted = {ep: Counter(operators).most_common(5) for ep, operators in stray.items()}
+        texts = [f"{ep}: {', '.join(f'{n} {operator}' for operator, n in found)}" for ep, found in counted.items()]
+        raise ProviderError(
+            f"--provider {wanted.name} does not run every node",
+            seen="; ".join(texts),
+            allowed=f"every node on {', '.join([wanted.ep, *allowed])}",
+            fix=f"if that is meant, --allow-fallback {','.join(names.get(ep, ep) for ep in stray)}",
+        )
+
+
+def _require_fallbacks(wanted: Provider, fallbacks: Sequence[Provider]) -> None:
+    if wanted.plugin and any(other.name != "cpu" for other in fallbacks):
+        raise UsageError(
+            f"--provider {wanted.name} is a plugin, which ONNX Runtime pairs with its CPU provider only",
+            seen=f"--allow-fallback {','.join(other.name for other in fallbacks)}",
+            allowed="--allow-fallback cpu",
+        )
+
+
+def _session_options(threads: int | None, profile: Path | None, *, verbose: bool, rewrite: bool) -> ort.SessionOptions:
+    options = ort.SessionOptions()
+    options.log_severity_level = 0 if verbose else 4  # its own account of a failed provider; ours follows
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    # Idle threads of one session would otherwise spin on the cores that the next one is timed on.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    if profile is not None:
+        options.enable_profiling, options.profile_file_prefix = True, str(profile)
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    if not rewrite:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return options
+
+
+def provider_options(provider: Provider, model: Path | bytes, runtime: RuntimeSettings) -> dict[str, str]:
+    """The provider's own, under those of the user; with a cache, a folder for exactly this engine."""
+    options = {**provider.options, **runtime.provider_option}
+    if runtime.engine_cache is None:
+        return options
+    return options | cache_options(provider, runtime.engine_cache, engine_key(model, provider, options))

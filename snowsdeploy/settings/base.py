@@ -1,0 +1,112 @@
+"""The base of all settings, how a field appears on the command line, and how texts become values."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeVar
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, WithJsonSchema
+from pydantic.fields import FieldInfo
+
+T = TypeVar("T")
+
+# Headings of the help, in this order.
+PANELS = (
+    "Model", "Data", "Masks", "Solver", "Resources", "Export", "Validation and gates", "Compared", "Profile", "Run"
+)  # fmt: skip
+
+
+class Settings(BaseModel):
+    """Base of all settings: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @classmethod
+    def ordered_fields(cls) -> dict[str, FieldInfo]:
+        """Every field, those of a first base class first: the order in which stages follow one another."""
+        names = [name for kind in (*cls.__mro__[1:], cls) for name in vars(kind).get("__annotations__", {})]
+        return {name: cls.model_fields[name] for name in dict.fromkeys(names) if name in cls.model_fields}
+
+
+@dataclass(frozen=True)
+class Option:
+    """How a field appears on the command line; its name, type, default and help are the field's own.
+
+    Attributes:
+        panel: Heading in the help.
+        metavar: What stands for the value; the choices of a literal type where it is empty.
+        off: The option that switches a truth value off, for one that is on by itself.
+        flag: The option, where it is not the field's name with dashes.
+    """
+
+    panel: str
+    metavar: str = ""
+    off: str = ""
+    flag: str = ""
+
+
+def option_of(field: str) -> str:
+    """`eval_data` -> `--eval-data`, as a user types it; `model` is the argument MODEL."""
+    return "MODEL" if field == "model" else f"--{field.replace('_', '-')}"
+
+
+def _commas(value: Any) -> Any:  # noqa: ANN401 - whatever the user wrote
+    """`"1,8"` and `["1,8", "32"]` are lists too."""
+    if isinstance(value, str):
+        value = [value]
+    if isinstance(value, list | tuple) and value and all(isinstance(v, str) for v in value):
+        return tuple(part.strip() for part in ",".join(value).split(","))
+    return value
+
+
+def _several(value: Any) -> Any:  # noqa: ANN401 - as above
+    """One text is a list of one."""
+    return (value,) if isinstance(value, str) else value
+
+
+def _pairs(value: Any, read: Any, example: str) -> Any:  # noqa: ANN401 - as above
+    """`["key=value"]` is a dict."""
+    if isinstance(value, str):
+        value = [value]
+    if not isinstance(value, list | tuple):
+        return value
+    pairs = {}
+    for text in value:
+        key, equals, rest = str(text).partition("=")
+        if not equals or not key.isidentifier():
+            raise ValueError(f"KEY=VALUE, for example {example}")
+        pairs[key] = read(rest)
+    return pairs
+
+
+def _literal(text: str) -> Any:  # noqa: ANN401 - as above
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def _plain_text(value: Any) -> Any:  # noqa: ANN401 - as above
+    """A TOML file has numbers and truth values where ONNX Runtime wants texts."""
+    if not isinstance(value, dict):
+        return _pairs(value, str, "device_id=0")
+    return {key: str(int(v) if isinstance(v, bool) else v) for key, v in value.items()}
+
+
+CommaList = Annotated[tuple[T, ...], BeforeValidator(_commas)]  # a list, or a text with commas
+Repeated = Annotated[tuple[str, ...], BeforeValidator(_several)]  # a list, or one text as it is
+Arguments = Annotated[dict[str, Any], BeforeValidator(lambda value: _pairs(value, _literal, "num_classes=10"))]
+Texts = Annotated[dict[str, str], BeforeValidator(_plain_text)]
+
+
+def one_of(names: Collection[str]) -> Any:  # noqa: ANN401 - metadata of a type
+    """A text that is one of some names which a table holds: `Annotated[str, *one_of(TABLE)]`."""
+
+    def check(value: str) -> str:
+        if value not in names:
+            raise ValueError(", ".join(names))
+        return value
+
+    return AfterValidator(check), WithJsonSchema({"type": "string", "enum": list(names)})

@@ -1,1 +1,0 @@
-"""N:M patterns, the hardware layout of a weight, and the checker."""

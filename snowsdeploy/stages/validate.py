@@ -1,0 +1,253 @@
+"""The validation stage: everything is measured on the exported files; what was measured before can stay."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from snowsdeploy.data.samples import Samples
+from snowsdeploy.engines.account import EngineAccount
+from snowsdeploy.engines.build import build_account
+from snowsdeploy.engines.evidence import add_engine
+from snowsdeploy.layout.onnx_layout import check_onnx
+from snowsdeploy.measure.accuracy import collect_logits
+from snowsdeploy.measure.compilation import check_compilation
+from snowsdeploy.measure.latency import OPENINGS, measure_latency
+from snowsdeploy.measure.parity import measure_parity
+from snowsdeploy.models.program import Program
+from snowsdeploy.patterns.pattern import Pattern
+from snowsdeploy.progress import NullObserver, Observer
+from snowsdeploy.runtime.environment import describe_environment, peak_memory_bytes
+from snowsdeploy.runtime.providers import PROVIDERS
+from snowsdeploy.runtime.session import OrtSession
+from snowsdeploy.settings.validate import MeasureSettings
+from snowsdeploy.stages.prune import Pruned
+from snowsdeploy.tasks.classify import Logits, compare_logits
+from snowsdeploy.values import (
+    Accuracy,
+    EngineEvidence,
+    ExportReport,
+    FilePair,
+    Latency,
+    OnnxArtifact,
+    Precision,
+    PruneReport,
+    Report,
+    SparsityEvidence,
+    Variant,
+)
+
+PARITY_BATCHES = (1, 2, 8)
+
+Section = Literal["layout", "engine", "parity", "accuracy", "latency", "compilation"]
+SECTIONS: tuple[Section, ...] = get_args(Section)
+_PARTS: dict[Section, str] = {name: "sparsity" if name == "layout" else name for name in SECTIONS}  # of a variant
+
+
+def validate(
+    pruned: Pruned,
+    files: ExportReport,
+    evaluation: Samples | None = None,
+    settings: MeasureSettings | None = None,
+    *,
+    engines: Mapping[Precision, EngineAccount] | None = None,
+    before: Report | None = None,
+    renew: Collection[Section] = SECTIONS,
+    observer: Observer | None = None,
+) -> Report:
+    """Measure the exported files; the report is not judged yet.
+
+    Args:
+        pruned: The program that the files must agree with.
+        files: What the export stage wrote.
+        evaluation: What accuracy is measured on; without it there is none.
+        settings: Where and how to measure.
+        engines: What is known of engines that were built from the sparse files.
+        before: A report of the same files, whose other sections stay.
+        renew: What is measured anew. A file that `before` does not know is measured as a whole.
+        observer: Told about progress, and what was kept.
+
+    Raises:
+        LayoutError: A pruned layer does not hold the pattern.
+        NumericsError: An output is NaN or Inf.
+        ProviderError: A file does not run where it should.
+        DataError: The evaluation images do not fit the model.
+        SourceError: An account of an engine is of another model.
+    """
+    started = time.perf_counter()
+    settings, observer = settings or MeasureSettings(), observer or NullObserver()
+    measurement = _Measurement(pruned, files.fp32.dense, evaluation, settings, observer, engines or {})
+    known = _same_files(before, files)
+    renewed = {p.precision: measurement.sections(p, known.get(p.precision), renew) for p in files.judged}
+    warnings = _warnings(pruned.report, evaluation) if _any(renewed, "accuracy") else before.warnings if before else ()
+    for text in warnings:
+        observer.warn(text)
+    logits = measurement.logits([pair for pair in files.judged if "accuracy" in renewed[pair.precision]])
+    variants = tuple(
+        measurement.variant(pair, logits, known.get(pair.precision), renewed[pair.precision]) for pair in files.judged
+    )
+    for text in _account(renewed):
+        observer.message(text)
+    seconds = dict(before.seconds) if before and known else {"prune": pruned.report.seconds}
+    return Report(
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        commands=(),
+        environment=describe_environment(),
+        source=pruned.dense.source,
+        preprocessing=pruned.dense.preprocessing,
+        prune=pruned.report,
+        variants=variants,
+        serving=files.serving,
+        packages=files.packages,
+        warnings=warnings,
+        seconds={**seconds, "validate": time.perf_counter() - started},
+        peak_memory_bytes=max(peak_memory_bytes(), (before.peak_memory_bytes or 0) if before else 0),
+    )
+
+
+def _same_files(before: Report | None, files: ExportReport) -> dict[Precision, Variant]:
+    """What an earlier report says of the files that are judged now, by precision."""
+    digests = {pair.precision: (pair.dense.sha256, pair.sparse.sha256) for pair in files.judged}
+    variants = before.variants if before else ()
+    return {v.precision: v for v in variants if digests.get(v.precision) == (v.dense.sha256, v.sparse.sha256)}
+
+
+def _any(renewed: Mapping[Precision, set[Section]], section: Section) -> bool:
+    return any(section in sections for sections in renewed.values())
+
+
+def _account(renewed: Mapping[Precision, set[Section]]) -> Iterator[str]:
+    """What is new and what was kept, a line for each precision where something was kept."""
+    for precision, sections in renewed.items():
+        kept = [name for name in SECTIONS if name not in sections]
+        if kept:
+            new = ", ".join(name for name in SECTIONS if name in sections) or "nothing"
+            yield f"{precision}: measured now: {new}; kept from the earlier report: {', '.join(kept)}"
+
+
+@dataclass(frozen=True)
+class _Measurement:
+    """What every precision is measured with.
+
+    Attributes:
+        pruned: What the files must agree with.
+        reference: The dense file in FP32, which accuracy is compared with.
+        evaluation: Evaluation images, if there are any.
+        settings: How to measure.
+        observer: Told about progress.
+        engines: What is known of engines that were built from the sparse files.
+    """
+
+    pruned: Pruned
+    reference: OnnxArtifact
+    evaluation: Samples | None
+    settings: MeasureSettings
+    observer: Observer
+    engines: Mapping[Precision, EngineAccount] = field(default_factory=dict)
+
+    def sections(self, pair: FilePair, before: Variant | None, renew: Collection[Section]) -> set[Section]:
+        """What is measured of a pair: all of files that no report knows; of others what is asked for and can be."""
+        if before is None:
+            return set(SECTIONS)
+        builds = pair.precision in self.engines or bool(PROVIDERS[self.settings.provider].build_log)
+        impossible: set[Section] = set() if builds or before.engine is None else {"layout", "engine"}
+        impossible |= {"accuracy"} if self.evaluation is None else set()
+        impossible |= set() if self.settings.compile_for else {"compilation"}
+        return set(renew) - impossible
+
+    def logits(self, pairs: list[FilePair]) -> dict[str, Logits]:
+        """Of the FP32 dense file and both files of every pair, by digest: one pass over the images."""
+        if self.evaluation is None or not pairs:
+            return {}
+        files = {f.sha256: f for f in (self.reference, *(f for p in pairs for f in (p.dense, p.sparse)))}
+        self.observer.stage(
+            "accuracy", f"{len(self.evaluation)} images, {len(files)} files on {self.settings.provider}"
+        )
+        sessions = {digest: OrtSession.open(f.path, self.settings) for digest, f in files.items()}
+        return collect_logits(sessions, self.evaluation, self.settings.eval_batch, self.observer.advance)
+
+    def variant(
+        self, pair: FilePair, logits: Mapping[str, Logits], before: Variant | None, sections: set[Section]
+    ) -> Variant:
+        """Layout, parity with PyTorch, accuracy, and latency against the dense file of the same precision."""
+        if sections:
+            parts = [name for name in ("parity", "latency") if name in sections]
+            what = f"{' and '.join(parts)} on {self.settings.provider}" if parts else ", ".join(sorted(sections))
+            self.observer.stage("validate", f"{pair.precision}: {what}")
+        values: dict[str, Any] = dict.fromkeys(_PARTS.values())
+        if before is not None:
+            values |= {part: getattr(before, part) for name, part in _PARTS.items() if name not in sections}
+            self._prove(pair)
+        if sections & {"layout", "engine"}:
+            values["sparsity"], values["engine"] = self._layout(pair)
+        if "parity" in sections:
+            sparse = OrtSession.open(pair.sparse.path, self.settings)
+            values["parity"] = measure_parity(self.pruned.sparse.run, sparse, self._parity_batches())
+        if "accuracy" in sections and self.evaluation is not None:
+            values["accuracy"] = self._accuracy(pair, logits, self.evaluation)
+        if "latency" in sections:
+            values["latency"] = self._latency(pair)
+        if "compilation" in sections and self.settings.compile_for:
+            values["compilation"] = check_compilation(pair.sparse.path, self.settings.compile_for)
+        return Variant(dense=pair.dense, sparse=pair.sparse, **values)
+
+    def _prove(self, pair: FilePair) -> SparsityEvidence:
+        """The layout in the file; read again whatever else is kept."""
+        report = self.pruned.report
+        expected = [d.name for d in report.pruned]
+        return check_onnx(pair.sparse.path, Pattern.parse(report.pattern), expected, report.sparsity)
+
+    def _layout(self, pair: FilePair) -> tuple[SparsityEvidence, EngineEvidence | None]:
+        """The layout, and what an engine made of it."""
+        evidence = self._prove(pair)
+        account = self.engines.get(pair.precision) or build_account(pair.sparse.path, self.settings)
+        return (evidence, None) if account is None else add_engine(evidence, account)
+
+    def _latency(self, pair: FilePair) -> Latency:
+        compiles = bool(PROVIDERS[self.settings.provider].cache)
+        return measure_latency(
+            lambda: (OrtSession.open(pair.dense.path, self.settings), OrtSession.open(pair.sparse.path, self.settings)),
+            lambda batch: _random_images(self.pruned.dense, batch).numpy(),
+            self.settings.latency_batch,
+            runs=self.settings.latency_runs,
+            openings=1 if compiles else OPENINGS,
+        )
+
+    def _accuracy(self, pair: FilePair, logits: Mapping[str, Logits], evaluation: Samples) -> Accuracy:
+        same_precision = [] if pair.dense == self.reference else [logits[pair.dense.sha256]]
+        return compare_logits(
+            logits[self.reference.sha256],
+            logits[pair.sparse.sha256],
+            evaluation.labels,
+            *same_precision,
+            data=evaluation.info,
+            provider=PROVIDERS[self.settings.provider].name,
+        )
+
+    def _parity_batches(self) -> list[Tensor]:
+        """Real images when there are some, so that the outputs compared are those that matter."""
+        if self.evaluation is not None and len(self.evaluation) >= max(PARITY_BATCHES):
+            return [self.evaluation.rows(0, n) for n in PARITY_BATCHES]
+        return [_random_images(self.pruned.dense, n) for n in PARITY_BATCHES]
+
+
+def _random_images(program: Program, count: int) -> Tensor:
+    return torch.randn(count, *program.preprocessing.input_size, generator=torch.Generator().manual_seed(0))
+
+
+def _warnings(report: PruneReport, evaluation: Samples | None) -> tuple[str, ...]:
+    rows = []
+    if evaluation is None:
+        rows.append("No --eval-data: accuracy is not measured.")
+    elif evaluation.info.origin == report.calibration.origin:
+        shared = len(set(evaluation.indices) & set(report.calibration_items))
+        if shared:
+            text = f"{shared} images of --eval-data are also in --data: the accuracy is optimistic."
+            rows.append(f"{text} Judge on images that were not calibrated on.")
+    return tuple(rows)

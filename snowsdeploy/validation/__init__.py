@@ -1,1 +1,0 @@
-"""Measures exported files: parity, accuracy, latency, environment. Has no opinion."""

@@ -1,0 +1,56 @@
+"""Base of every value that is written to JSON, and the words that they share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, Self, TypeAlias
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, PlainSerializer, SerializationInfo, ValidationInfo
+
+SCHEMA_VERSION: Literal[1] = 1
+Tristate = Literal["yes", "no", "unknown"]
+Role = Literal["dense", "sparse"]
+Precision = Literal["fp32", "fp16", "int8"]
+Format: TypeAlias = str  # "onnx", or the name of another that the export stage knows
+# FP32 differs by the order of sums; FP16 keeps 11 bits, INT8 8: what a sound conversion of a whole model reaches
+PARITY_LIMITS: dict[Precision, float] = {"fp32": 1e-4, "fp16": 1e-2, "int8": 0.2}
+
+
+def layer_name(weight: str) -> str:
+    """A layer's name in every report: the name of its weight in the state dict without `.weight`."""
+    return weight.removesuffix(".weight")
+
+
+def _placed(path: Path, info: ValidationInfo) -> Path:
+    folder = (info.context or {}).get(_FOLDER)
+    return path if folder is None else Path(folder) / path
+
+
+def _relative(path: Path, info: SerializationInfo) -> str:
+    folder = (info.context or {}).get(_FOLDER)
+    inside = folder is not None and path.is_absolute() == Path(folder).is_absolute() and path.is_relative_to(folder)
+    return (path.relative_to(folder) if folder is not None and inside else path).as_posix()
+
+
+_FOLDER = "folder"
+# A file of a run: in the run's JSON files relative to its folder, so that the folder can be moved.
+RunPath: TypeAlias = Annotated[Path, AfterValidator(_placed), PlainSerializer(_relative, return_type=str)]
+
+
+class Artifact(BaseModel):
+    """Base of every value that is written to JSON."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
+
+    def json_in(self, folder: Path) -> str:
+        """JSON for a file in a folder: paths inside the folder are relative to it."""
+        return self.model_dump_json(indent=2, context={_FOLDER: folder}) + "\n"
+
+    @classmethod
+    def from_json_in(cls, text: str | bytes, folder: Path) -> Self:
+        """What `json_in` wrote, with its paths in the folder where it lies now.
+
+        Raises:
+            pydantic.ValidationError: The text is something else.
+        """
+        return cls.model_validate_json(text, context={_FOLDER: folder})

@@ -1,0 +1,103 @@
+"""What is proven on a file: its layout, its numbers, and whether a compiler takes it."""
+
+from __future__ import annotations
+
+from snowsdeploy.values.base import Artifact, RunPath, Tristate
+
+
+class LayerSparsity(Artifact):
+    """The layout of one weight in a file, and what an engine made of it.
+
+    Attributes:
+        name: Layer (module path) when known, else the initializer or node.
+        tensor: Initializer name or state-dict key.
+        op: ONNX operator, or conv / linear for checkpoints.
+        shape: Stored shape.
+        axis: Axis along which groups lie in the stored tensor.
+        zeros: Fraction of zero values, 0 to 1.
+        groups: Number of groups of M checked.
+        violations: Groups with more than N non-zeros.
+        layout_valid: Whether every group holds the pattern (False when the axis is not a multiple of M).
+        found: Engine called the layer eligible for sparse tactics.
+        chosen: Engine chose a sparse tactic.
+        note: Anything a reader should know, e.g. why a layer cannot hold the pattern.
+    """
+
+    name: str
+    tensor: str
+    op: str
+    shape: tuple[int, ...]
+    axis: int
+    zeros: float
+    groups: int
+    violations: int
+    layout_valid: bool
+    found: Tristate = "unknown"
+    chosen: Tristate = "unknown"
+    note: str = ""
+
+
+class SparsityEvidence(Artifact):
+    """The pattern, proven weight by weight on a file.
+
+    Attributes:
+        pattern: For example 2:4.
+        file: The file that was read.
+        layers: Every weight of a convolution or matrix product, in graph order.
+        expected: Names of the layers that had to hold the pattern (empty when only inspecting).
+        weights_covered: Weights in layers that hold the pattern.
+        weights_total: Weights in all convolution and matrix-product layers.
+    """
+
+    pattern: str
+    file: RunPath
+    layers: tuple[LayerSparsity, ...]
+    expected: tuple[str, ...] = ()
+    weights_covered: int
+    weights_total: int
+
+    @property
+    def coverage(self) -> float:
+        """Share of all convolution and matrix-product weights whose layer holds the pattern, 0 to 1."""
+        return self.weights_covered / self.weights_total if self.weights_total else 0.0
+
+
+class ParityRow(Artifact):
+    """torch against ONNX for one output at one batch size."""
+
+    output: str
+    batch: int
+    max_abs: float
+    relative_l2: float
+
+
+class Parity(Artifact):
+    """The pruned torch program against the sparse ONNX file on the same inputs."""
+
+    provider: str
+    rows: tuple[ParityRow, ...]
+
+    @property
+    def worst_relative_l2(self) -> float:
+        """The largest relative L2 error of any row."""
+        return max((r.relative_l2 for r in self.rows), default=float("nan"))
+
+
+class Compilation(Artifact):
+    """What an ahead-of-time compiler said of a file.
+
+    Attributes:
+        compiler: Name and version.
+        capabilities: Compute capabilities that it built for.
+        accepted: Whether it gave an engine.
+        messages: Why not, each with the layer it speaks of.
+        engine_bytes: Size of the engines together.
+        seconds: Wall time.
+    """
+
+    compiler: str
+    capabilities: tuple[str, ...]
+    accepted: bool
+    messages: tuple[str, ...] = ()
+    engine_bytes: int
+    seconds: float

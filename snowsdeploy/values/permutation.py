@@ -1,0 +1,53 @@
+"""Channels that changed places before pruning."""
+
+from __future__ import annotations
+
+from snowsdeploy.values.base import Artifact
+
+
+class PermutedGroup(Artifact):
+    """Channels that were put in another order together.
+
+    Attributes:
+        channels: How many.
+        layers: Pruned layers that read them.
+        kept_before: Share of these layers' score that the best mask keeps with the channels as they were.
+        kept_after: The same in the new order.
+    """
+
+    channels: int
+    layers: tuple[str, ...]
+    kept_before: float
+    kept_after: float
+
+
+class Permutation(Artifact):
+    """What a permutation of channels did; the model's function stays.
+
+    Attributes:
+        score: What the search took for a weight's worth.
+        groups: In graph order.
+        refused: Layer to prune -> why none of its input channels could move.
+        error: Largest relative distance of an output on calibration images from that of the model as it was.
+        seconds: Wall time of it all.
+    """
+
+    score: str
+    groups: tuple[PermutedGroup, ...]
+    refused: dict[str, str]
+    error: float
+    seconds: float
+
+    @property
+    def kept(self) -> tuple[float, float]:
+        """Mean of the groups' kept shares before and after."""
+        count = max(len(self.groups), 1)
+        return sum(g.kept_before for g in self.groups) / count, sum(g.kept_after for g in self.groups) / count
+
+    def __str__(self) -> str:
+        before, after = self.kept
+        channels = sum(g.channels for g in self.groups)
+        return (
+            f"{channels} channels in {len(self.groups)} groups permuted: masks keep {before:.2%} -> {after:.2%} of the "
+            f"score ({self.score}); outputs moved by {self.error:.1e}"
+        )

@@ -1,0 +1,148 @@
+"""What the pruning stage decided and did."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from snowsdeploy.values.base import Artifact
+from snowsdeploy.values.command import StageCommand
+from snowsdeploy.values.memory import MemoryPlan
+from snowsdeploy.values.permutation import Permutation
+from snowsdeploy.values.source import DataInfo
+
+
+class LayerDecision(Artifact):
+    """One convolution or linear layer of the graph: is it pruned, and if not, why not.
+
+    Attributes:
+        name: Module path (the weight's name without `.weight`), or the graph node where the weight has no name.
+        weight: Fully qualified name of the weight in the state dict; None when the graph computes it.
+        kind: conv or linear.
+        shape: Shape of the weight as PyTorch stores it.
+        calls: How often the graph uses the weight.
+        prunable: Whether the layer is pruned.
+        reason: Why not, empty when it is.
+    """
+
+    name: str
+    weight: str | None
+    kind: Literal["conv", "linear"]
+    shape: tuple[int, ...]
+    calls: int = 1
+    prunable: bool
+    reason: str = ""
+
+
+class LayerReport(Artifact):
+    """What happened to one pruned layer. Losses are the window objective on the calibration images.
+
+    Attributes:
+        layers: Names solved together (one, unless layers are solved jointly).
+        operations: Counted operations in the window (0: the layer's own output).
+        targets: Share of the true dense activations in the window's targets, or what `auto` chose and why.
+        kept: Weights that stay, of `total`.
+        vectors: Biases and normalisation parameters that varied too.
+        loss_masked: Objective with the mask applied and nothing solved.
+        loss_initial: Objective after the warm start.
+        loss_final: Objective of the weights that were kept.
+        held_back_initial: Objective of the warm start on images that the solver did not see.
+        held_back_final: The same of the weights that were kept.
+        newton_steps: Accepted Newton steps.
+        products: Curvature products spent.
+        product_flops: Floating-point operations of one of them: matrix products and convolutions.
+        product_precision: Their precision; with its error when reduced, or why it was not reduced.
+        newton_seconds: Wall time of the Newton steps alone.
+        seconds: Wall time of this solve.
+        outcome: The solver's result as a sentence.
+    """
+
+    layers: tuple[str, ...]
+    operations: int
+    targets: str
+    kept: int
+    total: int
+    vectors: int = 0
+    loss_masked: float
+    loss_initial: float
+    loss_final: float
+    held_back_initial: float | None = None
+    held_back_final: float | None = None
+    newton_steps: int
+    products: int
+    product_flops: float = 0.0
+    product_precision: str = ""
+    newton_seconds: float = 0.0
+    seconds: float
+    outcome: str
+
+
+_THRESHOLDS = {
+    "group": "the best of each group",
+    "row": "a threshold an output row",
+    "layer": "a threshold a layer",
+    "global": "one threshold for all layers",
+}
+_LABELS = {"data": "labels of the images", "sampled": "labels sampled from the model"}
+
+
+class SelectionReport(Artifact):
+    """How the masks were chosen.
+
+    Attributes:
+        settings: The selector's own settings.
+        threshold: What scores were compared across: a group of an N:M pattern, an output row, a layer or all layers.
+        steps: For masks chosen by the loss: the pattern after each step, and what its scores rest on.
+        labels: Whether labels of the loss were the data's, or sampled from the model's own softmax; none if not read.
+        seconds: Wall time of what was chosen before the first solve.
+    """
+
+    settings: dict[str, str | int | float | bool] = Field(default_factory=dict)
+    threshold: Literal["group", "row", "layer", "global"]
+    steps: tuple[str, ...] = ()
+    labels: Literal["none", "data", "sampled"] = "none"
+    seconds: float = 0.0
+
+    def __str__(self) -> str:
+        parts = [_THRESHOLDS[self.threshold]]
+        if self.settings:
+            parts.append(", ".join(f"{name} {value}" for name, value in self.settings.items()))
+        if self.labels != "none":
+            parts.append(_LABELS[self.labels])
+        if self.steps:
+            parts.append(f"{' -> '.join(self.steps)} in {self.seconds:.0f} s")
+        return "; ".join(parts)
+
+
+class PruneReport(Artifact):
+    """The pruning stage: what was decided for each layer, and what each solve did.
+
+    Attributes:
+        sparsity: Share of zeros that each layer must have, by name, where a global threshold made them differ.
+        device: Where it was solved, and by how many processes.
+        commands: By which it was made.
+    """
+
+    pattern: str
+    selector: str
+    selection: SelectionReport | None = None
+    sparsity: dict[str, float] = Field(default_factory=dict)
+    solver: dict[str, str | int | float | bool]
+    decisions: tuple[LayerDecision, ...]
+    solves: tuple[LayerReport, ...]
+    final: LayerReport | None = None
+    notes: tuple[str, ...] = ()
+    permutation: Permutation | None = None
+    memory: MemoryPlan | None = None
+    device: str = "cpu"
+    calibration: DataInfo
+    calibration_items: tuple[int, ...]
+    seconds: float
+    seed: int
+    commands: tuple[StageCommand, ...] = ()
+
+    @property
+    def pruned(self) -> tuple[LayerDecision, ...]:
+        """The layers that were pruned, in graph order."""
+        return tuple(d for d in self.decisions if d.prunable)

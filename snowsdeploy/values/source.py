@@ -1,0 +1,54 @@
+"""Where model and images came from."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from snowsdeploy.values.base import Artifact
+
+
+class Preprocessing(Artifact):
+    """How raw images become the model's input.
+
+    Attributes:
+        input_size: Channels, height, width of one input.
+        mean: Per-channel mean on [0, 1] pixels.
+        std: Per-channel standard deviation on [0, 1] pixels.
+        interpolation: Resize filter for image files: bicubic, bilinear or nearest.
+        crop_pct: Centre-crop fraction: files are resized to input_size / crop_pct, then centre-cropped.
+        crop_mode: timm's crop mode ("center", "squash" or "border").
+    """
+
+    input_size: tuple[int, int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    interpolation: str = "bicubic"
+    crop_pct: float = 0.875
+    crop_mode: str = "center"
+
+
+class SourceInfo(Artifact):
+    """Where the model came from; `sha256` is of the checkpoint file, or of a Python object's tensors, else None."""
+
+    source: str
+    format: Literal["checkpoint", "safetensors", "pt2", "timm", "factory", "module", "program"]
+    arch: str | None = None
+    sha256: str | None = None
+
+
+class DataInfo(Artifact):
+    """Which images were used.
+
+    Attributes:
+        source: What the user typed.
+        items: How many.
+        labelled: Whether there are labels.
+        origin: Identifies the source behind any slice.
+        fingerprint: Identifies the items and the preprocessing, in order.
+    """
+
+    source: str
+    items: int
+    labelled: bool
+    origin: str
+    fingerprint: str

@@ -1,0 +1,103 @@
+"""Sessions, parity, accuracy and latency on a small real ONNX file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from snowsdeploy.data.samples import Samples
+from snowsdeploy.errors import DataError, NumericsError, ProviderError
+from snowsdeploy.measure.accuracy import measure_accuracy
+from snowsdeploy.measure.latency import measure_latency
+from snowsdeploy.measure.parity import measure_parity
+from snowsdeploy.models.program import Program
+from snowsdeploy.runtime.session import OrtSession
+from snowsdeploy.settings.runtime import RuntimeSettings
+from snowsdeploy.values import DataInfo
+from snowsdeploy_exporters import OnnxExporter
+from tests.nets import TinyCNN, make_program
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Program, Path]:
+    torch.manual_seed(0)
+    program = make_program(TinyCNN())
+    path = tmp_path_factory.mktemp("onnx") / "dense.onnx"
+    OnnxExporter().export(program, path, "dense", {})
+    return program, path
+
+
+def images(count: int, labels: np.ndarray | None) -> Samples:
+    data = torch.randn(count, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    info = DataInfo(source="random", items=count, labelled=labels is not None, origin="o", fingerprint="f")
+    return Samples(lambda indices: data[list(indices)], tuple(range(count)), labels, info)
+
+
+def test_parity_of_an_export_is_small_and_of_another_program_is_not(exported: tuple[Program, Path]) -> None:
+    program, path = exported
+    session = OrtSession.open(path)
+    batches = [torch.randn(n, 3, 8, 8) for n in (1, 4)]
+    parity = measure_parity(program.run, session, batches)
+    assert parity.worst_relative_l2 < 1e-5
+    assert [row.batch for row in parity.rows] == [1, 4]
+    other = program.with_weights({"strided.weight": torch.zeros(12, 8, 1, 3)})
+    assert measure_parity(other.run, session, batches).worst_relative_l2 > 1e-3
+
+
+def test_outputs_that_are_not_finite_are_named(exported: tuple[Program, Path]) -> None:
+    session = OrtSession.open(exported[1])
+    with pytest.raises(NumericsError, match="PyTorch"):
+        measure_parity(lambda x: [torch.full((len(x), 5), torch.nan)], session, [torch.zeros(2, 3, 8, 8)])
+
+
+def test_every_node_ran_on_the_cpu(exported: tuple[Program, Path]) -> None:
+    session = OrtSession.open(exported[1])
+    assert set(session.placement) == {"CPUExecutionProvider"}
+    assert sum(session.placement.values()) > 1
+
+
+@pytest.mark.parametrize("provider", ["cuda", "tensorrt", "tensorrt-rtx"])
+def test_a_provider_that_does_not_load_is_refused(exported: tuple[Program, Path], provider: str) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU, where the provider may load")
+    with pytest.raises(ProviderError) as caught:
+        OrtSession.open(exported[1], RuntimeSettings(provider=provider))
+    assert f"--provider {provider}" in str(caught.value)
+    assert caught.value.fix
+
+
+def test_accuracy_is_that_of_the_outputs(exported: tuple[Program, Path]) -> None:
+    program, path = exported
+    session = OrtSession.open(path)
+    data = images(30, None)
+    predicted = program.run(data.read(data.indices))[0].argmax(1).numpy()
+    labels = np.where(np.arange(30) < 21, predicted, (predicted + 1) % 5).astype(np.int64)
+    found = measure_accuracy(session, session, images(30, labels), 7)
+    assert found.dense_top1 is not None
+    assert (found.dense_top1.successes, found.dense_top1.total) == (21, 30)
+    assert found.dense_top5 is None  # five classes
+    assert found.agreement.top1.value == 1.0
+    assert measure_accuracy(session, session, data, 7).dense_top1 is None
+
+
+def test_labels_beyond_the_classes_are_refused(exported: tuple[Program, Path]) -> None:
+    session = OrtSession.open(exported[1])
+    with pytest.raises(DataError, match="labels"):
+        measure_accuracy(session, session, images(4, np.array([0, 1, 2, 7])), 4)
+
+
+def test_latency_times_both_files_at_each_batch_size(exported: tuple[Program, Path]) -> None:
+    session = OrtSession.open(exported[1])
+    found = measure_latency(
+        lambda: (session, session), lambda n: np.zeros((n, 3, 8, 8), np.float32), (1, 3), runs=6, openings=3
+    )
+    assert [(s.role, s.batch, s.runs) for s in found.series] == [
+        ("dense", 1, 6), ("sparse", 1, 6), ("dense", 3, 6), ("sparse", 3, 6)
+    ]  # fmt: skip
+    assert all(0 < s.p50_ms <= s.p90_ms <= s.p99_ms for s in found.series)
+    assert all(r.low <= r.speedup <= r.high for r in found.ratios)
+    assert found.uses_sparsity == "no"
+    assert "no speed here" in found.note
