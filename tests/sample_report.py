@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from snowsdeploy.measure.accuracy import proportion
+from snowsdeploy.tasks.statistics import proportion
 from snowsdeploy.values import (
     Accuracy,
     Agreement,
@@ -27,6 +27,7 @@ from snowsdeploy.values import (
     Report,
     SourceInfo,
     SparsityEvidence,
+    StageCommand,
     Variant,
 )
 
@@ -38,7 +39,9 @@ def make_report(*, dense_right: int = 917, sparse_right: int = 912, speedup: flo
     """A report with every part, with names and numbers as long as real ones; accuracy is of 1000 images."""
     return Report(
         created="2026-01-01T00:00:00+00:00",
-        command="snowsdeploy prune-export model.pth",
+        commands=(
+            StageCommand(stage="prune-export", command="snowsdeploy prune-export model.pth", created="2026-01-01"),
+        ),
         environment=Environment(
             machine="x86_64", cpu="cpu", cores=2, memory_bytes=2**34, gpus=(), os="Linux", versions={"torch": "2.15"}
         ),

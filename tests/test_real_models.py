@@ -9,14 +9,14 @@ import pytest
 from benchmarks.models import DEIT_TINY, RESNET20
 from snowsdeploy.settings.jobs import MainJob
 from snowsdeploy.settings.read import read_settings
-from snowsdeploy.stages import prune_export
+from snowsdeploy.stages.job import run_main_job
 from snowsdeploy.values import Report
 from snowsdeploy_exporters import OnnxExporter
 
 
 def run(monkeypatch: pytest.MonkeyPatch, data: Path, out: Path, options: dict[str, object]) -> Report:
     monkeypatch.chdir(data)
-    return prune_export(read_settings(MainJob, options | {"out": out, "latency_batch": (1,)}), OnnxExporter())
+    return run_main_job(read_settings(MainJob, options | {"out": out, "latency_batch": (1,)}), OnnxExporter())
 
 
 def top1(report: Report) -> tuple[float, float]:

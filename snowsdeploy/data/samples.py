@@ -107,7 +107,9 @@ class Decoded:
         missing = [place for place in range(start, stop) if not self._there[place]]
         if missing:
             values = self._read([self._indices[place] for place in missing])
-            if self._tensor is None:  # memory is taken page by page, when it is written; strides decide which kernels run
+            if (
+                self._tensor is None
+            ):  # memory is taken page by page, when it is written; strides decide which kernels run
                 shape = (len(self._indices), *values.shape[1:])
                 self._tensor = torch.empty_strided(shape, values.stride(), dtype=values.dtype, device="cpu")
             self._tensor[missing] = values

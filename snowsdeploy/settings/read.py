@@ -58,7 +58,7 @@ def read_settings(kind: type[T], given: Mapping[str, Any], file: SettingsFile | 
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        raise _explain(error) from error
+        raise _explain(error, list(kind.ordered_fields())) from error
 
 
 def known_keys() -> set[str]:
@@ -121,8 +121,9 @@ def _unknown(what: str, key: str, known: Mapping[str, Any] | set[str]) -> UsageE
     )
 
 
-def _explain(error: ValidationError) -> UsageError:
-    missing = [option_of(str(e["loc"][0])) for e in error.errors() if e["type"] == "missing"]
+def _explain(error: ValidationError, order: Sequence[str]) -> UsageError:
+    lacking = {str(e["loc"][0]) for e in error.errors() if e["type"] == "missing"}
+    missing = [option_of(name) for name in order if name in lacking]
     wrong = _causes([e for e in error.errors() if e["type"] != "missing"])
     if not wrong:
         return UsageError(f"{', '.join(missing)} must be given", fix="as an option, or as a key of the --config file")

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from snowsdeploy.settings.base import Option, option_of
-from snowsdeploy.settings.jobs import CompareJob, MainJob
+from snowsdeploy.settings.jobs import CompareJob, MainJob, ValidateJob
 from snowsdeploy.settings.policy import GatePolicy
 from snowsdeploy.settings.profile import ProfileSettings
 from snowsdeploy.values import Report
@@ -58,7 +58,12 @@ def _page() -> Iterator[str]:
         "Python functions. This page is written by `snowsdeploy schema settings --markdown`."
     )
     seen: set[str] = set()
-    for title, kind in (("prune-export", MainJob), ("compare", CompareJob), ("profile", ProfileSettings)):
+    for title, kind in (
+        ("prune-export", MainJob),
+        ("validate", ValidateJob),
+        ("compare", CompareJob),
+        ("profile", ProfileSettings),
+    ):
         panels: dict[str, list[str]] = {}
         for name, field in kind.ordered_fields().items():
             option = panel_of(field)
@@ -77,7 +82,7 @@ def _page() -> Iterator[str]:
 
 def _row(name: str, field: FieldInfo, option: Option) -> str:
     flags = [option.flag or option_of(name), *([option.off] if option.off else [])]
-    value = "" if _is_switch(field) else f" {option.metavar or '|'.join(choices_of(field))}"
+    value = "" if _is_switch(field) or name == "model" else f" {option.metavar or '|'.join(choices_of(field))}"
     shown = " / ".join(f"`{flag}{value}`" for flag in flags)
     default = "required" if field.is_required() else f"`{text}`" if (text := default_text(field)) else ""
     return f"| {_cell(shown)} | `{name}` | {default} | {_cell(field.description)} |"

@@ -216,7 +216,7 @@ def run_export(
 
     Args:
         folder: A run directory.
-        given: Export settings by name, over those that the run was made with.
+        given: Export settings by name.
         exporter: Makes what writes the ONNX files.
         writers: Of the formats beside ONNX.
         data: Where the calibration images are now, if not where they were.
@@ -228,8 +228,7 @@ def run_export(
         SnowsDeployError: As `run_main_job`.
     """
     run = RunDirectory(folder)
-    pruned, config = load_pruned(run), _config_of(run)
-    settings = read_settings(ExportSettings, given, _laid_over(config, file))
+    pruned, settings = load_pruned(run), read_settings(ExportSettings, given, file)
     samples = open_calibration(pruned.report, pruned.dense, data) if needs_samples(settings) else None
     earlier = _earlier_commands(run)
     files = export(
@@ -243,7 +242,7 @@ def run_export(
     )
     files = files.model_copy(update={"commands": (*earlier, *_command("export", command))})
     _write(run.export, files)
-    _write_config(run, settings, config.policy)
+    _write_config(run, settings, None)
     return files
 
 
@@ -408,7 +407,7 @@ def _prune(
     space = run.workspace(resume=settings.resume)
     pruned = prune_prepared(prepared, settings, settings, space=space, observer=observer)
     if main and main.keep_dense_until_gate and inputs.evaluation is not None:
-        pruned = _kept_dense(pruned, inputs.evaluation, policy or GatePolicy(), observer)
+        pruned = _kept_dense(pruned, inputs.evaluation, policy or _policy(main.policy), observer)
     seconds = time.perf_counter() - started
     pruned = replace(pruned, report=pruned.report.model_copy(update={"seconds": seconds, "commands": done}))
     if first:
@@ -534,7 +533,8 @@ def _laid_over(below: SettingsFile, above: SettingsFile | None) -> SettingsFile:
 def _write_config(run: RunDirectory, settings: Settings, policy: GatePolicy | None) -> None:
     """Lay the effective settings of a stage over what the run's file holds."""
     before = _config_of(run)
-    values = {**before.values, **effective_values(settings)}
+    kept = {name: value for name, value in before.values.items() if name not in type(settings).model_fields}
+    values = {**kept, **effective_values(settings)}
     limits = policy or before.policy or GatePolicy()
     write_text_atomic(run.config, config_toml(values, limits, before.versions or installed_versions(_VERSIONS)))
 

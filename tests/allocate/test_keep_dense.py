@@ -12,7 +12,6 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from snowsdeploy.stages.debug import debug_accuracy, debug_parity
 
 from snowsdeploy.allocate.fewest import fewest_that_pass
 from snowsdeploy.allocate.keep_dense import REASON
@@ -22,8 +21,7 @@ from snowsdeploy.settings.jobs import MainJob
 from snowsdeploy.settings.policy import GatePolicy
 from snowsdeploy.settings.read import read_settings
 from snowsdeploy.settings.runtime import RuntimeSettings
-from snowsdeploy.stages import prune, prune_export
-from snowsdeploy.stages.prune import load_run
+from snowsdeploy.stages.job import load_pruned, run_debug_accuracy, run_debug_parity, run_main_job, run_prune
 from snowsdeploy.stages.run_directory import RunDirectory
 from snowsdeploy.values import AccuracyCost, Divergence, PruneReport, Report
 from snowsdeploy_exporters import OnnxExporter
@@ -100,7 +98,7 @@ def settings(folder: Path, arguments: dict[str, object], **options: object) -> M
 
 def test_the_one_bad_layer_is_restored_alone_and_the_gate_passes(folder: Path) -> None:
     label({})
-    report = prune_export(settings(folder, {}), OnnxExporter())
+    report = run_main_job(settings(folder, {}), OnnxExporter())
     assert [d.name for d in report.prune.decisions if d.reason == REASON] == ["3.conv"]
     assert [d.name for d in report.prune.pruned] == ["1.conv", "2.conv", "4.conv"]
     assert report.verdict
@@ -111,10 +109,11 @@ def test_the_one_bad_layer_is_restored_alone_and_the_gate_passes(folder: Path) -
     assert "slightly optimistic" in note
     assert "choices were judged on test.npz" in note
     run = RunDirectory(folder / "run")
-    dense, pruned, loaded = load_run(run)
-    assert loaded == report.prune
+    loaded = load_pruned(run)
+    dense, pruned = loaded.dense, loaded.sparse
+    assert loaded.report == report.prune
     assert torch.equal(dense.state_dict["3.conv.weight"], pruned.state_dict["3.conv.weight"])
-    found = debug_accuracy(folder / "run", None, GatePolicy(max_accuracy_drop=3), NullObserver())
+    found = run_debug_accuracy(folder / "run", None, GatePolicy(max_accuracy_drop=3), NullObserver())
     assert [row.layers for row in found.units if "3.conv" in row.layers] == []
     assert found.suggestion is not None
     assert found.suggestion.outcome == "passes"
@@ -122,9 +121,9 @@ def test_the_one_bad_layer_is_restored_alone_and_the_gate_passes(folder: Path) -
 
 def test_accuracy_names_the_bad_layer_first(folder: Path) -> None:
     label({})
-    prune(settings(folder, {}, keep_dense_until_gate=False))
+    run_prune(settings(folder, {}, keep_dense_until_gate=False))
     before = {p.name: p.read_bytes() for p in (folder / "run").iterdir()}
-    found = debug_accuracy(folder / "run", 40, GatePolicy(max_accuracy_drop=3, min_coverage=0.1), NullObserver())
+    found = run_debug_accuracy(folder / "run", 40, GatePolicy(max_accuracy_drop=3, min_coverage=0.1), NullObserver())
     assert found.units[0].layers == ("3.conv",)
     assert found.units[0].cost > 10 * abs(found.units[1].cost)
     assert found.units[0].cost == pytest.approx(found.pruned.value - found.units[0].restored.value)
@@ -138,17 +137,17 @@ def test_accuracy_names_the_bad_layer_first(folder: Path) -> None:
 
 def test_a_run_that_passes_restores_nothing_and_one_that_cannot_says_so(folder: Path) -> None:
     label({"bad": ()})
-    passing = prune(settings(folder, {"bad": ()}))
+    passing = run_prune(settings(folder, {"bad": ()})).report
     assert len(passing.pruned) == 4
     assert any("nothing, the accuracy rules pass" in note for note in passing.notes)
     label({})
     (folder / "policy.toml").write_text("[gate]\nmax_accuracy_drop = 3\nmin_coverage = 0.9\n")
-    thin = prune(settings(folder, {}, force=True))
+    thin = run_prune(settings(folder, {}, force=True)).report
     assert len(thin.pruned) == 4
     assert any("3.conv would have to be, which leaves" in note for note in thin.notes)
     np.savez("test.npz", x=np.load("test.npz")["x"], y=(np.load("test.npz")["y"] + 1) % 6)
     (folder / "policy.toml").write_text("[gate]\nmin_top1 = 0.9\n")
-    hopeless = prune(settings(folder, {}, force=True))
+    hopeless = run_prune(settings(folder, {}, force=True)).report
     assert len(hopeless.pruned) == 4
     assert any("even with all layers dense the rules fail" in note for note in hopeless.notes)
 
@@ -162,8 +161,9 @@ def test_the_number_is_that_of_brute_force(folder: Path, strengths: tuple[float,
     needed = 1 - points / 100 - 1e-9
     arguments: dict[str, object] = {"bad": (0, 1, 2, 3), "strengths": strengths}
     label(arguments)
-    report = prune(settings(folder, arguments, keep_dense_until_gate=False))
-    dense, pruned, _ = load_run(RunDirectory(folder / "run"))
+    report = run_prune(settings(folder, arguments, keep_dense_until_gate=False)).report
+    loaded = load_pruned(RunDirectory(folder / "run"))
+    dense, pruned = loaded.dense, loaded.sparse
     names = [f"{d.name}.weight" for d in report.pruned]
     stored = np.load("test.npz")
     images = (torch.from_numpy(stored["x"]).permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.25
@@ -173,7 +173,7 @@ def test_the_number_is_that_of_brute_force(folder: Path, strengths: tuple[float,
         return float((program.run(images)[0].argmax(1).numpy() == stored["y"]).mean())
 
     fewest = next(k for k in range(5) for chosen in combinations(names, k) if right(chosen) >= needed)
-    kept = prune(settings(folder, arguments, force=True))
+    kept = run_prune(settings(folder, arguments, force=True)).report
     restored = [d.name for d in kept.decisions if d.reason == REASON]
     if fewest == len(names):  # then nothing would be pruned
         assert not restored
@@ -230,18 +230,18 @@ def test_with_additive_gains_of_equal_candidates_it_is_the_fewest() -> None:
 
 def test_an_interrupted_search_resumes_without_solving_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     label({})
-    whole = prune_export(settings(folder, {}, out=folder / "whole"), OnnxExporter())
+    whole = run_main_job(settings(folder, {}, out=folder / "whole"), OnnxExporter())
 
     def killed(*args: object, **kwargs: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(import_module("snowsdeploy.stages.prune"), "keep_dense", killed)
+        patch.setattr(import_module("snowsdeploy.stages.job"), "keep_dense", killed)
         with pytest.raises(KeyboardInterrupt):
-            prune_export(settings(folder, {}), OnnxExporter())
+            run_main_job(settings(folder, {}), OnnxExporter())
     with monkeypatch.context() as patch:
         patch.setattr("snowsdeploy.pruning.solve.reconstruct.Reconstruction.solve", killed)
-        resumed = prune_export(settings(folder, {}, resume=True), OnnxExporter())
+        resumed = run_main_job(settings(folder, {}, resume=True), OnnxExporter())
     assert resumed.variants[0].sparse.sha256 == whole.variants[0].sparse.sha256
     assert resumed.prune.decisions == whole.prune.decisions
 
@@ -253,10 +253,10 @@ def test_it_needs_images_to_judge_on(folder: Path) -> None:
 
 def test_parity_bisects_a_run_and_a_changed_file_in_it(folder: Path) -> None:
     label({})
-    report: Report = prune_export(settings(folder, {}, precision=("fp32", "fp16")), OnnxExporter())
+    report: Report = run_main_job(settings(folder, {}, precision=("fp32", "fp16")), OnnxExporter())
     assert isinstance(report.prune, PruneReport)
     for precision in ("fp32", "fp16"):
-        sound = debug_parity(folder / "run", precision, RuntimeSettings(), images=8, observer=NullObserver())
+        sound = run_debug_parity(folder / "run", precision, RuntimeSettings(), images=8, observer=NullObserver())
         assert (sound.kind, sound.first, sound.changed) == ("agrees", None, False)
         assert sound.images_from == "8 calibration images"
         assert Divergence.model_validate_json(sound.model_dump_json()) == sound
@@ -269,7 +269,7 @@ def test_parity_bisects_a_run_and_a_changed_file_in_it(folder: Path) -> None:
     weight.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(weight) * np.float32(1.01), weight.name))
     onnx.save(model, path)
     (folder / "calibration.npz").unlink()
-    found = debug_parity(folder / "run", "fp32", RuntimeSettings(), images=4, observer=NullObserver())
+    found = run_debug_parity(folder / "run", "fp32", RuntimeSettings(), images=4, observer=NullObserver())
     assert found.kind == "diverges"
     assert found.changed
     assert found.first is not None
@@ -277,6 +277,6 @@ def test_parity_bisects_a_run_and_a_changed_file_in_it(folder: Path) -> None:
     assert "random images" in found.images_from
     assert f"{name}, layer 4.conv is the first to diverge" in found.conclusion
     with pytest.raises(DataError):
-        debug_accuracy(folder / "run", None, GatePolicy(), NullObserver())
+        run_debug_accuracy(folder / "run", None, GatePolicy(), NullObserver())
     with pytest.raises(OutputError, match="no such file"):
-        debug_parity(folder / "run", "int8", RuntimeSettings(), images=4, observer=NullObserver())
+        run_debug_parity(folder / "run", "int8", RuntimeSettings(), images=4, observer=NullObserver())

@@ -6,13 +6,13 @@ import inspect
 import json
 import subprocess
 import sys
-from typing import get_type_hints
 
 import pytest
-import typer
 
 from snowsdeploy.selectors import SELECTORS
-from snowsdeploy.settings.jobs import MainJob
+from snowsdeploy.settings.export import WRITERS, ExportSettings
+from snowsdeploy.settings.jobs import CompareJob, MainJob, PlanJob, PruneJob, ValidateJob
+from snowsdeploy.settings.profile import ProfileSettings
 from snowsdeploy_cli.app import COMMANDS
 from tests.cli.conftest import shell_environment
 
@@ -42,7 +42,7 @@ def test_every_option_is_explained_within_80_columns(cli, name):
     assert max(map(len, text.splitlines())) <= 80
     options = [p for p in inspect.signature(COMMANDS[name]).parameters.values() if p.kind is p.KEYWORD_ONLY]
     for option in options:
-        assert f"--{option.name.replace('_', '-')}" in text
+        assert f"--{option.name.removeprefix('as_').replace('_', '-')}" in text
     assert text.isascii() or "╭" in text
 
 
@@ -60,33 +60,42 @@ def test_module_and_command_are_one(shell):
     assert done.stdout.startswith("snowsdeploy ")
 
 
-def test_main_job_has_an_option_for_every_setting():
-    parameters = set(inspect.signature(COMMANDS["prune-export"]).parameters) - {"config", "quiet"}
-    assert parameters == set(MainJob.model_fields)
+KINDS = {
+    "prune-export": MainJob, "prune": PruneJob, "plan": PlanJob, "export": ExportSettings, "validate": ValidateJob,
+    "profile": ProfileSettings,
+}  # fmt: skip
 
 
-def test_defaults_in_the_help_are_those_of_the_library():
-    hints = get_type_hints(inspect.unwrap(COMMANDS["prune-export"]), include_extras=True)
-    shown = {}
-    for name, hint in hints.items():
-        for extra in getattr(hint, "__metadata__", ()):
-            if isinstance(extra, typer.models.OptionInfo) and isinstance(extra.show_default, str):
-                shown[name] = extra.show_default
-    assert len(shown) > 10
-    for name, text in shown.items():
-        default = MainJob.model_fields[name].default
-        wanted = ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
-        assert text == {"joint": "joint"}.get(name, wanted), name
+@pytest.mark.parametrize("name", KINDS)
+def test_a_command_has_an_option_for_every_setting_of_its_stage(name):
+    assert set(KINDS[name].model_fields) <= set(inspect.signature(COMMANDS[name]).parameters)
 
 
-def test_settings_with_a_default_show_it():
-    hints = get_type_hints(inspect.unwrap(COMMANDS["prune-export"]), include_extras=True)
+def test_a_comparison_leaves_out_what_it_decides_itself():
+    parameters = set(inspect.signature(COMMANDS["compare"]).parameters)
+    left_out = set(CompareJob.model_fields) - parameters
+    assert left_out == {"selector", "selector_arg", "solver", "force", "resume", "latency_batch", "latency_runs"}
+
+
+def shown_default(parameter):
+    return parameter.annotation.__metadata__[0].show_default
+
+
+def test_defaults_in_the_help_are_those_of_the_settings():
+    parameters = inspect.signature(COMMANDS["prune-export"]).parameters
     for name, field in MainJob.model_fields.items():
-        if isinstance(field.default, int | float | str) and not isinstance(field.default, bool):
-            option = hints[name].__metadata__[0]
-            assert isinstance(option.show_default, str), name
+        if name != "model" and isinstance(field.default, int | float | str) and not isinstance(field.default, bool):
+            assert shown_default(parameters[name]) == str(field.default), name
+    assert shown_default(parameters["latency_batch"]) == "1,8"
+    assert shown_default(parameters["horizon"]) == "block"
 
 
-def test_the_help_names_every_selector(cli):
+def test_the_help_names_every_selector_and_format(cli):
     text = cli("prune-export", "--help").output
-    assert all(name in text for name in SELECTORS)
+    assert all(name in text for name in (*SELECTORS, *WRITERS))
+
+
+def test_switches_have_an_off_side_only_where_they_are_on(cli):
+    text = cli("prune-export", "--help").output
+    assert all(flag in text for flag in ("--no-permute", "--single"))
+    assert "--no-resume" not in text

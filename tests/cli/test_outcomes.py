@@ -131,7 +131,7 @@ def test_every_error_has_its_code(cli, workplace, monkeypatch, error, code, text
     def fail(*_, **__):
         raise error
 
-    monkeypatch.setattr("snowsdeploy.stages.prune_export", fail)
+    monkeypatch.setattr("snowsdeploy.stages.job.run_main_job", fail)
     done = cli("prune-export", *TINY, "--out", "run")
     assert done.exit_code == code
     assert text in done.stderr
@@ -142,7 +142,7 @@ def test_a_crash_is_not_read_as_a_verdict(cli, workplace, monkeypatch, kind):
     def fail(*_, **__):
         raise kind("a defect of ours")
 
-    monkeypatch.setattr("snowsdeploy.stages.prune_export", fail)
+    monkeypatch.setattr("snowsdeploy.stages.job.run_main_job", fail)
     assert cli("prune-export", *TINY, "--out", "run").exit_code == 1
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from snowsdeploy_cli.progress import ConsoleObserver
 
+from snowsdeploy.display import ConsoleObserver
 from snowsdeploy.errors import DataError
 from snowsdeploy.gate.judge import judge
 from snowsdeploy.runtime.doctor import diagnose
@@ -169,7 +169,7 @@ def test_plain_progress_has_a_line_a_layer_and_time_left(capsys):
 def test_a_long_step_says_what_it_does_when_nothing_was_said_for_a_while(capsys, monkeypatch):
     with ConsoleObserver(make_console(stderr=True)) as observer:
         observer.doing("fc1: Newton step 1 of 2, loss 0.3", 1.3, 4)
-        monkeypatch.setattr("snowsdeploy_cli.progress._SILENCE", -1.0)
+        monkeypatch.setattr("snowsdeploy.display._SILENCE", -1.0)
         observer.doing("fc1: Newton step 2 of 2, loss 0.2", 1.6, 4)
     assert capsys.readouterr().err == "  [1/4] fc1: Newton step 2 of 2, loss 0.2\n"
 

@@ -7,7 +7,6 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
-from tests.validation import tensorrt_texts as texts
 
 from snowsdeploy.engines.account import captured_account, read_account
 from snowsdeploy.engines.evidence import add_engine
@@ -15,6 +14,7 @@ from snowsdeploy.errors import SourceError
 from snowsdeploy.layout.onnx_layout import LAYER_MAP_KEY, GraphNodes, graph_nodes, inspect_onnx
 from snowsdeploy.patterns.pattern import Pattern
 from snowsdeploy.values import EngineEvidence, SparsityEvidence
+from tests.engines import tensorrt_texts as texts
 from tests.layout.graphs import node, save, two_four
 
 

@@ -7,10 +7,10 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.validation import tensorrt_texts as texts
 
 from snowsdeploy.engines.tensorrt_layers import EngineLayer, EngineLayers, parse_layers
 from snowsdeploy.errors import SnowsDeployError, SourceError
+from tests.engines import tensorrt_texts as texts
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=8),

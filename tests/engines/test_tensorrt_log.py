@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.validation import tensorrt_texts as texts
 
 from snowsdeploy.engines.tensorrt_log import Listing, SparsityPass, parse_log, split_names
+from tests.engines import tensorrt_texts as texts
 
 FOUND = ("conv1 + relu1", "conv2 + add + relu2", "fc")
 CHOSEN = ("conv2 + add + relu2",)

@@ -79,4 +79,4 @@ def test_without_the_compiler_the_message_says_how_to_get_it(monkeypatch: pytest
     monkeypatch.setattr(compilation, "_library", missing)
     with pytest.raises(ProviderError, match=r"--compile-for needs TensorRT-RTX") as caught:
         require_compiler()
-    assert "snowsdeploy[compile]" in str(caught.value)
+    assert "[compile]'" in str(caught.value)

@@ -22,7 +22,7 @@ def test_a_report_comes_back_as_it_was(tmp_path: Path) -> None:
     report = report.model_copy(update={"verdict": judge(report, GatePolicy())})
     path = tmp_path / "report.json"
     write_report(report, path)
-    assert read_report(path) == report
+    assert read_report(path).json_in(tmp_path) == report.json_in(tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["report.json"]
 
 

@@ -10,13 +10,14 @@ import torch
 
 from snowsdeploy.data.samples import Samples
 from snowsdeploy.errors import DataError, NumericsError, ProviderError
-from snowsdeploy.measure.accuracy import measure_accuracy
+from snowsdeploy.measure.accuracy import collect_logits
 from snowsdeploy.measure.latency import measure_latency
 from snowsdeploy.measure.parity import measure_parity
 from snowsdeploy.models.program import Program
 from snowsdeploy.runtime.session import OrtSession
 from snowsdeploy.settings.runtime import RuntimeSettings
-from snowsdeploy.values import DataInfo
+from snowsdeploy.tasks.classify import compare_logits
+from snowsdeploy.values import Accuracy, DataInfo
 from snowsdeploy_exporters import OnnxExporter
 from tests.nets import TinyCNN, make_program
 
@@ -69,24 +70,30 @@ def test_a_provider_that_does_not_load_is_refused(exported: tuple[Program, Path]
     assert caught.value.fix
 
 
+def accuracy(session: OrtSession, data: Samples, batch: int) -> Accuracy:
+    """Of a file against itself."""
+    logits = collect_logits({"dense": session, "sparse": session}, data, batch)
+    return compare_logits(logits["dense"], logits["sparse"], data.labels, data=data.info, provider="cpu")
+
+
 def test_accuracy_is_that_of_the_outputs(exported: tuple[Program, Path]) -> None:
     program, path = exported
     session = OrtSession.open(path)
     data = images(30, None)
     predicted = program.run(data.read(data.indices))[0].argmax(1).numpy()
     labels = np.where(np.arange(30) < 21, predicted, (predicted + 1) % 5).astype(np.int64)
-    found = measure_accuracy(session, session, images(30, labels), 7)
+    found = accuracy(session, images(30, labels), 7)
     assert found.dense_top1 is not None
     assert (found.dense_top1.successes, found.dense_top1.total) == (21, 30)
     assert found.dense_top5 is None  # five classes
     assert found.agreement.top1.value == 1.0
-    assert measure_accuracy(session, session, data, 7).dense_top1 is None
+    assert accuracy(session, data, 7).dense_top1 is None
 
 
 def test_labels_beyond_the_classes_are_refused(exported: tuple[Program, Path]) -> None:
     session = OrtSession.open(exported[1])
     with pytest.raises(DataError, match="labels"):
-        measure_accuracy(session, session, images(4, np.array([0, 1, 2, 7])), 4)
+        accuracy(session, images(4, np.array([0, 1, 2, 7])), 4)
 
 
 def test_latency_times_both_files_at_each_batch_size(exported: tuple[Program, Path]) -> None:

@@ -55,8 +55,8 @@ def test_runs_are_compared_and_not_repeated(images: Path, tmp_path: Path, monkey
     assert "magnitude" in (folder / "comparison.html").read_text()
 
     ran: list[str] = []
-    real = module.prune_export
-    monkeypatch.setattr(module, "prune_export", lambda c, *rest: (ran.append(c.out.name), real(c, *rest))[1])
+    real = module.run_main_job
+    monkeypatch.setattr(module, "run_main_job", lambda c, *a, **k: (ran.append(c.out.name), real(c, *a, **k))[1])
     wanted["masks"] = {"selector": "wanda", "solver": "none"}
     again = compare(folder, configs(folder, images, **wanted), OnnxExporter(), NullObserver())
     assert ran == ["masks"]  # its settings changed

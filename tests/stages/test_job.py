@@ -19,8 +19,8 @@ from snowsdeploy.report.store import read_report
 from snowsdeploy.settings.jobs import MainJob
 from snowsdeploy.settings.policy import GatePolicy
 from snowsdeploy.settings.read import read_settings
-from snowsdeploy.stages import export, prune, prune_export, validate
 from snowsdeploy.stages.inspect import inspect_file, unmet
+from snowsdeploy.stages.job import run_export, run_main_job, run_prune, run_validate
 from snowsdeploy.stages.run_directory import RunDirectory
 from snowsdeploy.values import Report
 from snowsdeploy_exporters import OnnxExporter
@@ -76,12 +76,12 @@ def settings(folder: Path, **options: object) -> MainJob:
 
 
 def test_the_main_job_leaves_a_report_that_matches_its_files(folder: Path) -> None:
-    report = prune_export(settings(folder), OnnxExporter(), command="snowsdeploy prune-export ...")
+    report = run_main_job(settings(folder), OnnxExporter(), command="snowsdeploy prune-export ...")
     run = RunDirectory(folder / "run")
     assert read_report(run.report) == report
     assert {p.name for p in run.path.iterdir()} == {
-        "program.pt2", "pruned.safetensors", "prune.json", "dense.onnx", "model.onnx", "export.json", "report.json",
-        "summary.md", "report.html",
+        "config.toml", "program.pt2", "pruned.safetensors", "masks.safetensors", "prune.json", "dense.onnx",
+        "model.onnx", "export.json", "report.json", "summary.md", "report.html",
     }  # fmt: skip
     assert [d.name for d in report.prune.pruned] == ["1.conv1", "1.conv2"]
     assert report.variants[0].parity is not None
@@ -96,29 +96,26 @@ def test_the_main_job_leaves_a_report_that_matches_its_files(folder: Path) -> No
 
 
 def test_stages_alone_give_what_the_main_job_gives(folder: Path) -> None:
-    whole = prune_export(settings(folder), OnnxExporter())
+    whole = run_main_job(settings(folder), OnnxExporter())
     config = settings(folder, out=folder / "stages")
-    prune(config)
-    artifacts = export(config.out, OnnxExporter())
-    report = validate(
-        config.out,
-        read_settings(ValidateSettings, {"eval_data": "test.npz", "latency_batch": (1,), "latency_runs": 5}),
-        policy=GatePolicy(),
-    )
+    run_prune(config)
+    artifacts = run_export(config.out, {}, lambda _: OnnxExporter())
+    given = {"eval_data": "test.npz", "latency_batch": (1,), "latency_runs": 5}
+    report = run_validate(config.out, given, policy=GatePolicy())
     assert artifacts.fp32.sparse.sha256 == whole.variants[0].sparse.sha256
     assert report.variants[0].accuracy == whole.variants[0].accuracy
     assert report.variants[0].parity == whole.variants[0].parity
 
 
 def test_two_runs_write_identical_models(folder: Path) -> None:
-    first = prune_export(settings(folder), OnnxExporter())
-    second = prune_export(settings(folder, force=True), OnnxExporter())
+    first = run_main_job(settings(folder), OnnxExporter())
+    second = run_main_job(settings(folder, force=True), OnnxExporter())
     assert first.variants[0].sparse.sha256 == second.variants[0].sparse.sha256
 
 
 def test_without_labels_there_is_agreement_and_no_accuracy(folder: Path) -> None:
     np.savez(folder / "bare.npz", x=np.zeros((16, 12, 12, 3), np.uint8))
-    report = prune_export(settings(folder, eval_data="bare.npz"), OnnxExporter())
+    report = run_main_job(settings(folder, eval_data="bare.npz"), OnnxExporter())
     assert report.variants[0].accuracy is not None
     assert report.variants[0].accuracy.sparse_top1 is None
     assert report.verdict is not None
@@ -126,23 +123,23 @@ def test_without_labels_there_is_agreement_and_no_accuracy(folder: Path) -> None
 
 
 def test_without_evaluation_data_the_verdict_is_inconclusive(folder: Path) -> None:
-    report = prune_export(settings(folder, eval_data=None), OnnxExporter())
+    report = run_main_job(settings(folder, eval_data=None), OnnxExporter())
     assert report.verdict is not None
     assert report.verdict.verdict == "inconclusive"
     assert any("--eval-data" in text for text in report.warnings)
 
 
 def test_shared_images_are_warned_about(folder: Path) -> None:
-    report = prune_export(settings(folder, eval_data="calibration.npz[20:]"), OnnxExporter())
+    report = run_main_job(settings(folder, eval_data="calibration.npz[20:]"), OnnxExporter())
     assert any("12 images" in text for text in report.warnings)
-    apart = prune_export(
+    apart = run_main_job(
         settings(folder, data="test.npz[0::2]", eval_data="test.npz[1::2]", force=True), OnnxExporter()
     )
     assert not apart.warnings
 
 
 def test_another_pattern(folder: Path) -> None:
-    report = prune_export(settings(folder, pattern="1:4"), OnnxExporter())
+    report = run_main_job(settings(folder, pattern="1:4"), OnnxExporter())
     evidence = inspect_file(folder / "run" / "model.onnx", Pattern(1, 4))
     assert unmet(evidence, ["1.conv*"]) == []
     assert report.prune.pattern == "1:4"
@@ -160,7 +157,7 @@ def test_another_pattern(folder: Path) -> None:
 )
 def test_bad_input_is_one_error_and_leaves_nothing(folder: Path, options: dict[str, object], error: type) -> None:
     with pytest.raises(error) as caught:
-        prune_export(settings(folder, **options), OnnxExporter())
+        run_main_job(settings(folder, **options), OnnxExporter())
     assert isinstance(caught.value, SnowsDeployError)
     assert not (folder / "run").exists()
 
@@ -170,23 +167,23 @@ def test_a_directory_in_use_is_not_touched(folder: Path) -> None:
     run.mkdir()
     (run / "precious.txt").write_text("mine")
     with pytest.raises(OutputError, match="not empty"):
-        prune_export(settings(folder), OnnxExporter())
+        run_main_job(settings(folder), OnnxExporter())
     assert [p.name for p in run.iterdir()] == ["precious.txt"]
-    prune_export(settings(folder, force=True), OnnxExporter())
+    run_main_job(settings(folder, force=True), OnnxExporter())
     assert (run / "precious.txt").read_text() == "mine"
 
 
 def test_a_changed_export_is_not_validated(folder: Path) -> None:
-    prune_export(settings(folder), OnnxExporter())
+    run_main_job(settings(folder), OnnxExporter())
     sparse = folder / "run" / "model.onnx"
     sparse.write_bytes(sparse.read_bytes() + b"\0")
     with pytest.raises(OutputError, match="changed since its export"):
-        validate(folder / "run", ValidateSettings(), policy=GatePolicy())
+        run_validate(folder / "run", {}, policy=GatePolicy())
 
 
 def test_a_folder_that_is_no_run_is_an_error(folder: Path) -> None:
     with pytest.raises(OutputError, match="holds no pruning run"):
-        export(folder, OnnxExporter())
+        run_export(folder, {}, lambda _: OnnxExporter())
 
 
 def test_a_weight_that_is_not_finite_is_an_error(folder: Path) -> None:
@@ -194,12 +191,12 @@ def test_a_weight_that_is_not_finite_is_an_error(folder: Path) -> None:
         FACTORY + "\n\ndef broken():\n    m = build()\n    m[1].conv1.weight.data[0, 0] = float('nan')\n    return m\n"
     )
     with pytest.raises(SnowsDeployError, match="NaN or Inf") as caught:
-        prune_export(settings(folder, model="nan_model_for_test:broken"), OnnxExporter())
+        run_main_job(settings(folder, model="nan_model_for_test:broken"), OnnxExporter())
     assert "1.conv1.weight" in str(caught.value)
 
 
 def test_the_report_is_plain_json_with_a_schema_version(folder: Path) -> None:
-    prune_export(settings(folder), OnnxExporter())
+    run_main_job(settings(folder), OnnxExporter())
     content = json.loads((folder / "run" / "report.json").read_text())
     assert content["schema_version"] == 1
     assert Report.model_validate(content).source.format == "factory"
@@ -207,8 +204,8 @@ def test_the_report_is_plain_json_with_a_schema_version(folder: Path) -> None:
 
 
 def test_permuted_channels_are_in_both_files_and_in_the_report(folder: Path) -> None:
-    plain = prune_export(settings(folder, out=folder / "plain", permute=False, effort="fast"), OnnxExporter())
-    report = prune_export(settings(folder, effort="fast"), OnnxExporter())
+    plain = run_main_job(settings(folder, out=folder / "plain", permute=False, effort="fast"), OnnxExporter())
+    report = run_main_job(settings(folder, effort="fast"), OnnxExporter())
     found = report.prune.permutation
     assert plain.prune.permutation is None
     assert found is not None
@@ -226,12 +223,12 @@ def test_permuted_channels_are_in_both_files_and_in_the_report(folder: Path) -> 
     sessions = [InferenceSession(folder / name / "dense.onnx") for name in ("plain", "run")]
     outputs = [session.run(None, {session.get_inputs()[0].name: images})[0] for session in sessions]
     np.testing.assert_allclose(outputs[0], outputs[1], rtol=1e-4, atol=1e-6)
-    assert validate(folder / "run", ValidateSettings(latency_runs=5), policy=GatePolicy()).prune.permutation == found
+    assert run_validate(folder / "run", {"latency_runs": 5}, policy=GatePolicy()).prune.permutation == found
 
 
 @pytest.mark.parametrize("score", ["magnitude", "curvature"])
 def test_a_permutation_by_another_score_gains_in_that_score(folder: Path, score: str) -> None:
-    found = prune(settings(folder, permute=True, permute_score=score, effort="fast")).permutation
+    found = run_prune(settings(folder, permute=True, permute_score=score, effort="fast")).report.permutation
     assert found is not None
     assert found.score == score
     assert found.kept[1] > found.kept[0]
@@ -256,19 +253,19 @@ class Stages(NullObserver):
 def test_what_torchrun_starts_again_takes_up_its_own_run_and_no_other(folder: Path) -> None:
     (folder / "strict.toml").write_text("[gate]\nmin_speedup = 1000\n")
     config, exporter, observer = settings(folder, policy=folder / "strict.toml"), OnnxExporter(), Stages()
-    judged = prune_export(config, exporter, launch=Launch("job", again=False))
+    judged = run_main_job(config, exporter, launch=Launch("job", again=False))
     assert judged is not None
     assert judged.verdict is not None
     assert judged.verdict.verdict == "fail"  # what ended it, and made torchrun start it again
-    assert prune_export(config, exporter, observer, launch=Launch("job", again=True)) == judged
+    assert run_main_job(config, exporter, observer=observer, launch=Launch("job", again=True)) == judged
     assert observer.begun == []
     for other in (Launch("another job", again=True), Launch("job", again=False), None):
         with pytest.raises(OutputError, match="--out is not empty"):
-            prune_export(config, exporter, launch=other)
+            run_main_job(config, exporter, launch=other)
     config.out.joinpath("report.json").unlink()  # ended between the solve and its judgement
-    assert prune_export(config, exporter, observer, launch=Launch("job", again=True)) is not None
-    assert observer.begun == ["export", "validate"]
+    assert run_main_job(config, exporter, observer=observer, launch=Launch("job", again=True)) is not None
+    assert observer.begun == ["export", "accuracy", "validate"]
     for name in ("report.json", "prune.json"):  # ended before
         config.out.joinpath(name).unlink()
-    assert prune_export(config, exporter, observer, launch=Launch("job", again=True)) is not None
+    assert run_main_job(config, exporter, observer=observer, launch=Launch("job", again=True)) is not None
     assert "prune" in observer.begun

@@ -10,11 +10,9 @@ import pytest
 
 from snowsdeploy.errors import ExportError, OutputError, SnowsDeployError, UsageError
 from snowsdeploy.report.store import read_report
-from snowsdeploy.settings.export import ExportSettings
 from snowsdeploy.settings.jobs import MainJob
 from snowsdeploy.settings.read import read_settings
-from snowsdeploy.stages import export, prune, prune_export
-from snowsdeploy.stages.export import load_export
+from snowsdeploy.stages.job import load_export, run_export, run_main_job, run_prune
 from snowsdeploy.stages.packages import Contents
 from snowsdeploy.stages.run_directory import RunDirectory
 from snowsdeploy.values import ExportReport
@@ -48,12 +46,19 @@ def with_formats(config: MainJob, **options: object) -> MainJob:
     return config.model_copy(update={"format": ("onnx", "tensorrt", "triton", "torch"), **options})
 
 
+FORMATS_OF_ALL = ("onnx", "tensorrt", "triton", "torch")
+
+
+def every(**options: object) -> dict[str, object]:
+    return {"format": FORMATS_OF_ALL, **options}
+
+
 def names(folder: Path) -> set[str]:
     return {p.name for p in folder.iterdir()}
 
 
 def test_the_main_job_writes_lists_and_reports_every_format(config: MainJob) -> None:
-    report = prune_export(with_formats(config, precision=("fp32", "int8"), **ENDS), OnnxExporter(), writers=FORMATS)
+    report = run_main_job(with_formats(config, precision=("fp32", "int8"), **ENDS), OnnxExporter(), writers=FORMATS)
     run = RunDirectory(config.out)
     written = load_export(run)
     assert read_report(run.report) == report
@@ -70,9 +75,9 @@ def test_the_main_job_writes_lists_and_reports_every_format(config: MainJob) -> 
 
 
 def test_a_precision_that_was_not_asked_for_is_not_packaged(config: MainJob) -> None:
-    prune(config)
-    settings = ExportSettings(precision=("fp16",), format=("triton",), softmax=True)
-    written = export(config.out, OnnxExporter(), settings, writers=FORMATS)
+    run_prune(config)
+    settings = {"precision": ("fp16",), "format": ("triton",), "softmax": True}
+    written = run_export(config.out, settings, lambda _: OnnxExporter(), writers=FORMATS)
     assert names(config.out / "triton") == {
         ".snowsdeploy",
         "README.md",
@@ -84,17 +89,17 @@ def test_a_precision_that_was_not_asked_for_is_not_packaged(config: MainJob) -> 
 
 
 def test_a_new_export_removes_what_the_last_one_left(config: MainJob) -> None:
-    prune(config)
+    run_prune(config)
     before = names(config.out)
-    export(config.out, OnnxExporter(), with_formats(config, precision=("fp32", "fp16"), **ENDS), writers=FORMATS)
-    export(config.out, OnnxExporter())
+    run_export(config.out, every(precision=("fp32", "fp16"), **ENDS), lambda _: OnnxExporter(), writers=FORMATS)
+    run_export(config.out, {}, lambda _: OnnxExporter())
     assert names(config.out) == {*before, "dense.onnx", "model.onnx", "export.json"}
     assert load_export(RunDirectory(config.out)).packages == ()
 
 
 def test_a_moved_run_is_found_and_a_changed_serving_file_is_not_taken(config: MainJob, tmp_path: Path) -> None:
-    prune(config)
-    export(config.out, OnnxExporter(), with_formats(config, **ENDS), writers=FORMATS)
+    run_prune(config)
+    run_export(config.out, every(**ENDS), lambda _: OnnxExporter(), writers=FORMATS)
     moved = config.out.rename(tmp_path / "moved")
     found = load_export(RunDirectory(moved))
     assert [p.folder for p in found.packages] == [moved / "tensorrt", moved / "triton", moved / "torch"]
@@ -111,10 +116,10 @@ def test_all_exports_go_when_one_format_fails(config: MainJob) -> None:
         (folder / "half.txt").touch()
         raise ExportError("no")
 
-    prune(config)
+    run_prune(config)
     before = names(config.out)
     with pytest.raises(ExportError, match="no"):
-        export(config.out, OnnxExporter(), with_formats(config, **ENDS), writers={**FORMATS, "torch": fail})
+        run_export(config.out, every(**ENDS), lambda _: OnnxExporter(), writers={**FORMATS, "torch": fail})
     assert names(config.out) == before
 
 
@@ -123,10 +128,10 @@ def test_a_folder_of_the_users_is_not_overwritten(config: MainJob) -> None:
     (config.out / "torch" / "precious.txt").write_text("mine")
     forced = with_formats(config, force=True)
     with pytest.raises(OutputError, match="--format torch would overwrite"):
-        prune_export(forced, OnnxExporter(), writers=FORMATS)
+        run_main_job(forced, OnnxExporter(), writers=FORMATS)
     assert names(config.out) == {"torch"}
-    prune_export(forced.model_copy(update={"format": ("onnx", "triton")}), OnnxExporter(), writers=FORMATS)
-    prune(forced)
+    run_main_job(forced.model_copy(update={"format": ("onnx", "triton")}), OnnxExporter(), writers=FORMATS)
+    run_prune(forced)
     assert (config.out / "torch" / "precious.txt").read_text() == "mine"
     assert not (config.out / "triton").exists()
 
@@ -139,7 +144,7 @@ def test_what_cannot_be_written_is_known_before_pruning(
     config: MainJob, options: dict[str, object], message: str
 ) -> None:
     with pytest.raises(UsageError, match=message) as caught:
-        prune_export(config.model_copy(update=options), OnnxExporter())
+        run_main_job(config.model_copy(update=options), OnnxExporter())
     assert isinstance(caught.value, SnowsDeployError)
     assert not config.out.exists()
 
@@ -148,5 +153,5 @@ def test_output_ends_need_scores(config: MainJob, tmp_path: Path) -> None:
     (tmp_path / "packaged_net_for_test_two.py").write_text(NET.replace(".mean((2, 3))", ".flatten(2).mT"))
     maps = config.model_copy(update={"model": "packaged_net_for_test_two:make", "softmax": True})
     with pytest.raises(UsageError, match="scores classes") as caught:
-        prune_export(maps, OnnxExporter())
+        run_main_job(maps, OnnxExporter())
     assert "3 axes" in str(caught.value)

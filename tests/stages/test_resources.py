@@ -22,8 +22,7 @@ from snowsdeploy.pruning.solve.streams import WindowSamples
 from snowsdeploy.settings.jobs import MainJob
 from snowsdeploy.settings.read import read_settings
 from snowsdeploy.solver.newton import NewtonCG
-from snowsdeploy.stages import prune
-from snowsdeploy.stages.plan import plan_run
+from snowsdeploy.stages.job import run_plan, run_prune
 from snowsdeploy.values import PruneReport
 from tests.nets import NETS, make_program
 
@@ -101,7 +100,7 @@ def test_memory_that_runs_out_is_answered_by_fewer_images_at_once(
     error = torch.OutOfMemoryError(text) if "CUDA" in text else RuntimeError(text)
     fails_above(monkeypatch, 4, error, after=1)
     observer = Warnings()
-    report = prune(settings(), observer)
+    report = run_prune(settings(), observer=observer).report
     assert observer.warned == [
         "memory ran out with 16 images at once: going on with 8",
         "memory ran out with 8 images at once: going on with 4",
@@ -118,7 +117,7 @@ def test_memory_that_is_not_enough_for_one_image_is_said(
 ) -> None:
     fails_above(monkeypatch, 0, torch.OutOfMemoryError("CUDA out of memory"))
     with pytest.raises(ResourceError, match="memory ran out") as caught:
-        prune(settings(batch_size=2))
+        run_prune(settings(batch_size=2))
     assert caught.value.seen == "1 image at once on cpu; CUDA out of memory"
 
 
@@ -129,10 +128,10 @@ def test_of_several_processes_one_that_has_too_little_memory_says_how_to_go_on(
     with monkeypatch.context() as several:
         several.setattr("snowsdeploy.pruning.memory.world", lambda: 2)
         with pytest.raises(ResourceError, match="in one of several processes") as caught:
-            prune(settings())
+            run_prune(settings())
     assert caught.value.fix is not None
     assert "--max-restarts=3" in caught.value.fix
-    report = prune(settings(resume=True))
+    report = run_prune(settings(resume=True)).report
     assert report.memory is not None
     assert (report.memory.planned_batch, report.memory.batch_size) == (16, 8)
 
@@ -142,7 +141,7 @@ def test_other_errors_are_not_taken_for_memory(
 ) -> None:
     fails_above(monkeypatch, 0, RuntimeError("expected scalar type Float"))
     with pytest.raises(RuntimeError, match="expected scalar type"):
-        prune(settings())
+        run_prune(settings())
     assert not out_of_memory(RuntimeError("expected scalar type Float"))
     assert out_of_memory(MemoryError())
     assert out_of_memory(RuntimeError("CUDA error: out of memory"))
@@ -150,8 +149,8 @@ def test_other_errors_are_not_taken_for_memory(
 
 
 def test_a_small_budget_gives_the_same_weights_from_disk(settings: Callable[..., MainJob], tmp_path: Path) -> None:
-    plain = prune(settings())
-    other = prune(settings(out=tmp_path / "disk", activations="disk"))
+    plain = run_prune(settings()).report
+    other = run_prune(settings(out=tmp_path / "disk", activations="disk")).report
     assert other.memory is not None
     assert other.memory.storage == "disk"
     assert not (tmp_path / "disk" / "activations").exists()
@@ -166,9 +165,9 @@ def test_a_prediction_has_the_units_of_the_run_and_leaves_nothing(
 ) -> None:
     config = settings(effort="max", selector="obd")
     before = set(tmp_path.iterdir())
-    planned = plan_run(config)
+    planned = run_plan(config)
     assert set(tmp_path.iterdir()) - before <= {tmp_path / "__pycache__"}
-    report: PruneReport = prune(config)
+    report: PruneReport = run_prune(config).report
     assert [unit.layers for unit in planned.units] == [solve.layers for solve in report.solves]
     assert planned.units[1].like == planned.units[0].layers[0]  # the same shapes: measured once
     assert planned.units[0].seconds == planned.units[1].seconds > 0

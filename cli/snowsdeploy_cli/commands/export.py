@@ -10,7 +10,8 @@ from snowsdeploy_cli.signature import Quiet, Typed, options_of
 
 @options_of(ExportSettings)
 def command(typed: Typed, run: RunFolder, *, data: MovedData = None, quiet: Quiet = False) -> None:
-    """Write the ONNX files of a pruning run, and check the layout in each; what is not given is as the run had it."""
+    """Write the ONNX files of a pruning run, and check the layout in each."""
+    typed.settings(ExportSettings)
     require_prune("export")
     from snowsdeploy.stages.job import run_export
     from snowsdeploy_cli.console import make_console

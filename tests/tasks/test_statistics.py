@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from snowsdeploy.measure.accuracy import agreement, paired_test, proportion
 from snowsdeploy.measure.latency import speedup
+from snowsdeploy.tasks.classify import agreement
+from snowsdeploy.tasks.statistics import paired_test, proportion
 
 
 @settings(max_examples=50, deadline=None)
