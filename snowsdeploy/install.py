@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import json
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, distribution
+from importlib.metadata import PackageNotFoundError, distribution, version
 
 from snowsdeploy.errors import InstallError
 
 # The module of each extra whose absence tells that the extra is not installed.
 EXTRAS = {"prune": ("torch", "torchvision", "timm", "onnxscript", "safetensors"), "compile": ("tensorrt_rtx",)}
+
+
+def installed_version() -> str:
+    """The version of this package; `0` for a source tree that is not installed."""
+    try:
+        return version("snowsdeploy")
+    except PackageNotFoundError:
+        return "0"
 
 
 def require_extra(extra: str, what: str) -> None:

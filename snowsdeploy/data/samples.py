@@ -30,9 +30,9 @@ class Samples:
         decoded: What has been read already; None where every pass reads again.
     """
 
-    read: Callable[[Sequence[int]], Tensor]
-    indices: tuple[int, ...]
-    labels: NDArray[np.int64] | None
+    read: Callable[[Sequence[int]], Tensor] = field(repr=False)
+    indices: tuple[int, ...] = field(repr=False)
+    labels: NDArray[np.int64] | None = field(repr=False)
     info: DataInfo
     decoded: Decoded | None = field(default=None, repr=False)
 

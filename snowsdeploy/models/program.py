@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -30,7 +30,7 @@ class Program:
         classes: Size of the last axis of the first output.
     """
 
-    exported: ExportedProgram
+    exported: ExportedProgram = field(repr=False)
     preprocessing: Preprocessing
     source: SourceInfo
     classes: int

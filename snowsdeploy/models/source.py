@@ -86,7 +86,7 @@ def load_model(request: ModelRequest) -> LoadedModel:
             allowed=f"a path ({', '.join(CHECKPOINT_SUFFIXES)}), timm:NAME, or package.module:factory",
             fix="check the path",
         )
-    _require_finite(loaded.model)
+    require_finite(loaded.model)
     if isinstance(loaded.model, nn.Module):
         loaded.model.float().eval().requires_grad_(False)
     return loaded
@@ -145,7 +145,12 @@ def _module_for(checkpoint: Checkpoint, request: ModelRequest) -> tuple[nn.Modul
     return module, arch
 
 
-def _require_finite(model: nn.Module | ExportedProgram) -> None:
+def require_finite(model: nn.Module | ExportedProgram) -> None:
+    """Refuse a model with a weight that is no number; attention masks of minus infinity are buffers, and allowed.
+
+    Raises:
+        NumericsError: There is one.
+    """
     parameters = {name for name, _ in model.named_parameters()}
     for name, tensor in model.state_dict.items() if isinstance(model, ExportedProgram) else model.state_dict().items():
         bad = _bad_values(tensor, parameter=name in parameters)

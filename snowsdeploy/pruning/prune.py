@@ -29,7 +29,7 @@ from snowsdeploy.pruning.solve.reconstruct import Reconstruction, Tell
 from snowsdeploy.pruning.solve.streams import Streams, open_streams, output_error
 from snowsdeploy.values import LayerReport, SelectionReport
 
-_MASK = "mask:"  # before a weight's name, in what is stored of a solve
+_MASK = "kept:"  # before a weight's name, in what is stored of a solve
 
 
 @dataclass(frozen=True)

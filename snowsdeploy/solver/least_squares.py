@@ -62,7 +62,9 @@ class SharedCholesky:
 Factored = MaskedCholesky | SharedCholesky
 
 
-def masked_least_squares(gram: Tensor, cross: Tensor, mask: Tensor, damping: float = 0.0) -> Tensor:
+def masked_least_squares(
+    gram: Tensor, cross: Tensor, mask: Tensor, damping: float = 0.0, *, chunk_bytes: int = _CHUNK_BYTES
+) -> Tensor:
     """Minimise `||X W^T - T||^2` over W supported on the mask, each row exactly; a chunk of rows at a time.
 
     Args:
@@ -70,6 +72,7 @@ def masked_least_squares(gram: Tensor, cross: Tensor, mask: Tensor, damping: flo
         cross: `T^T X`, `[rows, d]`.
         mask: Boolean `[rows, d]`, true where a weight is kept.
         damping: Relative to the mean of the diagonal; keeps the factor defined when inputs are collinear.
+        chunk_bytes: Most bytes of the systems in memory together, but one row's at least.
 
     Returns:
         `[rows, d]` in the dtype of `cross`.
@@ -79,13 +82,20 @@ def masked_least_squares(gram: Tensor, cross: Tensor, mask: Tensor, damping: flo
     """
     positions, valid = _positions(mask)
     ridge = _ridge(gram, damping)
+    chunks = _chunks(gram, positions, chunk_bytes)
     # a chunk's factor is gone before the next one is made
-    parts = (_solve_chunk(gram, cross[c], positions[c], valid[c], ridge)[0] for c in _chunks(gram, positions))
-    return torch.cat(list(parts))
+    return torch.cat([_solve_chunk(gram, cross[c], positions[c], valid[c], ridge)[0] for c in chunks])
 
 
 def solve_and_factor(
-    gram: Tensor, cross: Tensor, mask: Tensor, damping: float, *, dtype: torch.dtype, limit: int = KEPT_BYTES
+    gram: Tensor,
+    cross: Tensor,
+    mask: Tensor,
+    damping: float,
+    *,
+    dtype: torch.dtype,
+    limit: int = KEPT_BYTES,
+    chunk_bytes: int = _CHUNK_BYTES,
 ) -> tuple[Tensor, Factored]:
     """`masked_least_squares` and what preconditions the layer: each row's own factor where all of them fit.
 
@@ -96,6 +106,7 @@ def solve_and_factor(
         damping: As there.
         dtype: Of the factors that are kept.
         limit: Most bytes of the rows' own factors; beyond it one factor serves all rows.
+        chunk_bytes: As there.
 
     Raises:
         torch.linalg.LinAlgError: As there.
@@ -104,9 +115,9 @@ def solve_and_factor(
     if len(mask) * positions.shape[1] ** 2 * dtype.itemsize > limit:
         ridged = gram + _ridge(gram, damping) * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
         shared = SharedCholesky(mask, torch.linalg.cholesky(ridged).to(dtype))
-        return masked_least_squares(gram, cross, mask, damping), shared
+        return masked_least_squares(gram, cross, mask, damping, chunk_bytes=chunk_bytes), shared
     ridge, solved, factors = _ridge(gram, damping), [], []
-    for c in _chunks(gram, positions):
+    for c in _chunks(gram, positions, chunk_bytes):
         values, factor = _solve_chunk(gram, cross[c], positions[c], valid[c], ridge)
         solved.append(values)
         factors.append(factor.to(dtype))
@@ -114,10 +125,10 @@ def solve_and_factor(
     return torch.cat(solved), MaskedCholesky(positions, valid, tuple(factors))
 
 
-def _chunks(gram: Tensor, positions: Tensor) -> Iterator[slice]:
+def _chunks(gram: Tensor, positions: Tensor, chunk_bytes: int) -> Iterator[slice]:
     """Rows whose systems are in memory together."""
     rows, width = positions.shape
-    step = max(1, _CHUNK_BYTES // (width * width * gram.element_size()))
+    step = max(1, chunk_bytes // (width * width * gram.element_size()))
     return (slice(start, start + step) for start in range(0, rows, step))
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from torch import nn
 
+from snowsdeploy.data.memory import Held, held_size, hold
 from snowsdeploy.data.open import natural_input_size, open_samples
 from snowsdeploy.data.samples import Samples
 from snowsdeploy.errors import DataError, UsageError
+from snowsdeploy.models.objects import adopt_object
 from snowsdeploy.models.program import Program
 from snowsdeploy.models.source import ModelRequest, load_model
 from snowsdeploy.models.trace import adopt, trace
@@ -48,6 +51,65 @@ def load_inputs(settings: PlanJob, eval_data: str | None = None) -> Inputs:
     program = load_program(settings, settings.data)
     calibration = open_samples(settings.data, program.preprocessing).sample(settings.samples, settings.seed)
     return Inputs(program, calibration, open_evaluation(eval_data, program))
+
+
+def hold_inputs(model: object, data: object, eval_data: object, settings: PlanJob) -> Inputs:
+    """What a Python program holds; strings and paths as the command line takes them.
+
+    Inputs that are tensors are taken as they are: mean and deviation then only say how a serving file would make them.
+
+    Args:
+        model: A source, a module, a program of torch.export, or a `Program`.
+        data: A source, a tensor, `(tensor, labels)`, a torch `Dataset`, or an iterable of batches.
+        eval_data: The same; None for no evaluation.
+        settings: Of the job; what they say of model and data is not read where those are objects.
+
+    Raises:
+        SourceError: The model cannot be used.
+        GraphError: It cannot be traced.
+        DataError: Images cannot be read, or do not have the model's input size.
+        UsageError: Nothing tells the preprocessing.
+    """
+    held = [
+        None if values is None or isinstance(values, str | Path) else hold(values, option=name, at_most=most)
+        for name, values, most in (("data", data, settings.samples), ("eval_data", eval_data, None))
+    ]
+    program = _program(model, data, held, settings)
+    opened = []
+    for name, values, tensors in zip(("data", "eval_data"), (data, eval_data), held, strict=True):
+        if tensors is None:
+            opened.append(None if values is None else open_samples(str(values), program.preprocessing, option=name))
+            continue
+        if tensors.input_size != program.preprocessing.input_size:
+            raise DataError(
+                f"the images of {name} do not have the model's input size",
+                seen="x".join(map(str, tensors.input_size)),
+                allowed="x".join(map(str, program.preprocessing.input_size)),
+            )
+        opened.append(tensors.samples())
+    calibration, evaluation = opened
+    assert calibration is not None
+    chosen = calibration.sample(settings.samples, settings.seed)
+    return Inputs(program, chosen, evaluation.remembered_if_small() if evaluation else None)
+
+
+def _program(model: object, data: object, held: list[Held | None], settings: PlanJob) -> Program:
+    if isinstance(model, Program):
+        return model
+    if isinstance(model, str | Path):
+        request = ModelRequest(str(model), settings.arch, settings.model_arg, settings.allow_pickle)
+        loaded = load_model(request)
+    else:
+        loaded = adopt_object(model)
+    size = held_size(held)
+    natural = size if size is not None else natural_input_size(str(data))
+    known = loaded.preprocessing
+    if known is None and size is not None:
+        known = Preprocessing(input_size=size, mean=(0.0,) * size[0], std=(1.0,) * size[0])
+    preprocessing = make_preprocessing(settings, known, natural)
+    if isinstance(loaded.model, nn.Module):
+        return trace(loaded.model, preprocessing, loaded.source)
+    return adopt(loaded.model, preprocessing, loaded.source)
 
 
 def open_evaluation(eval_data: str | None, program: Program) -> Samples | None:

@@ -56,7 +56,7 @@ from snowsdeploy.stages.export import Exporter, export, needs_samples, require_e
 from snowsdeploy.stages.inputs import Inputs, load_inputs, open_calibration, open_evaluation
 from snowsdeploy.stages.packages import Writers, require_formats
 from snowsdeploy.stages.plan import plan
-from snowsdeploy.stages.prune import Pruned, prune_prepared
+from snowsdeploy.stages.prune import Pruned, prune, prune_prepared
 from snowsdeploy.stages.run_directory import RunDirectory
 from snowsdeploy.stages.validate import SECTIONS, Section, validate
 from snowsdeploy.values import (
@@ -180,6 +180,28 @@ def run_prune(
     return pruned
 
 
+def run_prune_in_memory(settings: PlanJob, *, load: Load, observer: Observer | None = None) -> Pruned:
+    """The pruning stage alone, without a run directory.
+
+    Raises:
+        SnowsDeployError: As `run_main_job`.
+    """
+    observer, settings = observer or NullObserver(), resolve(settings)
+    inputs = _load(settings, load, None, observer)
+    return prune(inputs.program, inputs.calibration, settings, settings, observer=observer)
+
+
+def save_pruned(pruned: Pruned, folder: Path) -> None:
+    """Write what the pruning stage leaves into a new or empty run directory.
+
+    Raises:
+        OutputError: It is not empty, or cannot be written.
+    """
+    run = RunDirectory(folder)
+    run.prepare(force=False, resume=False)
+    _write_pruned(run, pruned)
+
+
 def run_plan(settings: PlanJob, *, load: Load = load_inputs, observer: Observer | None = None) -> RunPlan:
     """Predict time, memory and disk of the pruning stage.
 
@@ -208,6 +230,7 @@ def run_export(
     *,
     writers: Writers | None = None,
     data: str | None = None,
+    samples: Samples | None = None,
     file: SettingsFile | None = None,
     observer: Observer | None = None,
     command: str = "",
@@ -220,6 +243,7 @@ def run_export(
         exporter: Makes what writes the ONNX files.
         writers: Of the formats beside ONNX.
         data: Where the calibration images are now, if not where they were.
+        samples: The calibration images themselves.
         file: More settings, of a TOML file; below `given`.
         observer: Told about progress.
         command: Recorded.
@@ -229,7 +253,8 @@ def run_export(
     """
     run = RunDirectory(folder)
     pruned, settings = load_pruned(run), read_settings(ExportSettings, given, file)
-    samples = open_calibration(pruned.report, pruned.dense, data) if needs_samples(settings) else None
+    if samples is None and needs_samples(settings):
+        samples = open_calibration(pruned.report, pruned.dense, data)
     earlier = _earlier_commands(run)
     files = export(
         pruned,
@@ -252,6 +277,7 @@ def run_validate(
     *,
     file: SettingsFile | None = None,
     policy: GatePolicy | None = None,
+    evaluation: Samples | None = None,
     observer: Observer | None = None,
     command: str = "",
 ) -> Report:
@@ -265,6 +291,7 @@ def run_validate(
         given: Settings by name, over those that the run was made with.
         file: More settings, of a TOML file; below `given`.
         policy: Limits, over those of the files.
+        evaluation: The evaluation images themselves, in place of `eval_data`.
         observer: Told about progress, what is new and what was kept.
         command: Added to those of the report.
 
@@ -275,6 +302,7 @@ def run_validate(
     config, more = _config_of(run), file or SettingsFile()
     settings = read_settings(ValidateJob, given, _laid_over(config, more))
     asked = {k for k, v in given.items() if v is not None} | (set(more.values) & set(_RENEWS))
+    asked |= set() if evaluation is None else {"eval_data"}
     limits = policy or _policy(settings.policy, given, more, config)
     pruned, files = load_pruned(run), load_export(run)
     before = _report_before(run, observer)
@@ -283,7 +311,8 @@ def run_validate(
         require_provider(settings)
     engines = read_accounts(settings.engine_log, settings.engine_layers, files)
     measured = before is None or renew & {"accuracy", "parity"}
-    evaluation = open_evaluation(settings.eval_data, pruned.dense) if measured else None
+    if measured and evaluation is None:
+        evaluation = open_evaluation(settings.eval_data, pruned.dense)
     report = validate(
         pruned, files, evaluation, settings, engines=engines, before=before, renew=renew, observer=observer
     )

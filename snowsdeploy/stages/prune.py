@@ -27,7 +27,7 @@ from snowsdeploy.settings.resources import ResourceSettings
 from snowsdeploy.values import MemoryPlan, PruneReport
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Pruned:
     """A pruned model.
 
@@ -44,6 +44,12 @@ class Pruned:
     masks: Mapping[str, Tensor]
     report: PruneReport
     samples: Samples | None = None
+
+    def __repr__(self) -> str:
+        """One line."""
+        report = self.report
+        layers = f"{len(report.pruned)} of {len(report.decisions)} layers {report.pattern}"
+        return f"<Pruned {self.dense.source.arch or self.dense.source.source}: {layers}, {report.seconds:.0f} s>"
 
     @cached_property
     def sparse(self) -> Program:

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, Self, TypeAlias
+from typing import Annotated, Any, Literal, Self, TypeAlias
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, PlainSerializer, SerializationInfo, ValidationInfo
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    PlainSerializer,
+    PrivateAttr,
+    SerializationInfo,
+    ValidationInfo,
+)
 
 SCHEMA_VERSION: Literal[1] = 1
 Tristate = Literal["yes", "no", "unknown"]
@@ -41,6 +49,13 @@ class Artifact(BaseModel):
     """Base of every value that is written to JSON."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
+    _owned: Any = PrivateAttr(None)  # a folder that goes when the value does
+
+    def owning(self, folder: object) -> Self:
+        """The same value, which keeps something alive: the temporary folder that its files lie in."""
+        kept = self.model_copy()
+        kept._owned = folder
+        return kept
 
     def json_in(self, folder: Path) -> str:
         """JSON for a file in a folder: paths inside the folder are relative to it."""

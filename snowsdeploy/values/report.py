@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import html
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import Field, PrivateAttr
+from pydantic import Field
 
 from snowsdeploy.values.accuracy import Accuracy
 from snowsdeploy.values.base import SCHEMA_VERSION, Artifact, Precision
@@ -41,6 +41,10 @@ class Verdict(Artifact):
 
     def __bool__(self) -> bool:
         return self.verdict == "pass"
+
+    def __str__(self) -> str:
+        rows = [f"{rule.rule}: {rule.verdict}, {rule.account}" for rule in self.rules]
+        return "\n".join([self.verdict, *rows])
 
 
 class Variant(Artifact):
@@ -86,13 +90,14 @@ class Report(Artifact):
     seconds: dict[str, float] = Field(default_factory=dict)
     peak_memory_bytes: int | None = None
     verdict: Verdict | None = None
-    _owned: Any = PrivateAttr(None)  # a folder that goes when the report does
 
-    def owning(self, folder: Any) -> Report:  # noqa: ANN401 - whatever removes files when it is collected
-        """The same report, which keeps something alive: the folder that its files lie in."""
-        kept = self.model_copy()
-        kept._owned = folder
-        return kept
+    def __repr__(self) -> str:
+        """One line; the whole of it is in `model_dump`."""
+        name = self.source.arch or self.source.source
+        verdict = self.verdict.verdict if self.verdict else "not judged"
+        layers = f"{len(self.prune.pruned)} of {len(self.prune.decisions)} layers {self.prune.pattern}"
+        files = ", ".join(str(variant.sparse.path) for variant in self.variants)
+        return f"<Report of {name}: {verdict}; {layers}; {files}>"
 
     def _repr_html_(self) -> str:
         """The report's page, in a frame of its own: a notebook shows it so."""

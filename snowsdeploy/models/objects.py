@@ -1,0 +1,61 @@
+"""A module or program that a Python program holds -> what a loader would give."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from hashlib import sha256
+
+from torch import Tensor, nn
+from torch.export import ExportedProgram
+
+from snowsdeploy.errors import SourceError
+from snowsdeploy.models.source import LoadedModel, require_finite
+from snowsdeploy.models.timm_models import timm_preprocessing
+from snowsdeploy.values import SourceInfo
+
+
+def name_of(model: object) -> str:
+    """How reports call it."""
+    return "torch.export program" if isinstance(model, ExportedProgram) else f"{type(model).__name__} module"
+
+
+def adopt_object(model: object) -> LoadedModel:
+    """Take a module, on any device and in any mode, or a program; the caller's own stays as it is.
+
+    Raises:
+        SourceError: It is neither, or cannot be copied.
+        NumericsError: A weight is NaN or Inf.
+    """
+    if isinstance(model, ExportedProgram):
+        require_finite(model)
+        info = SourceInfo(source=name_of(model), format="program", sha256=_digest(model.state_dict))
+        return LoadedModel(model, info, None)
+    if not isinstance(model, nn.Module):
+        raise SourceError(
+            "model is nothing that can be pruned",
+            seen=type(model).__name__,
+            allowed="a path or source as the command line takes it, a torch.nn.Module, or a torch.export program",
+        )
+    try:
+        module = copy.deepcopy(model)
+    except Exception as error:  # a module of the user's may hold anything
+        raise SourceError(
+            "the module cannot be copied, and must not be changed",
+            seen=f"{type(error).__name__}: {str(error)[:160]}",
+            fix="pass a module without open files, locks or tensors that are part of a graph",
+        ) from error
+    module = module.cpu().float().eval().requires_grad_(False)
+    require_finite(module)
+    info = SourceInfo(
+        source=name_of(model), format="module", arch=type(model).__name__, sha256=_digest(module.state_dict())
+    )
+    return LoadedModel(module, info, timm_preprocessing(module, {}))
+
+
+def _digest(state: Mapping[str, Tensor]) -> str:
+    digest = sha256()
+    for name, tensor in sorted(state.items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().numpy().tobytes())
+    return digest.hexdigest()
