@@ -6,8 +6,10 @@ of them); their values are those of Python, or texts as one would type them.
 
 from __future__ import annotations
 
+import shutil
 import sys
 import tempfile
+import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -369,12 +371,20 @@ def _folder(out: str | Path | None) -> Iterator[tuple[Path, object]]:
     if out is not None:
         yield Path(out), None
         return
-    owner = tempfile.TemporaryDirectory(prefix="snowsdeploy-", ignore_cleanup_errors=True)
+    owner = _Temporary()
     try:
-        yield Path(owner.name), owner
+        yield owner.path, owner
     except BaseException:
-        owner.cleanup()
+        owner.remove()
         raise
+
+
+class _Temporary:
+    """A folder that is removed when nothing refers to this any more."""
+
+    def __init__(self) -> None:
+        self.path = Path(tempfile.mkdtemp(prefix="snowsdeploy-"))
+        self.remove = weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
 
 
 def _alone() -> AbstractContextManager[None]:

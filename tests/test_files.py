@@ -10,7 +10,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from snowsdeploy.errors import OutputError
-from snowsdeploy.files import atomic_folder, atomic_path, save_tensors, write_text_atomic
+from snowsdeploy.files import atomic_folder, atomic_path, write_text_atomic
+from snowsdeploy.models.tensor_files import save_tensors
 from snowsdeploy.pruning.flow.storage import DiskStore
 
 
@@ -68,7 +69,7 @@ def test_a_full_disk_is_one_message_and_leaves_nothing(tmp_path: Path, monkeypat
     def full(*_: object, **__: object) -> None:
         raise SafetensorError("I/O error: No space left on device (os error 28)")
 
-    monkeypatch.setattr("snowsdeploy.files.save_file", full)
+    monkeypatch.setattr("snowsdeploy.models.tensor_files.save_file", full)
     with pytest.raises(OutputError, match="a file could not be written") as caught:
         save_tensors(tmp_path / "a.safetensors", {"w": torch.ones(2)})
     assert "No space left on device" in str(caught.value.seen)

@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -73,7 +74,9 @@ def _tell(error: SnowsDeployError) -> None:
 
 
 def _out_of_memory(error: RuntimeError) -> bool:
-    """Whether it is PyTorch's; only what came from it is worth its import."""
+    """Whether it is PyTorch's; where that was never imported it cannot be, and may not even be installed."""
+    if "torch" not in sys.modules:
+        return False
     from snowsdeploy.device import out_of_memory
 
     return out_of_memory(error)

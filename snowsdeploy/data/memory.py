@@ -44,10 +44,10 @@ class Held:
 
     def samples(self) -> Samples:
         """All of it, in order."""
-        labels = b"" if self.y is None else self.y.tobytes()
-        origin = sha256(self.x.numpy().tobytes() + labels).hexdigest()
+        origin = sha256(self.x.numpy().tobytes()).hexdigest()  # the same images, with labels or without
+        digest = sha256(origin.encode() + (b"" if self.y is None else self.y.tobytes())).hexdigest()
         info = DataInfo(
-            source=self.name, items=len(self.x), labelled=self.y is not None, origin=origin, fingerprint=origin
+            source=self.name, items=len(self.x), labelled=self.y is not None, origin=origin, fingerprint=digest
         )
         return Samples(lambda indices: self.x[list(indices)], tuple(range(len(self.x))), self.y, info)
 

@@ -53,9 +53,11 @@ def option_of(field: str) -> str:
 
 
 def _commas(value: Any) -> Any:  # noqa: ANN401 - whatever the user wrote
-    """`"1,8"` and `["1,8", "32"]` are lists too."""
+    """`"1,8"`, `["1,8", "32"]` and a single number are lists too."""
     if isinstance(value, str):
         value = [value]
+    if isinstance(value, int | float):
+        return (value,)
     if isinstance(value, list | tuple) and value and all(isinstance(v, str) for v in value):
         return tuple(part.strip() for part in ",".join(value).split(","))
     return value

@@ -11,7 +11,7 @@ from snowsdeploy.models.program import Program
 from snowsdeploy.models.program_graph import ProgramGraph
 from snowsdeploy.patterns.pattern import Pattern
 from snowsdeploy.progress import NullObserver
-from snowsdeploy.pruning.prune import Plan, Pruned, prune_program
+from snowsdeploy.pruning.prune import Plan, Solved, prune_program
 from snowsdeploy.pruning.solve.reconstruct import Reconstruction
 from snowsdeploy.solver.cg import ConjugateGradient
 from snowsdeploy.solver.newton import NewtonCG
@@ -22,7 +22,7 @@ BATCHES = [torch.randn(6, 3, 8, 8, generator=torch.Generator().manual_seed(i)) f
 P24 = Pattern(2, 4)
 
 
-def solve(program: Program, *, joint: bool) -> Pruned:
+def solve(program: Program, *, joint: bool) -> Solved:
     graph = ProgramGraph(program)
     weights = [d.weight for d in decide_layers(graph, P24) if d.prunable and d.weight]
     newton = NewtonCG(max_steps=1, cg=ConjugateGradient(max_iterations=4))
@@ -30,7 +30,7 @@ def solve(program: Program, *, joint: bool) -> Pruned:
     return prune_program(program, BATCHES, weights, P24, plan, observer=NullObserver())
 
 
-Case = tuple[Program, ProgramGraph, Pruned]
+Case = tuple[Program, ProgramGraph, Solved]
 
 
 @pytest.fixture(scope="module", params=[("cnn", True), ("attention", True), ("attention", False)])

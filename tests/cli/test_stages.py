@@ -16,6 +16,8 @@ from tests.cli.conftest import TINY, fill_workplace
 
 EVAL = ("--eval-data", "images.npz", "--latency-runs", "5")
 ALL_FILES = {
+    "config.toml",
+    "masks.safetensors",
     "dense.onnx",
     "export.json",
     "model.onnx",
@@ -40,7 +42,9 @@ def test_main_job_leaves_a_whole_run(shell, workplace):
     assert {p.name for p in (workplace / "run").iterdir()} == ALL_FILES
     report = read_report(workplace / "run" / "report.json")
     assert [d.name for d in report.prune.pruned] == ["block"]
-    assert report.command.startswith("snowsdeploy prune-export tiny_net:make --data images.npz")
+    (command,) = report.commands
+    assert command.stage == "prune-export"
+    assert command.command.startswith("snowsdeploy prune-export tiny_net:make --data images.npz")
     assert report.warnings
     assert "PASSED" in done.stdout.splitlines()
     assert "warning: " in done.stderr
