@@ -58,7 +58,7 @@ from snowsdeploy.stages.packages import Writers, require_formats
 from snowsdeploy.stages.plan import plan
 from snowsdeploy.stages.prune import Pruned, prune, prune_prepared
 from snowsdeploy.stages.run_directory import RunDirectory
-from snowsdeploy.stages.validate import SECTIONS, Section, validate
+from snowsdeploy.stages.validate import SECTIONS, Section, known_variants, validate
 from snowsdeploy.values import (
     AccuracyCost,
     Divergence,
@@ -307,17 +307,17 @@ def run_validate(
     pruned, files = load_pruned(run), load_export(run)
     before = _report_before(run, observer)
     renew = {section for name in asked for section in _RENEWS[name]} if asked else set(SECTIONS)
-    if before is None or renew:
-        require_provider(settings)
+    require_provider(settings)
     engines = read_accounts(settings.engine_log, settings.engine_layers, files)
-    measured = before is None or renew & {"accuracy", "parity"}
-    if measured and evaluation is None:
+    unknown = len(known_variants(before, files)) < len(files.judged)
+    if evaluation is None and (unknown or renew & {"accuracy", "parity"}):
         evaluation = open_evaluation(settings.eval_data, pruned.dense)
     report = validate(
         pruned, files, evaluation, settings, engines=engines, before=before, renew=renew, observer=observer
     )
-    renewed = tuple(name for name in SECTIONS if name in renew) if before else ()
-    history = before.commands if before else (*pruned.report.commands, *files.commands)
+    renewed = tuple(name for name in SECTIONS if name in renew) if before and not unknown else ()
+    earlier = before.commands if before else pruned.report.commands
+    history = dict.fromkeys((*earlier, *pruned.report.commands, *files.commands))
     commands = (*history, *_command("validate", command, renewed))
     judged = _write_verdict(report.model_copy(update={"commands": commands}), limits, run)
     _write_config(run, settings, limits)

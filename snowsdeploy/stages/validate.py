@@ -83,7 +83,7 @@ def validate(
     started = time.perf_counter()
     settings, observer = settings or MeasureSettings(), observer or NullObserver()
     measurement = _Measurement(pruned, files.fp32.dense, evaluation, settings, observer, engines or {})
-    known = _same_files(before, files)
+    known = known_variants(before, files)
     renewed = {p.precision: measurement.sections(p, known.get(p.precision), renew) for p in files.judged}
     warnings = _warnings(pruned.report, evaluation) if _any(renewed, "accuracy") else before.warnings if before else ()
     for text in warnings:
@@ -92,7 +92,7 @@ def validate(
     variants = tuple(
         measurement.variant(pair, logits, known.get(pair.precision), renewed[pair.precision]) for pair in files.judged
     )
-    for text in _account(renewed):
+    for text in _account(renewed, known):
         observer.message(text)
     seconds = dict(before.seconds) if before and known else {"prune": pruned.report.seconds}
     return Report(
@@ -111,7 +111,7 @@ def validate(
     )
 
 
-def _same_files(before: Report | None, files: ExportReport) -> dict[Precision, Variant]:
+def known_variants(before: Report | None, files: ExportReport) -> dict[Precision, Variant]:
     """What an earlier report says of the files that are judged now, by precision."""
     digests = {pair.precision: (pair.dense.sha256, pair.sparse.sha256) for pair in files.judged}
     variants = before.variants if before else ()
@@ -122,10 +122,11 @@ def _any(renewed: Mapping[Precision, set[Section]], section: Section) -> bool:
     return any(section in sections for sections in renewed.values())
 
 
-def _account(renewed: Mapping[Precision, set[Section]]) -> Iterator[str]:
+def _account(renewed: Mapping[Precision, set[Section]], known: Mapping[Precision, Variant]) -> Iterator[str]:
     """What is new and what was kept, a line for each precision where something was kept."""
     for precision, sections in renewed.items():
-        kept = [name for name in SECTIONS if name not in sections]
+        there = [name for name, part in _PARTS.items() if getattr(known.get(precision), part, None) is not None]
+        kept = [name for name in there if name not in sections]
         if kept:
             new = ", ".join(name for name in SECTIONS if name in sections) or "nothing"
             yield f"{precision}: measured now: {new}; kept from the earlier report: {', '.join(kept)}"

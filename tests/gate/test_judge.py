@@ -10,7 +10,7 @@ from snowsdeploy.errors import UsageError
 from snowsdeploy.gate.judge import judge
 from snowsdeploy.settings.policy import GatePolicy
 from snowsdeploy.settings.read import load_policy
-from snowsdeploy.values import Report
+from snowsdeploy.values import Compilation, Report
 from tests.sample_report import make_report, with_variant
 
 OFF = {
@@ -33,9 +33,14 @@ CASES = [
     ("accuracy drop", {"max_accuracy_drop": 1.0}, 600, "fail"),
     ("accuracy drop", {"max_accuracy_drop": 0.5, "strict_intervals": True}, 912, "inconclusive"),
     ("accuracy drop", {"max_accuracy_drop": 0.5}, 912, "pass"),
+    ("accuracy drop", {"max_accuracy_drop": 0.4, "strict_intervals": True}, 912, "inconclusive"),  # the point is above
+    ("accuracy drop", {"max_accuracy_drop": 0.6, "strict_intervals": True}, 912, "inconclusive"),  # and here below
+    ("accuracy drop", {"max_accuracy_drop": 0.4}, 912, "fail"),
     ("top-1", {"min_top1": 0.5}, 900, "pass"),
     ("top-1", {"min_top1": 0.95}, 900, "fail"),
     ("top-1", {"min_top1": 0.9, "strict_intervals": True}, 905, "inconclusive"),
+    ("top-1", {"min_top1": 0.91, "strict_intervals": True}, 905, "inconclusive"),
+    ("top-1", {"min_top1": 0.91}, 905, "fail"),
 ]
 
 
@@ -76,6 +81,18 @@ def test_the_layout_rule_cannot_be_switched_off_and_names_broken_layers() -> Non
     assert broken.name in verdict.rules[0].reason
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_layer_with_a_valid_and_a_broken_use_is_broken(order: int) -> None:
+    report = make_report()
+    sparsity = report.variants[0].sparsity
+    assert sparsity is not None
+    uses = (sparsity.layers[0], sparsity.layers[0].model_copy(update={"layout_valid": False, "violations": 3}))
+    layers = (*uses[::order], *sparsity.layers[1:])
+    bad = with_variant(report, sparsity=sparsity.model_copy(update={"layers": layers}))
+    (rule,) = judge(bad, GatePolicy.model_validate(OFF)).rules
+    assert (rule.verdict, rule.measured, rule.reason) == ("fail", "1 of 2 layers", sparsity.layers[0].name)
+
+
 @pytest.mark.parametrize(("speedup", "verdict"), [(2.0, "pass"), (0.5, "fail"), (1.2, "inconclusive")])
 def test_the_speedup_rule_is_judged_by_the_interval(speedup: float, verdict: str) -> None:
     report = make_report(speedup=speedup)
@@ -100,6 +117,33 @@ def test_provider_latency_coverage_and_parity_limits() -> None:
     assert verdicts(report, max_parity_error=1e-30)["parity"] == "fail"
 
 
+@pytest.mark.parametrize(("p50", "others", "verdict"), [(10.0, 30.0, "pass"), (30.0, 10.0, "fail")])
+def test_the_latency_limit_is_of_the_sparse_files_median(p50: float, others: float, verdict: str) -> None:
+    report = make_report()
+    latency = report.variants[0].latency
+    assert latency is not None
+    ends = {"p50_low_ms": others, "p50_high_ms": others, "p90_ms": others, "p99_ms": others}
+    series = tuple(
+        row.model_copy(update={"mean_ms": others, **ends, "p50_ms": p50 if row.role == "sparse" else others})
+        for row in latency.series
+    )
+    changed = with_variant(report, latency=latency.model_copy(update={"series": series}))
+    rules = judge(changed, GatePolicy.model_validate(OFF | {"max_latency_ms": 20.0})).rules
+    found = [(rule.rule, rule.verdict) for rule in rules if rule.rule.startswith("latency")]
+    assert found == [("latency, batch 1", verdict), ("latency, batch 128", verdict)]
+
+
+@pytest.mark.parametrize("accepted", [True, False])
+def test_a_required_compute_capability_that_was_not_tried_is_inconclusive(accepted: bool) -> None:
+    tried = Compilation(compiler="c", capabilities=("8.6", "8.9"), accepted=accepted, engine_bytes=1, seconds=1.0)
+    report = with_variant(make_report(), compilation=tried)
+    rules = judge(report, GatePolicy.model_validate(OFF | {"required_compilation": ("8.6", "12.0")})).rules
+    (rule,) = (rule for rule in rules if rule.rule == "compilation")
+    assert (rule.verdict, rule.reason) == ("inconclusive", "not tried for 12.0")
+    found = verdicts(report, required_compilation=("8.6",))
+    assert found["compilation"] == ("pass" if accepted else "fail")
+
+
 def test_without_labels_agreement_is_judged() -> None:
     report = make_report()
     assert report.variants[0].accuracy is not None
@@ -110,6 +154,18 @@ def test_without_labels_agreement_is_judged() -> None:
     assert (
         verdicts(unlabelled, min_top1_agreement=min(1.0, bare.agreement.top1.high + 0.001))["top-1 agreement"] == "fail"
     )
+
+
+@pytest.mark.parametrize("limit", [0.955, 0.965])
+def test_agreement_with_strict_intervals_is_inconclusive_with_the_limit_on_either_side(limit: float) -> None:
+    report = make_report()
+    accuracy = report.variants[0].accuracy
+    assert accuracy is not None
+    value = accuracy.agreement.top1
+    assert value.low < min(limit, value.value) < max(limit, value.value) < value.high
+    unlabelled = with_variant(report, accuracy=accuracy.model_copy(update={"paired": None}))
+    limits = {"min_top1_agreement": limit, "strict_intervals": True}
+    assert verdicts(unlabelled, **limits)["top-1 agreement"] == "inconclusive"
 
 
 def test_any_fail_beats_inconclusive() -> None:

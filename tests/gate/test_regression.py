@@ -81,9 +81,45 @@ def test_the_dense_file_of_the_same_model_is_the_control(speedup: float, verdict
     assert verdicts(made_from(new, "another"), old)["latency against baseline, batch 1"] == "fail"
 
 
+@pytest.mark.parametrize("other", [{"precision": "fp16"}, {"opset": 21}])
+def test_a_dense_file_of_another_precision_or_opset_is_no_control(other: dict[str, object]) -> None:
+    old = made_from(with_ratio(timed(9.9, 10.0, 10.1), 1.0), "checkpoint")
+    new = made_from(with_ratio(timed(19.9, 20.0, 20.1), 1.0), "checkpoint")
+    changed = with_variant(new, dense=new.variants[0].dense.model_copy(update=other))
+    assert verdicts(new, old)["latency against baseline, batch 1"] == "pass"
+    assert verdicts(changed, old)["latency against baseline, batch 1"] == "fail"
+    assert verdicts(new, with_variant(old, dense=old.variants[0].dense.model_copy(update=other))) == verdicts(
+        changed, old
+    )
+
+
 def test_a_small_absolute_difference_is_no_regression() -> None:
     found = verdicts(timed(0.13, 0.13, 0.13), timed(0.1, 0.1, 0.1), latency_floor_ms=0.05)
     assert found["latency against baseline, batch 1"] == "pass"
+
+
+def test_the_floor_is_for_the_intervals_high_end() -> None:
+    """0.1 ms became 0.12 to 0.16 ms: by the low end or the point it would be below a floor of 0.058."""
+    old, new = timed(0.1, 0.1, 0.1), timed(0.12, 0.14, 0.16)
+    for floor, verdict in ((0.058, "fail"), (0.09, "pass")):
+        assert verdicts(new, old, latency_floor_ms=floor)["latency against baseline, batch 1"] == verdict
+
+
+def test_a_precision_is_compared_with_the_same_precision() -> None:
+    def sized(sizes: dict[str, int]) -> Report:
+        report = make_report()
+        (variant,) = report.variants
+        made = [
+            variant.model_copy(update={"sparse": variant.sparse.model_copy(update={"precision": p, "size_bytes": s})})
+            for p, s in sizes.items()
+        ]
+        return report.model_copy(update={"variants": tuple(made)})
+
+    old = sized({"fp32": 100, "fp16": 50})
+    rule = "size against baseline"
+    assert verdicts(sized({"fp16": 60}), old)[rule] == "fail"
+    both = verdicts(sized({"fp16": 50, "fp32": 120}), old)
+    assert (both[f"{rule}, fp16"], both[f"{rule}, fp32"]) == ("pass", "fail")
 
 
 def test_what_cannot_be_compared_is_inconclusive() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from snowsdeploy.errors import LayoutError, SourceError
-from snowsdeploy.layout.onnx_layout import LAYER_MAP_KEY, check_onnx, inspect_onnx
+from snowsdeploy.layout.onnx_layout import LAYER_MAP_KEY, check_onnx, graph_nodes, inspect_onnx
 from snowsdeploy.patterns.pattern import Pattern
 from snowsdeploy.values import LayerSparsity, SparsityEvidence
 from tests.layout.graphs import initializer, node, save, two_four
@@ -339,6 +339,18 @@ def test_a_shared_weight_is_covered_when_every_use_is(tmp_path: Path, axis: int)
     evidence = inspect_onnx(save(tmp_path / "a.onnx", nodes, {"w": two_four((8, 8), axis)}), P24)
     assert [row.layout_valid for row in evidence.layers] == [axis == 0, axis == 1]
     assert (evidence.weights_covered, evidence.weights_total) == (0, 64)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_a_weight_with_one_broken_use_is_refused_whichever_use_it_is(tmp_path: Path, axis: int) -> None:
+    nodes = [node("MatMul", ["x", "w"], ["h"], name="n1"), node("Gemm", ["h", "w"], ["y"], name="n2", transB=1)]
+    path = save(tmp_path / "a.onnx", nodes, {"w": two_four((8, 8), axis)})
+    broken = [row for row in inspect_onnx(path, P24).layers if not row.layout_valid]
+    assert len(broken) == 1
+    with pytest.raises(LayoutError, match="does not hold") as caught:
+        check_onnx(path, P24, ["w"])
+    assert f"w ({broken[0].violations} of 16 groups)" in str(caught.value.seen)
+    assert graph_nodes(path).products == {"w": ("n1", "n2")}
 
 
 def test_names_come_from_our_metadata(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from snowsdeploy.patterns.violations import count_violations
 from snowsdeploy.progress import NullObserver
 from snowsdeploy.pruning.checkpoints import Checkpoints
 from snowsdeploy.pruning.importance.masks import Selection, prepare_masks
-from snowsdeploy.pruning.prune import Plan, Pruned, prune_program
+from snowsdeploy.pruning.prune import Plan, Solved, prune_program
 from snowsdeploy.pruning.solve.reconstruct import Reconstruction
 from snowsdeploy.selectors import SELECTORS, make_selector
 from snowsdeploy.selectors.base import AbstractLossSelector, Estimate, Loss
@@ -50,7 +50,7 @@ def prune(
     pattern: Pattern,
     method: Reconstruction = UNSOLVED,
     labels: torch.Tensor | None = LABELS,
-) -> Pruned:
+) -> Solved:
     plan = Plan(method, selection, joint=method is SNOWS)
     return prune_program(program, BATCHES, names_of(program), pattern, plan, observer=NullObserver(), labels=labels)
 

@@ -123,6 +123,47 @@ def test_exchanges_never_raise_a_rows_error(columns: int) -> None:
     assert after.sum() < before.sum()
 
 
+def searched(weight: torch.Tensor, damped: torch.Tensor, mask: torch.Tensor, m: int, block: int) -> torch.Tensor:
+    """The search in blocks of columns by trying every exchange, each error from what is left of the row."""
+    mask, values = mask.clone(), masked_least_squares(damped, weight @ damped, mask)
+    for row, kept, value in zip(weight, mask, values, strict=True):
+        least = 1e-4 * float((row - value) @ damped @ (row - value))
+        for start in range(0, len(row), block):
+            inside = torch.arange(start, start + block)
+            value[inside] = 0  # the other blocks stand still
+            rest = row - value
+
+            def solve(support: torch.Tensor, rest: torch.Tensor = rest) -> tuple[float, torch.Tensor]:
+                found = torch.linalg.solve(damped[support][:, support], (rest @ damped)[support])
+                error = rest.clone()
+                error[support] -= found
+                return float(error @ damped @ error), found
+
+            error, _ = solve(inside[kept[inside]])
+            while True:
+                trials = []
+                for p, q in product(inside.tolist(), inside.tolist()):
+                    if p // m == q // m and kept[p] and not kept[q]:
+                        trial = kept.clone()
+                        trial[[p, q]] = torch.tensor([False, True])
+                        trials.append((solve(inside[trial[inside]])[0], p, q))
+                best, p, q = min(trials)
+                if error - best <= least:
+                    break
+                error, kept[p], kept[q] = best, False, True
+            value[inside[kept[inside]]] = solve(inside[kept[inside]])[1]
+    return mask
+
+
+def test_a_block_of_columns_is_searched_on_what_the_blocks_before_it_left() -> None:
+    weight, gram = problem(1, 8, 24)
+    damped = gram + DAMPING * gram.diagonal().mean() * torch.eye(24, dtype=gram.dtype)
+    start = sparsegpt(weight, gram, Pattern(2, 4)).mask
+    found = exchange(weight, gram, Pattern(2, 4), block=8)
+    assert torch.equal(found, searched(weight, damped, start, 4, 8))
+    assert (found != start).view(8, 3, 8).any(2).all(1).any()  # a row has changed in all three blocks
+
+
 @pytest.mark.parametrize("name", LAYERS)
 @pytest.mark.parametrize("shape", [(6, 16), (5, 8, 3), (4, 8, 3, 2)])
 def test_masks_have_their_groups_where_the_hardware_has_them(name: str, shape: tuple[int, ...]) -> None:
@@ -230,6 +271,20 @@ def test_obc_is_the_surgeon_one_weight_at_a_time(seed: int, pattern: Pattern) ->
     expected = errors(weight, damped, found.mask)
     rest = weight - found.weight
     torch.testing.assert_close(((rest @ damped) * rest).sum(1), expected)
+
+
+@pytest.mark.parametrize("damping", [1e-3, 10.0])
+def test_obcs_damping_is_its_own(damping: float) -> None:
+    weight, gram = problem(5, 6, 8)
+    damped = gram + damping * gram.diagonal().mean() * torch.eye(8, dtype=gram.dtype)
+    found = OBC(damping=damping).choose(weight, gram, Pattern(2, 4))
+    for row, kept in zip(weight, found.mask, strict=True):
+        assert sorted(greedy(row, damped, Pattern(2, 4), 4)[0]) == (~kept).nonzero().flatten().tolist()
+    assert found.weight is not None
+    for row, kept, value in zip(weight, found.mask, found.weight, strict=True):
+        torch.testing.assert_close(value[kept], torch.linalg.solve(damped[kept][:, kept], (row @ damped)[kept]))
+    other = OBC(damping=1.0).choose(weight, gram, Pattern(2, 4))
+    assert not torch.equal(found.mask, other.mask)
 
 
 def test_unstructured_obc_takes_the_row_whose_next_weight_is_cheapest() -> None:

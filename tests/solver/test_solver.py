@@ -48,6 +48,29 @@ def test_cg_stops_at_negative_curvature_with_a_descent_direction() -> None:
     assert float(b @ solution.value) > 0
 
 
+def test_cg_keeps_the_point_in_front_of_negative_curvature() -> None:
+    """In two dimensions with one negative eigenvalue the second direction is the negative one: one step by hand."""
+    matrix, b = torch.diag(torch.tensor([2.0, -1.0]).double()), torch.tensor([2.0, 1.0]).double()
+    solution = ConjugateGradient().solve(lambda v: matrix @ v, b)
+    assert (solution.outcome, solution.iterations) == (CGOutcome.NEGATIVE_CURVATURE, 2)
+    torch.testing.assert_close(solution.value, 5 / 7 * b)  # b.b / b.A.b
+    assert solution.model_decrease == pytest.approx(25 / 14)
+    first = ConjugateGradient().solve(lambda v: -v, b)
+    assert (first.outcome, first.iterations) == (CGOutcome.NEGATIVE_CURVATURE, 1)
+    assert torch.equal(first.value, b)
+
+
+def test_cgs_inner_products_are_summed_in_float64() -> None:
+    """The curvature along b is exactly 1, a sum of terms up to 1e7 that cancel; in float32 it is off by more than 1."""
+    generator = torch.Generator().manual_seed(0)
+    terms = 1e6 + 9e6 * torch.rand(1000, generator=generator)
+    diagonal = torch.cat([terms, -terms[torch.randperm(1000, generator=generator)], torch.ones(1)])
+    solver = ConjugateGradient(max_iterations=1, relative_tolerance=0, truncation=0)
+    solution = solver.solve(lambda v: diagonal * v, torch.ones(2001))
+    assert solution.outcome is CGOutcome.BUDGET
+    assert torch.equal(solution.value, torch.full((2001,), 2001.0))
+
+
 def test_cg_truncates_when_the_model_stalls() -> None:
     matrix = torch.diag(torch.logspace(0, 8, 200, dtype=torch.float64))
     b = torch.ones(200, dtype=torch.float64)
@@ -163,6 +186,101 @@ def test_line_search_accepts_only_a_decrease() -> None:
     assert 0 < step < 0.25
     assert value < 0.01
     assert search.search(lambda t: float("nan"), 1.0, -1.0)[0] == 0.0
+
+
+def test_line_search_wants_a_share_of_the_linear_decrease() -> None:
+    fall = {1.0: 1 - 1e-5, 0.5: 0.4}  # the whole step falls, but by less than 1e-4 of the slope
+    assert BacktrackingLineSearch().search(fall.__getitem__, 1.0, -1.0) == (0.5, 0.4)
+    fall = {1.0: 0.9, 0.5: 0.7}  # half the slope over half the step is a quarter
+    assert BacktrackingLineSearch(sufficient_decrease=0.5).search(fall.__getitem__, 1.0, -1.0) == (0.5, 0.7)
+
+
+@dataclass
+class Parabola:
+    """`50 x^2` in one dimension, whose curvature is told wrong by a factor; counts its products."""
+
+    told: float = 1.0
+    products: int = 0
+
+    def value(self, x: Tensor) -> float:
+        return 50 * float(x.square().sum())
+
+    def value_and_gradient(self, x: Tensor) -> tuple[float, Tensor]:
+        return self.value(x), 100 * x
+
+    def curvature(self, x: Tensor) -> Product:
+        def product(v: Tensor) -> Tensor:
+            self.products += 1
+            return 100 * self.told * v
+
+        return product
+
+    def precondition(self, residual: Tensor) -> Tensor:
+        return residual
+
+
+@dataclass
+class CountedRosenbrock(Rosenbrock):
+    """The valley, counting its products."""
+
+    products: int = 0
+
+    def curvature(self, x: Tensor) -> Product:
+        inner = super().curvature(x)
+
+        def product(v: Tensor) -> Tensor:
+            self.products += 1
+            return inner(v)
+
+        return product
+
+
+@pytest.mark.parametrize(
+    ("told", "dampings"),
+    [
+        (1.0, (1.0, 2 / 3, 4 / 9, 8 / 27)),  # the loss falls by more than the model says: less damping
+        (1 / 3.6, (1.0, 1.5, 1.5, 1.5)),  # by a fifth of it: more damping; then by a half: as it is
+    ],
+)
+def test_newtons_damping_follows_the_reduction_ratio(told: float, dampings: tuple[float, ...]) -> None:
+    """A step of a parabola is `x -> x (1 - 1 / (told (1 + damping)))`, damping relative to the curvature."""
+    x, expected, losses = 2.0, [], []
+    for damping in dampings:
+        expected.append(50 * x**2)
+        x *= 1 - 1 / (told * (1 + damping))
+    objective = Parabola(told)
+    solution = NewtonCG(max_steps=4, damping=1.0, tolerance=0).solve(
+        objective, torch.tensor([2.0]).double(), on_step=lambda number, loss: losses.append(loss)
+    )
+    assert losses == pytest.approx(expected, rel=1e-12)
+    assert float(solution.value) == pytest.approx(x, rel=1e-12)
+    assert solution.loss == pytest.approx(50 * x**2, rel=1e-12)
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+def test_newton_counts_every_curvature_product(steps: int) -> None:
+    parabola = Parabola()
+    solution = NewtonCG(max_steps=steps, tolerance=0).solve(parabola, torch.tensor([2.0]).double())
+    assert solution.products == parabola.products == 2 * steps  # one for the damping's scale, one inside the solve
+
+    valley, start = CountedRosenbrock(), torch.tensor([-1.2, 1.0], dtype=torch.float64)
+    assert NewtonCG(max_steps=steps, tolerance=0).solve(valley, start).products == valley.products > 2 * steps
+
+
+@pytest.mark.parametrize("after", [1.0, 1.1, float("nan")])
+def test_a_step_that_does_not_lower_the_loss_on_held_back_images_is_undone(after: float) -> None:
+    start = torch.tensor([2.0], dtype=torch.float64)
+    solution = NewtonCG().solve(Parabola(), start, lambda x: 1.0 if torch.equal(x, start) else after)
+    assert (solution.outcome, solution.steps) == (Outcome.HELD_BACK, 0)
+    assert torch.equal(solution.value, start)
+    assert solution.loss == solution.loss_initial == 200
+
+
+def test_steps_go_on_while_the_loss_on_held_back_images_falls() -> None:
+    start, unseen = torch.tensor([2.0], dtype=torch.float64), iter([3.0, 2.0, 1.0, 1.0])
+    solution = NewtonCG(max_steps=4, damping=1.0, tolerance=0).solve(Parabola(), start, lambda x: next(unseen))
+    assert (solution.outcome, solution.steps) == (Outcome.HELD_BACK, 2)
+    assert float(solution.value) == pytest.approx(2 * 0.5 * 0.4)  # shares x / (1 + x) of dampings 1 and 2 / 3
 
 
 @pytest.mark.parametrize("limit", [0, 10**9])

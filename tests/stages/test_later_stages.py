@@ -1,0 +1,253 @@
+"""What a run keeps: a later stage renews its own sections, the folder repeats the run, and it can be moved."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+from typer.testing import CliRunner
+
+from snowsdeploy.data import open as opening
+from snowsdeploy.data.open import Source
+from snowsdeploy.errors import DataError
+from snowsdeploy.layout.onnx_layout import graph_nodes
+from snowsdeploy.measure import accuracy as measuring
+from snowsdeploy.progress import NullObserver
+from snowsdeploy.report.store import read_report
+from snowsdeploy.runtime.session import OrtSession
+from snowsdeploy.settings.read import read_file
+from snowsdeploy.stages.job import load_pruned, run_export, run_main_job, run_validate, version_warnings
+from snowsdeploy.stages.run_directory import RunDirectory
+from snowsdeploy.values import Report
+from snowsdeploy_cli.app import app
+from snowsdeploy_exporters import OnnxExporter
+from tests.cli.conftest import TINY, fill_workplace
+from tests.stages.test_job import FACTORY, settings
+
+POLICY = "[gate]\nmax_accuracy_drop = 100\nmin_coverage = 0.4\n"
+QUICK = ("--latency-runs", "5", "--latency-batch", "1", "--effort", "fast")
+
+
+class Told(NullObserver):
+    """Keeps what a user would read."""
+
+    def __init__(self) -> None:
+        self.messages, self.warned = list[str](), list[str]()
+
+    def message(self, text: str) -> None:
+        self.messages.append(text)
+
+    def warn(self, text: str) -> None:
+        self.warned.append(text)
+
+
+@pytest.fixture(scope="module")
+def passed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A user's folder with a run that passed by its own policy, made once."""
+    folder = tmp_path_factory.mktemp("passed")
+    fill_workplace(folder)
+    (folder / "policy.toml").write_text(POLICY)
+    options = ("--eval-data", "images.npz[::2]", "--precision", "fp32,fp16", "--policy", "policy.toml", "--out", "run")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        done = CliRunner().invoke(app, ["prune-export", *TINY, *QUICK, *options, "--quiet"])
+    assert done.exit_code == 0, done.output
+    return folder
+
+
+@pytest.fixture
+def run(passed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The run, copied elsewhere; the current directory is another."""
+    shutil.copytree(passed / "run", tmp_path / "copy")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "copy"
+
+
+def engine_log(run: Path, folder: Path) -> Path:
+    (name,) = graph_nodes(run / "model.onnx").products["block"]
+    log = folder / "build.log"
+    log.write_text(
+        f"[I] [TRT] (Sparsity) Found 1 layer(s) eligible to use sparse tactics: {name}\n"
+        f"[I] [TRT] (Sparsity) Chose 1 layer(s) using sparse tactics: {name}\n"
+    )
+    return log
+
+
+def test_an_engine_is_added_and_everything_else_is_kept(run: Path, tmp_path: Path) -> None:
+    before, observer = read_report(run / "report.json"), Told()
+    log = str(engine_log(run, tmp_path))
+    after = run_validate(run, {"engine_log": f"fp32={log}"}, observer=observer, command="snowsdeploy validate copy")
+    assert after.verdict == before.verdict
+    assert after.verdict
+    for old, new in zip(before.variants, after.variants, strict=True):
+        for part in ("accuracy", "parity", "latency", "dense", "sparse"):
+            assert getattr(new, part) == getattr(old, part), part
+    assert after.variants[0].engine is not None
+    assert after.variants[1].engine is None
+    assert [(c.stage, c.renewed) for c in after.commands] == [
+        ("prune-export", ()),
+        ("validate", ("layout", "engine")),
+    ]
+    assert after.commands[0] == before.commands[0]
+    assert [text for text in observer.messages if text.startswith("fp32: ")] == [
+        "fp32: measured now: layout, engine; kept from the earlier report: parity, accuracy, latency"
+    ]
+    assert read_report(run / "report.json") == after
+
+
+def test_what_an_engine_made_of_it_stays_when_the_rest_is_measured_again(run: Path, tmp_path: Path) -> None:
+    first = run_validate(run, {"engine_log": f"fp32={engine_log(run, tmp_path)}"})
+    again = run_validate(run, {"latency_runs": 6})
+    assert again.variants[0].engine == first.variants[0].engine
+    assert again.variants[0].sparsity == first.variants[0].sparsity
+    assert again.variants[0].latency != first.variants[0].latency
+    assert again.variants[0].accuracy == first.variants[0].accuracy
+    whole = run_validate(run, {})  # nothing given: all that can be measured
+    assert whole.variants[0].engine == first.variants[0].engine
+    assert whole.variants[0].latency != again.variants[0].latency
+    mine, theirs = whole.variants[0].accuracy, first.variants[0].accuracy  # measured again, on the run's own images
+    assert mine is not None
+    assert theirs is not None
+    assert mine.data.fingerprint == theirs.data.fingerprint
+    assert mine.model_copy(update={"data": theirs.data}) == theirs
+    assert len(whole.commands) == 1  # calls from Python are no commands
+
+
+def test_another_policy_judges_again_and_measures_nothing(run: Path, tmp_path: Path) -> None:
+    before = read_report(run / "report.json")
+    (tmp_path / "strict.toml").write_text("[gate]\nmin_coverage = 0.999\nmax_accuracy_drop = 100\n")
+    judged = run_validate(run, {"policy": tmp_path / "strict.toml"})
+    assert judged.variants == before.variants
+    assert judged.verdict is not None
+    assert judged.verdict.verdict == "fail"
+    kept = run_validate(run, {"engine_log": f"fp32={engine_log(run, tmp_path)}"})  # the policy is the run's from now on
+    assert kept.verdict is not None
+    assert kept.verdict.verdict == "fail"
+
+
+def test_files_of_a_new_export_are_measured_as_a_whole(run: Path, passed: Path) -> None:
+    run_export(run, {"opset": 19}, lambda s: OnnxExporter(s.opset), command="snowsdeploy export copy --opset 19")
+    report = run_validate(run, {"latency_runs": 5}, command="snowsdeploy validate copy")
+    (variant,) = report.variants
+    assert variant.sparse.opset == 19
+    assert variant.accuracy is not None
+    assert variant.accuracy.data.source == f"{passed.resolve() / 'images.npz'}[::2]"
+    assert [c.stage for c in report.commands] == ["prune-export", "export", "validate"]
+    again = run_validate(run, {"latency_runs": 6}, command="snowsdeploy validate copy")
+    assert [c.stage for c in again.commands] == ["prune-export", "export", "validate", "validate"]
+
+
+def test_a_report_that_cannot_be_read_is_said_and_replaced(run: Path) -> None:
+    (run / "report.json").write_text("{")
+    observer = Told()
+    report = run_validate(run, {"latency_runs": 5}, observer=observer)
+    assert any("is not used" in text for text in observer.warned)
+    assert report.variants[0].accuracy is not None
+
+
+def test_a_run_is_repeated_from_its_folder(passed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(passed)  # the module of the model is found from here
+    done = CliRunner().invoke(app, ["prune-export", "--config", "run/config.toml", "--out", str(tmp_path / "again")])
+    assert done.exit_code == 0, done.output
+    first, again = (load_file(folder / "pruned.safetensors") for folder in (passed / "run", tmp_path / "again"))
+    assert first.keys() == again.keys()
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    reports = [read_report(folder / "report.json") for folder in (passed / "run", tmp_path / "again")]
+    assert reports[0].prune.solver == reports[1].prune.solver
+    assert (tmp_path / "again" / "config.toml").read_bytes() == (passed / "run" / "config.toml").read_bytes()
+
+
+def test_the_folder_says_what_it_was_made_with(passed: Path) -> None:
+    content = read_file(passed / "run" / "config.toml")
+    assert content.values["newton_steps"] == 0  # what the effort decided
+    assert content.values["data"] == str((passed / "images.npz").resolve())
+    assert content.policy is not None
+    assert content.policy.min_coverage == 0.4
+    assert content.versions["torch"] == torch.__version__.partition("+")[0]
+    assert version_warnings(content) == ()
+    older = type(content)(content.values, content.policy, {**content.versions, "torch": "2.0"})
+    (text,) = version_warnings(older)
+    assert "torch 2.0, here " in text
+
+
+def test_paths_in_the_folder_are_relative_to_it(run: Path) -> None:
+    for name in ("export.json", "report.json", "prune.json"):
+        assert "/passed" not in (run / name).read_text().replace("images.npz", "").partition('"environment"')[0], name
+    content = json.loads((run / "report.json").read_text())
+    assert content["variants"][1]["sparse"]["path"] == "model.fp16.onnx"
+    assert read_report(run / "report.json").variants[0].sparse.path == run / "model.onnx"
+
+
+def test_moved_images_are_named_for_an_export(run: Path, passed: Path, tmp_path: Path) -> None:
+    text = (run / "prune.json").read_text()
+    (run / "prune.json").write_text(text.replace('"images.npz"', '"gone.npz"'))
+
+    def exporter(_: object) -> OnnxExporter:
+        return OnnxExporter()
+
+    with pytest.raises(DataError, match="does not exist"):
+        run_export(run, {"precision": "int8"}, exporter)
+    shutil.copy(passed / "images.npz", tmp_path / "here.npz")
+    files = run_export(run, {"precision": "int8"}, exporter, data=str(tmp_path / "here.npz"))
+    assert files.judged[0].precision == "int8"
+    with pytest.raises(DataError, match="leaves out images"):
+        run_export(run, {"precision": "int8"}, exporter, data=f"{tmp_path / 'here.npz'}[1:]")
+    np.savez(tmp_path / "other.npz", x=np.zeros((64, 8, 8, 3), np.uint8))
+    with pytest.raises(DataError, match="have changed") as caught:
+        run_export(run, {"precision": "int8"}, exporter, data=str(tmp_path / "other.npz"))
+    assert "--data" in str(caught.value)
+
+
+def test_masks_are_those_of_the_solve_and_not_of_zeros(passed: Path) -> None:
+    pruned = load_pruned(RunDirectory(passed / "run"))
+    assert pruned.masks.keys() == {"block.weight"}
+    mask, weight = pruned.masks["block.weight"], pruned.tensors["block.weight"]
+    assert mask.dtype == torch.bool
+    assert float(mask.float().mean()) == 0.5
+    assert not bool((weight[~mask] != 0).any())
+
+
+def test_images_are_decoded_once_and_dense_outputs_computed_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my_model_for_test.py").write_text(FACTORY)
+    rng = np.random.default_rng(0)
+    for name, count in (("calibration", 32), ("test", 40)):
+        np.savez(tmp_path / f"{name}.npz", x=rng.integers(0, 256, (count, 12, 12, 3), dtype=np.uint8))
+    monkeypatch.chdir(tmp_path)
+    decoded: dict[str, list[int]] = {}
+    plain = opening._open
+
+    def counted(name: str, *rest: object) -> Source:
+        source = plain(name, *rest)  # type: ignore[arg-type]
+
+        def read(indices: Sequence[int]) -> Tensor:
+            decoded.setdefault(name, []).extend(indices)
+            return source.read(indices)
+
+        return Source(read, source.size, source.labels, source.identity, source.check)
+
+    ran: list[tuple[str, int]] = []
+    logits = measuring._logits
+
+    def watched(session: OrtSession, images: np.ndarray) -> np.ndarray:
+        ran.append((str(session.session._model_path), len(images)))
+        return logits(session, images)
+
+    monkeypatch.setattr(opening, "_open", counted)
+    monkeypatch.setattr(measuring, "_logits", watched)
+    report = run_main_job(settings(tmp_path, precision=("fp32", "fp16", "int8"), effort="default"), OnnxExporter())
+    assert isinstance(report, Report)
+    assert sorted(decoded["calibration.npz"]) == list(range(32))
+    assert decoded["test.npz"].count(0) <= 2  # the first is looked at to see how much memory all take
+    assert sorted(decoded["test.npz"])[-39:] == list(range(1, 40))
+    assert sorted(Path(path).name for path, _ in ran) == [
+        "dense.fp16.onnx", "dense.int8.onnx", "dense.onnx", "model.fp16.onnx", "model.int8.onnx", "model.onnx"
+    ]  # fmt: skip

@@ -1,0 +1,54 @@
+"""Accuracy and agreement of two models' logits against counts by hand."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from snowsdeploy.tasks.classify import agreement, compare_logits
+from snowsdeploy.values import DataInfo
+
+DATA = DataInfo(source="made", items=10, labelled=True, origin="o", fingerprint="f")
+
+
+def one_hot(classes: list[int], count: int) -> np.ndarray:
+    return np.eye(count)[classes]
+
+
+def test_the_drop_is_positive_where_the_sparse_model_is_worse() -> None:
+    labels = np.arange(10) % 3
+    wrong = np.where(np.arange(10) < 3, (labels + 1) % 3, labels)
+    dense, sparse = one_hot(labels.tolist(), 3), one_hot(wrong.tolist(), 3)
+    found = compare_logits(dense, sparse, labels, data=DATA, provider="cpu")
+    assert found.paired is not None
+    assert (found.paired.only_dense, found.paired.only_sparse, found.paired.drop) == (3, 0, 30.0)
+    assert found.dense_top1 is not None
+    assert found.sparse_top1 is not None
+    assert (found.dense_top1.successes, found.sparse_top1.successes) == (10, 7)
+
+
+def test_top5_counts_the_five_highest_of_more_classes() -> None:
+    """The label of image k has rank k + 1 in the dense model, one lower in the sparse."""
+    generator = np.random.default_rng(0)
+    labels = generator.integers(0, 9, 9)
+    dense, sparse = np.empty((9, 9)), np.empty((9, 9))
+    for logits, lower in ((dense, 0), (sparse, 1)):
+        for k, label in enumerate(labels):
+            order = generator.permutation(np.delete(np.arange(9), label))
+            ranked = np.insert(order, min(k + lower, 8), label)  # classes from the highest logit to the lowest
+            logits[k, ranked] = -np.arange(9.0)
+    found = compare_logits(dense, sparse, labels, data=DATA, provider="cpu")
+    assert found.dense_top5 is not None
+    assert found.sparse_top5 is not None
+    assert (found.dense_top5.successes, found.sparse_top5.successes) == (5, 4)
+
+
+def test_cosine_is_that_of_outputs_of_unequal_length() -> None:
+    dense, sparse = np.random.default_rng(1).normal(size=(2, 6, 4)) * np.array([1.0, 5.0])[:, None, None]
+    expected = [
+        math.fsum(a * b) / math.sqrt(math.fsum(a * a) * math.fsum(b * b)) for a, b in zip(dense, sparse, strict=True)
+    ]
+    assert agreement(dense, sparse).cosine == pytest.approx(sum(expected) / 6, rel=1e-12)
+    assert agreement(dense, 3 * dense).cosine == pytest.approx(1.0, rel=1e-12)
