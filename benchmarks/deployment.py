@@ -26,7 +26,7 @@ from benchmarks.models import MODELS, RESULTS, enter_data, machine
 from snowsdeploy.files import write_text_atomic
 from snowsdeploy.settings.jobs import MainJob
 from snowsdeploy.settings.read import read_settings
-from snowsdeploy.stages import prune_export
+from snowsdeploy.stages.job import run_main_job
 from snowsdeploy.values import Report, Variant
 from snowsdeploy_exporters import OnnxExporter
 
@@ -51,7 +51,8 @@ def main() -> None:
             "out": keep or Path(folder) / "run",
             "force": True,
         }
-        report = prune_export(read_settings(MainJob, values), OnnxExporter())
+        report = run_main_job(read_settings(MainJob, values), OnnxExporter())
+        assert report is not None  # of one process
         rows = [_row(variant, report, Path(folder)) for variant in report.variants]
     result = {"model": options.model, "effort": options.effort, "machine": machine(), "rows": rows}
     write_text_atomic(out / f"deployment-{options.model}.json", json.dumps(result, indent=2) + "\n")

@@ -20,19 +20,21 @@ from torch import Tensor
 from benchmarks.models import MODELS
 from snowsdeploy.data.open import open_samples
 from snowsdeploy.data.samples import Samples
-from snowsdeploy.measure.accuracy import compare_logits
 from snowsdeploy.models.layers import decide_layers
 from snowsdeploy.models.program import Program
 from snowsdeploy.models.program_graph import ProgramGraph
 from snowsdeploy.patterns.pattern import Pattern
 from snowsdeploy.progress import NullObserver
 from snowsdeploy.pruning.checkpoints import Checkpoints, T, run_key
-from snowsdeploy.pruning.prune import Plan, Pruned, prune_program
+from snowsdeploy.pruning.plan import make_plan
+from snowsdeploy.pruning.prune import Plan, Solved, prune_program
 from snowsdeploy.runtime.environment import peak_memory_bytes
 from snowsdeploy.runtime.session import OrtSession
 from snowsdeploy.settings.jobs import MainJob
+from snowsdeploy.settings.presets import resolve
 from snowsdeploy.settings.read import read_settings
-from snowsdeploy.stages import load_program, make_plan
+from snowsdeploy.stages.inputs import load_program
+from snowsdeploy.tasks.classify import compare_logits
 from snowsdeploy.values import LayerReport
 from snowsdeploy.values.base import Artifact
 from snowsdeploy_exporters import OnnxExporter
@@ -67,7 +69,7 @@ def run(
     pattern = Pattern.parse(config.pattern)
     names = [d.weight for d in decide_layers(ProgramGraph(program), pattern) if d.prunable and d.weight]
     batches = list(calibration.batches(config.batch_size))
-    plan = change(make_plan(config, len(batches)))
+    plan = change(make_plan(resolve(config), len(batches)))
     labels = None if calibration.labels is None else torch.from_numpy(calibration.labels)
     if reorder:
         program = reorder(program, names, pattern, batches)
@@ -79,7 +81,7 @@ def run(
     seconds = time.perf_counter() - started
     tensors = pruned.tensors
     if settings.get("masks_only"):
-        tensors = {n: program.state_dict[n] * (tensors[n] != 0) for n in names}
+        tensors = {n: program.state_dict[n] * (pruned.masks[n]) for n in names}
     row = {"name": name, "settings": settings, "images": len(calibration), "seconds": round(seconds, 1)}
     return row | judge(model, program.with_weights(tensors)) | _cost(pruned)
 
@@ -115,7 +117,7 @@ def _mask_key(model: str, config: MainJob) -> str:
 def judge(model: str, pruned: Program) -> Row:
     """Top-1 in percent with its 95 % interval and the KL in nats, of the ONNX file."""
     _, images, dense = _dense(model)
-    found = compare_logits(dense, _logits(pruned, images), images, "CPUExecutionProvider")
+    found = compare_logits(dense, _logits(pruned, images), images.labels, data=images.info, provider="cpu")
     assert found.dense_top1 is not None
     assert found.sparse_top1 is not None
     top1 = found.sparse_top1
@@ -147,7 +149,7 @@ def _logits(program: Program, images: Samples) -> NDArray[np.float64]:
         return np.concatenate([session.run(b.numpy())[0] for b in images.batches(100)]).astype(np.float64)
 
 
-def _cost(pruned: Pruned) -> Row:
+def _cost(pruned: Solved) -> Row:
     """Products, the rate of the Newton steps in GFLOP/s, how the masks were chosen, and the process' peak memory."""
     solves: list[LayerReport] = [*pruned.units, *([pruned.final] if pruned.final else [])]
     flops = sum(s.products * s.product_flops for s in solves)

@@ -23,11 +23,10 @@ from pydantic import ByteSize, TypeAdapter
 from benchmarks.measure import Row
 from benchmarks.models import MODELS, RESULTS, enter_data, machine_name, random_model, read_rows, write_rows
 from snowsdeploy.files import write_text_atomic
-from snowsdeploy.progress import NullObserver
 from snowsdeploy.runtime.environment import peak_memory_bytes
 from snowsdeploy.settings.jobs import MainJob
 from snowsdeploy.settings.read import read_settings
-from snowsdeploy.stages import prune
+from snowsdeploy.stages.job import run_prune
 
 
 @dataclass(frozen=True)
@@ -109,7 +108,7 @@ def measure(name: str, case: Case) -> Row:
             settings["include"] = (case.layers,)
         if case.sensitivity is not None:
             settings["sensitivity"] = case.sensitivity
-        report = prune(read_settings(MainJob, settings), NullObserver())
+        report = run_prune(read_settings(MainJob, settings)).report
     assert report.memory is not None
     return {
         "case": name,

@@ -28,12 +28,14 @@ from snowsdeploy.models.layers import decide_layers
 from snowsdeploy.models.program_graph import ProgramGraph
 from snowsdeploy.patterns.pattern import Pattern
 from snowsdeploy.progress import NullObserver
+from snowsdeploy.pruning.plan import make_plan
 from snowsdeploy.pruning.prune import prune_program
 from snowsdeploy.runtime.environment import peak_memory_bytes
 from snowsdeploy.selectors import SELECTORS
 from snowsdeploy.settings.jobs import MainJob
+from snowsdeploy.settings.presets import resolve
 from snowsdeploy.settings.read import read_settings
-from snowsdeploy.stages import load_program, make_plan
+from snowsdeploy.stages.inputs import load_program
 
 # The papers' sizes ask for hours here; what is reduced is named in the table.
 REDUCED: dict[str, Row] = {
@@ -83,7 +85,7 @@ def measure(selector: str, images: int, block: int) -> Row:
     decisions = decide_layers(ProgramGraph(program), pattern, config.include, config.exclude)
     names = [d.weight for d in decisions if d.prunable and d.weight]
     labels = torch.randint(0, 1000, (images,), generator=torch.Generator().manual_seed(0))
-    plan = make_plan(config, len(batches))
+    plan = make_plan(resolve(config), len(batches))
     row: Row = {"selector": selector, "settings": REDUCED.get(selector, {}), "layers": len(names)}
     before, started = peak_memory_bytes(), time.perf_counter()
     try:

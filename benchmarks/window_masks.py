@@ -18,7 +18,6 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from benchmarks.measure import Row, run
 from benchmarks.models import MODELS, RESULTS, enter_data, machine_name, write_rows
@@ -30,14 +29,14 @@ from snowsdeploy.pruning.prune import Plan
 from snowsdeploy.pruning.schedule import Unit
 from snowsdeploy.pruning.solve.objective import Support
 from snowsdeploy.pruning.solve.preconditioner import _probe, _raise
-from snowsdeploy.pruning.solve.reconstruct import Reconstruction
+from snowsdeploy.pruning.solve.problem import UnitSolution
+from snowsdeploy.pruning.solve.reconstruct import Reconstruction, Tell, silent
 from snowsdeploy.pruning.solve.start import Select, _moments
 from snowsdeploy.pruning.solve.streams import Streams
 from snowsdeploy.selectors import select_mask
 from snowsdeploy.selectors.exchange import Exchange
 from snowsdeploy.selectors.sparsegpt import damped
 from snowsdeploy.solver.least_squares import solve_and_factor
-from snowsdeploy.values import LayerReport
 
 MODELS_OF_CURVATURE = ("kronecker", "diagonal")
 
@@ -88,22 +87,22 @@ class Refining(Reconstruction):
     pattern: Pattern = field(default_factory=lambda: Pattern(2, 4))
 
     def solve(
-        self, graph: ProgramGraph, unit: Unit, streams: Streams, select: Select
-    ) -> tuple[dict[str, Tensor], LayerReport]:
+        self, graph: ProgramGraph, unit: Unit, streams: Streams, select: Select, tell: Tell = silent
+    ) -> UnitSolution:
         """See `Reconstruction`."""
         started, window, count = time.perf_counter(), self.window(graph, unit), len(unit.weights)
         for stream in (streams.dense, streams.pruned):
             stream.advance(window.calls[0])
         assert self.targets != "auto"
         problem = self.problem(window, unit, streams, select, self.targets)
-        solution = self.newton_steps(problem)
+        solution = self.newton_steps(problem, tell)
         objective = problem.objective
         masks, weights = objective.support.masks, objective.support.scatter(solution.newton.value)
         everything = Support(tuple(torch.ones_like(mask) for mask in masks))
         whole = replace(objective, support=everything, preconditioner=None)
         x = everything.gather(weights)
         gradients = everything.scatter(whole.value_and_gradient(x)[1])
-        rows, diagonal = _probe(whole, x, torch.Generator().manual_seed(0))
+        rows, diagonal = _probe(whole, x, 0)
         curvatures = everything.scatter(_raise(diagonal))
         current = dict(zip(window.weights, weights, strict=True))
         chosen, start, factors = [], [], []
@@ -133,7 +132,9 @@ class Refining(Reconstruction):
             streams.pruned.set_weight(placeholder, value)
         seconds = time.perf_counter() - started
         report = problem.report(unit, window, solution, targets=f"{self.targets:g} dense", seconds=seconds)
-        return {graph.state_names[p]: v for p, v in zip(window.weights, values, strict=True)}, report
+        tensors = {graph.state_names[p]: v for p, v in zip(window.weights, values, strict=True)}
+        kept = dict(zip(unit.weights, problem.objective.support.masks, strict=False))
+        return UnitSolution(tensors, kept, report)
 
 
 def table(rows: list[Row]) -> str:

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
 from snowsdeploy.models.program import Program
+from tests.caches import cached_exports
 from tests.nets import NETS, TinyCNN, make_program
 
 # Processes that test side by side share the cores.
 torch.set_num_threads(max(1, (os.cpu_count() or 1) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cached_exports() -> Iterator[None]:
+    """The same program is converted to ONNX once in a process."""
+    with cached_exports():
+        yield
 
 
 @pytest.fixture(params=NETS)

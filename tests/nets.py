@@ -8,6 +8,7 @@ from torch import nn
 from snowsdeploy.models.program import Program
 from snowsdeploy.models.trace import trace
 from snowsdeploy.values import Preprocessing, SourceInfo
+from tests.caches import module_key, traced
 
 
 class TinyCNN(nn.Module):
@@ -64,7 +65,10 @@ def make_program(module: nn.Module, size: int = 8) -> Program:
             layer.running_var.uniform_(0.5, 1.5)
             nn.init.uniform_(layer.weight, 0.5, 1.5)
     preprocessing = Preprocessing(input_size=(3, size, size), mean=(0.5,) * 3, std=(0.25,) * 3)
-    return trace(module, preprocessing, SourceInfo(source="test", format="factory"))
+    key = module_key(module)
+    return traced(
+        key and f"{key} {size}", lambda: trace(module, preprocessing, SourceInfo(source="test", format="factory"))
+    )
 
 
 NETS = {

@@ -28,7 +28,7 @@ from snowsdeploy.measure.profile import ratio
 from snowsdeploy.runtime.gpu_state import read_gpu
 from snowsdeploy.settings.jobs import MainJob
 from snowsdeploy.settings.read import read_settings
-from snowsdeploy.stages import prune_export
+from snowsdeploy.stages.job import run_main_job
 from snowsdeploy.values import FileRatio, Report
 from snowsdeploy_exporters import FORMATS, OnnxExporter
 from snowsdeploy_exporters.semi_structured import CONVERTED, load_semi_structured
@@ -52,7 +52,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         for name in options.only:
             run = (options.keep or Path(scratch)) / name
-            prune_export(_config(name, MODELS[name], run, Path(scratch)), OnnxExporter(), writers=FORMATS)
+            run_main_job(_config(name, MODELS[name], run, Path(scratch)), OnnxExporter(), writers=FORMATS)
             rows += _time_model(name, run, options)
     result = {"machine": machine(), "device": options.device, "rows": rows}
     write_text_atomic(options.out / "kernels.json", json.dumps(result, indent=2) + "\n")

@@ -20,11 +20,9 @@ from safetensors.torch import load_file
 
 from benchmarks.models import random_model, write_rows
 from snowsdeploy.files import write_text_atomic
-from snowsdeploy.progress import NullObserver
 from snowsdeploy.settings.jobs import MainJob
 from snowsdeploy.settings.read import read_settings
-from snowsdeploy.stages import prune
-from snowsdeploy.stages.plan import plan_run
+from snowsdeploy.stages.job import run_plan, run_prune
 
 PRODUCTS: dict[str, dict[str, Any]] = {
     "float32": {},
@@ -62,12 +60,12 @@ def main() -> None:
             given = common | {"samples": options.images, "device": options.device, "out": folder / run}
             return read_settings(MainJob, given | more)
 
-        planned = plan_run(config("plan", **include))
+        planned = run_plan(config("plan", **include))
         for label in options.products.split(";"):
             more = PRODUCTS[label]
             if options.device.startswith("cuda"):
                 torch.cuda.reset_peak_memory_stats()
-            report = prune(config(label, **include, **more), NullObserver())
+            report = run_prune(config(label, **include, **more)).report
             rows.append(
                 {
                     "row": label,
@@ -88,7 +86,7 @@ def main() -> None:
         runs = [options.device, "cpu"]
         for number, device in enumerate(runs):
             more = {"device": device, "samples": options.block_images, "include": (options.block,)}
-            prune(config(f"block-{number}", **more), NullObserver())
+            run_prune(config(f"block-{number}", **more))
         one, other = (load_file(folder / f"block-{number}" / "pruned.safetensors") for number in range(2))
         rows.append(
             {
