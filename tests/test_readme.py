@@ -12,6 +12,8 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
 from snowsdeploy.settings.jobs import MainJob
 from snowsdeploy.settings.read import load_policy, read_settings
@@ -66,15 +68,28 @@ def test_main_job_passes(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.rstrip().endswith("PASSED")
     promised = set(
-        re.findall(r"`([\w.]+\.(?:onnx|json|md|html|pt2|safetensors))`", README.split("In `run/`:")[1].split("\n\n")[0])
+        re.findall(
+            r"`([\w.]+\.(?:onnx|json|md|html|pt2|safetensors|toml))`", README.split("In `run/`:")[1].split("\n\n")[0]
+        )
     )
     assert {p.name for p in (tmp_path / "run").iterdir()} == promised
+
+
+def test_the_python_example_runs():
+    (text,) = re.findall(r"<!-- python -->\n```python\n(.*?)```\n<!-- end -->", README, re.DOTALL)
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.Flatten(), nn.Linear(128, 5))
+    images = torch.randn(24, 3, 8, 8)
+    scope = {"module": module, "images": images, "test_images": images[:12], "labels": torch.arange(12) % 5}
+    exec(text, scope)
+    assert scope["onnx_file"].is_file()
 
 
 def test_both_commands_install_in_a_fresh_environment():
     for marker in ("main job", "tests"):
         assert re.match(
-            r"python3 -m venv \.venv && \.venv/bin/pip install (\.|-e '\.\[dev\]') && \.venv/bin/", block(marker)
+            r"python3 -m venv \.venv && \.venv/bin/pip install ('\.\[prune\]'|-e '\.\[dev\]') && \.venv/bin/",
+            block(marker),
         )
 
 

@@ -72,6 +72,27 @@ def _status(name: ProviderName) -> ProviderStatus:
     )
 
 
+def runtime_hints(environment: Environment, *, gpu: bool) -> tuple[str, ...]:
+    """Which build of ONNX Runtime fits this machine, where another is installed.
+
+    Args:
+        environment: Machine and versions.
+        gpu: Whether there is an NVIDIA GPU.
+    """
+    gpu_build, cpu_build = ("onnxruntime-gpu" in environment.versions, "onnxruntime" in environment.versions)
+    if gpu_build and cpu_build:
+        fitting = "onnxruntime-gpu" if gpu else "onnxruntime"
+        both = "onnxruntime and onnxruntime-gpu are both installed and overwrite each other"
+        return (f"{both}: pip uninstall onnxruntime onnxruntime-gpu, then pip install {fitting}.",)
+    if environment.machine.startswith("aarch64") and cpu_build:
+        wheel = "NVIDIA's onnxruntime-gpu wheel for its JetPack"
+        return (f"The package index has only ONNX Runtime's CPU build for aarch64: on a Jetson install {wheel}.",)
+    if gpu_build and not gpu:
+        swap = "pip uninstall onnxruntime-gpu, then pip install onnxruntime"
+        return (f"Without an NVIDIA GPU the smaller CPU build of ONNX Runtime serves as well: {swap}.",)
+    return ()
+
+
 def _hints(environment: Environment, gpus: tuple[GpuStatus, ...], loads: dict[str, bool]) -> tuple[str, ...]:
     hints = []
     if not gpus:
@@ -82,6 +103,7 @@ def _hints(environment: Environment, gpus: tuple[GpuStatus, ...], loads: dict[st
             f"tensorrt {tensorrt} cannot be loaded by onnxruntime-gpu, which links version {TENSORRT_MAJOR}: "
             'pip install "tensorrt-cu13>=10.13.2,<11".'
         )
+    hints += runtime_hints(environment, gpu=bool(gpus))
     if gpus and not loads["cuda"]:
         hints.append("There is a GPU but the CUDA provider does not load: check CUDA 13 and cuDNN 9.")
     return tuple(hints)
