@@ -24,6 +24,7 @@ from snowsdeploy.settings.read import SettingsFile, load_policy, read_file, read
 from snowsdeploy.settings.reference import choices_of, default_text, panel_of
 
 S = TypeVar("S", bound=Settings)
+_WIDEST = 16  # columns of a metavar that still leave room for the help at 80
 
 Config = Annotated[
     Path | None,
@@ -133,14 +134,21 @@ def _parameters(fields: Mapping[str, FieldInfo]) -> Iterator[inspect.Parameter]:
             continue
         flag = option.flag or option_of(name)
         flags = f"{flag}/{option.off}" if option.off else flag
-        switch = kind == (bool | None)
-        metavar = None if switch else option.metavar or "|".join(choices_of(field)) or None
-        default = default_text(field) or False
+        metavar, choices = option.metavar or "|".join(choices_of(field)), ""
+        if len(metavar) > _WIDEST and "|" in metavar:  # it would be broken in the middle of a word
+            metavar, choices = "NAME", f" One of {metavar.replace('|', ', ')}."
+        default = f" \\[default: {shown}]" if (shown := default_text(field)) else ""
         yield _option(
             name,
             Annotated[
                 kind,
-                typer.Option(flags, help=text, rich_help_panel=option.panel, metavar=metavar, show_default=default),
+                typer.Option(
+                    flags,
+                    help=f"{text}{choices}{default}",
+                    rich_help_panel=option.panel,
+                    metavar=None if kind == (bool | None) else metavar or None,
+                    show_default=False,
+                ),
             ],
         )
 

@@ -116,7 +116,8 @@ def judge_change(change: LatencyChange, *, limit: float, floor_ms: float) -> Rul
     control = ", the dense file as control" if change.controlled else ""
     measured = f"{change.value:+.1%} [{change.low:+.1%}, {change.high:+.1%}]{control}"
     name = f"latency against baseline, batch {change.batch}"
-    if change.high * change.median_ms <= floor_ms or change.high <= limit / 100:
+    before_ms = change.median_ms / (1 + change.value)
+    if change.high * before_ms <= floor_ms or change.high <= limit / 100:
         return RuleResult(rule=name, measured=measured, limit=text, verdict="pass")
     if change.low > limit / 100:
         return RuleResult(rule=name, measured=measured, limit=text, verdict="fail")

@@ -78,7 +78,8 @@ def test_a_comparison_leaves_out_what_it_decides_itself():
 
 
 def shown_default(parameter):
-    return parameter.annotation.__metadata__[0].show_default
+    _, bracket, text = parameter.annotation.__metadata__[0].help.partition("[default: ")
+    return text.removesuffix("]") if bracket else None
 
 
 def test_defaults_in_the_help_are_those_of_the_settings():
@@ -88,6 +89,15 @@ def test_defaults_in_the_help_are_those_of_the_settings():
             assert shown_default(parameters[name]) == str(field.default), name
     assert shown_default(parameters["latency_batch"]) == "1,8"
     assert shown_default(parameters["horizon"]) == "block"
+
+
+def test_choices_are_never_broken(cli):
+    text = cli("prune-export", "--help").output
+    for choices in ("fast|default|max", "snows|k0|none", "K|block|model", "N:M|P%"):
+        assert choices in text
+    flat = " ".join(text.replace("│", " ").split())
+    for words in ("method, row, layer, global", "auto, data, sampled", "none, diagonal, cholesky, kronecker"):
+        assert f"One of {words}." in flat
 
 
 def test_the_help_names_every_selector_and_format(cli):

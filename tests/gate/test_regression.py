@@ -105,6 +105,13 @@ def test_the_floor_is_for_the_intervals_high_end() -> None:
         assert verdicts(new, old, latency_floor_ms=floor)["latency against baseline, batch 1"] == verdict
 
 
+def test_the_floor_is_a_difference_from_the_baseline_in_ms() -> None:
+    """0.1 ms became 0.14 ms, surely: 0.04 ms more, whatever that is in percent of the new latency."""
+    old, new = timed(0.1, 0.1, 0.1), timed(0.14, 0.14, 0.14)
+    for floor, verdict in ((0.0399, "fail"), (0.0401, "pass")):
+        assert verdicts(new, old, latency_floor_ms=floor)["latency against baseline, batch 1"] == verdict
+
+
 def test_a_precision_is_compared_with_the_same_precision() -> None:
     def sized(sizes: dict[str, int]) -> Report:
         report = make_report()
