@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 from pydantic import Field, field_validator
 
@@ -21,7 +21,7 @@ class ExportSettings(Settings):
     """Which files are written."""
 
     opset: Annotated[int, Option(_PANEL, "N")] = Field(20, ge=18, le=23, description="ONNX operator set of the files.")
-    precision: Annotated[CommaList[Precision], Option(_PANEL, "fp32,fp16,int8")] = Field(
+    precision: Annotated[CommaList[Precision], Option(_PANEL, ",".join(get_args(Precision)))] = Field(
         ("fp32",), min_length=1, description="Precisions to write and judge; a list, or repeated."
     )
     keep_fp32: Annotated[Repeated, Option(_PANEL, "GLOB")] = Field(
@@ -48,7 +48,7 @@ class ExportSettings(Settings):
             raise UsageError(
                 "--precision bf16 is not offered: no file in it could be verified",
                 seen="ONNX Runtime's CPU provider has no bfloat16 Conv, MatMul or Gemm",
-                allowed="fp32, fp16, int8",
+                allowed=", ".join(get_args(Precision)),
                 fix="use fp16: a node whose values would overflow stays in FP32",
             )
         return value

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 
 from snowsdeploy.settings.runtime import RuntimeSettings
+from snowsdeploy.values import Precision as PrecisionName
 from snowsdeploy_cli.arguments import MovedData, PolicyFile, RunFolder, WriteJson
 from snowsdeploy_cli.session import observed, require_prune
 from snowsdeploy_cli.signature import Quiet, Typed, options_of
 
-Precision = Annotated[str, typer.Option("--precision", metavar="fp32|fp16|int8", help="Which file of the run.")]
+Precision = Annotated[
+    str, typer.Option("--precision", metavar="|".join(get_args(PrecisionName)), help="Which file of the run.")
+]
 Batch = Annotated[int, typer.Option("--batch", min=1, help="How many calibration images to look at.", metavar="N")]
 Tolerance = Annotated[
     float | None,

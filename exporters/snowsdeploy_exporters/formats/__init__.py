@@ -1,13 +1,20 @@
-"""The ONNX files of a run -> other formats; each is one module and one line of the table."""
+"""The ONNX files of a run -> other formats; each is one module here and one line of `settings.export.WRITERS`."""
 
 from __future__ import annotations
 
+from importlib import import_module
+
+from snowsdeploy.settings.export import WRITERS
 from snowsdeploy.stages.packages import PackageWriter
 from snowsdeploy.values import Format
-from snowsdeploy_exporters.formats.pytorch import write_torch
-from snowsdeploy_exporters.formats.tensorrt import write_tensorrt
-from snowsdeploy_exporters.formats.triton import write_triton
 
-FORMATS: dict[Format, PackageWriter] = {"tensorrt": write_tensorrt, "triton": write_triton, "torch": write_torch}
+
+def _writer(target: str) -> PackageWriter:
+    module, _, name = target.partition(":")
+    writer: PackageWriter = getattr(import_module(f"{__name__}.{module}"), name)
+    return writer
+
+
+FORMATS: dict[Format, PackageWriter] = {name: _writer(target) for name, target in WRITERS.items()}
 
 __all__ = ["FORMATS"]
