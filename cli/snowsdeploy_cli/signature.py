@@ -137,7 +137,8 @@ def _parameters(fields: Mapping[str, FieldInfo]) -> Iterator[inspect.Parameter]:
         metavar, choices = option.metavar or "|".join(choices_of(field)), ""
         if len(metavar) > _WIDEST and "|" in metavar:  # it would be broken in the middle of a word
             metavar, choices = "NAME", f" One of {metavar.replace('|', ', ')}."
-        default = f" \\[default: {shown}]" if (shown := default_text(field)) else ""
+        known = default_text(field)
+        default = f" \\[default: {known}]" if known else ""
         yield _option(
             name,
             Annotated[

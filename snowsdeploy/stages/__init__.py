@@ -6,7 +6,9 @@
     validate  Pruned, files, Samples -> Report
     plan      Program, Samples -> what pruning will cost
     inspect   a file -> its layout
-    job       the main job and its stages on a run directory; compare runs it several times
+    job       the main job and its stages on a run directory, whose files run_files reads and writes
+    compare   runs the main job several times
+    debug     explains what a run has
 
 Exporters and writers of formats come in as values, so that the library never imports them.
 """

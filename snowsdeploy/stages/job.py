@@ -1,9 +1,9 @@
 """The jobs: strings and a run directory at the two ends, the stages on values between them.
 
-Only this module reads and writes a run directory, which holds what each stage left: `config.toml` (what repeats the
-run), `program.pt2` (dense), `pruned.safetensors`, `masks.safetensors` and `prune.json`, `dense.onnx` and `model.onnx`
-(for other precisions `dense.fp16.onnx` and the like; `serving.onnx` with preprocessing or output ends), a folder for
-each other format, `export.json`, `report.json`, `summary.md` and `report.html`.
+Only this module and `debug` read and write a run directory, by `run_files`. It holds what each stage left:
+`config.toml` (what repeats the run), `program.pt2` (dense), `pruned.safetensors`, `masks.safetensors` and `prune.json`,
+`dense.onnx` and `model.onnx` (for other precisions `dense.fp16.onnx` and the like; `serving.onnx` with preprocessing or
+output ends), a folder for each other format, `export.json`, `report.json`, `summary.md` and `report.html`.
 """
 
 from __future__ import annotations
@@ -12,36 +12,22 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
-from hashlib import file_digest
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor, nn
 
 from snowsdeploy.allocate.keep_dense import keep_dense
 from snowsdeploy.data.samples import Samples
 from snowsdeploy.device import choose_device
-from snowsdeploy.diagnose.accuracy import debug_accuracy
-from snowsdeploy.diagnose.parity import debug_parity
 from snowsdeploy.distributed import Launch, from_first, rank, wait_for_all
 from snowsdeploy.engines.by_precision import read_accounts
-from snowsdeploy.errors import DataError, OutputError
 from snowsdeploy.files import write_text_atomic
-from snowsdeploy.gate.judge import judge
 from snowsdeploy.measure.compilation import require_compiler
-from snowsdeploy.models.program import saved_source
-from snowsdeploy.models.source import ModelRequest, load_model
-from snowsdeploy.models.tensor_files import save_tensors
-from snowsdeploy.models.trace import adopt
 from snowsdeploy.progress import NullObserver, Observer
 from snowsdeploy.pruning.plan import make_selection
 from snowsdeploy.pruning.prepared import prepare
-from snowsdeploy.report.html import render_html
-from snowsdeploy.report.markdown import render_markdown
-from snowsdeploy.report.store import read_report, write_report
+from snowsdeploy.report.store import read_report
 from snowsdeploy.runtime.environment import installed_versions
 from snowsdeploy.runtime.probe import require_provider
 from snowsdeploy.settings.base import Settings
@@ -49,24 +35,27 @@ from snowsdeploy.settings.export import ExportSettings
 from snowsdeploy.settings.jobs import MainJob, PlanJob, PruneJob, ValidateJob
 from snowsdeploy.settings.policy import GatePolicy
 from snowsdeploy.settings.presets import resolve
-from snowsdeploy.settings.read import SettingsFile, load_policy, read_file, read_settings
-from snowsdeploy.settings.runtime import RuntimeSettings
-from snowsdeploy.settings.write import config_toml, effective_values
+from snowsdeploy.settings.read import SettingsFile, load_policy, read_settings
 from snowsdeploy.stages.export import Exporter, export, needs_samples, require_ends
 from snowsdeploy.stages.inputs import Inputs, load_inputs, open_calibration, open_evaluation
 from snowsdeploy.stages.packages import Writers, require_formats
 from snowsdeploy.stages.plan import plan
 from snowsdeploy.stages.prune import Pruned, prune, prune_prepared
 from snowsdeploy.stages.run_directory import RunDirectory
+from snowsdeploy.stages.run_files import (
+    config_of,
+    earlier_commands,
+    load_export,
+    load_pruned,
+    report_before,
+    write_config,
+    write_pruned,
+    write_value,
+    write_verdict,
+)
 from snowsdeploy.stages.validate import SECTIONS, Section, known_variants, validate
 from snowsdeploy.values import (
-    AccuracyCost,
-    Divergence,
     ExportReport,
-    FilePair,
-    OnnxArtifact,
-    Precision,
-    PruneReport,
     Report,
     RunPlan,
     StageCommand,
@@ -75,7 +64,6 @@ from snowsdeploy.values import (
 S = TypeVar("S", bound=Settings)
 Load = Callable[[PlanJob, str | None], Inputs]  # settings and --eval-data -> what the job works on
 
-_VERSIONS = ("snowsdeploy", "torch", "torchvision", "timm", "onnx", "onnxscript", "onnxruntime-gpu", "onnxruntime")
 _ENGINE: tuple[Section, ...] = ("layout", "engine")
 _RUN: tuple[Section, ...] = ("layout", "engine", "parity", "accuracy", "latency")
 # What an option of the validation stage renews, where it is given beside a report of the same files.
@@ -140,13 +128,13 @@ def run_main_job(
     started = time.perf_counter()
     samples = pruned.samples or (open_calibration(pruned.report, pruned.dense) if needs_samples(settings) else None)
     files = export(pruned, settings, exporter=exporter, place=run, samples=samples, writers=writers, observer=observer)
-    _write(run.export, files)
+    write_value(run.export, files)
     seconds = {"prune": pruned.report.seconds, "export": time.perf_counter() - started}
     evaluation = inputs.evaluation if inputs else open_evaluation(settings.eval_data, pruned.dense)
     report = validate(pruned, files, evaluation, settings, observer=observer)
     seconds["validate"] = report.seconds["validate"]
     report = report.model_copy(update={"seconds": seconds, "commands": pruned.report.commands})
-    judged = _write_verdict(report, policy, run)
+    judged = write_verdict(report, policy, run)
     if judged.verdict and judged.verdict.verdict == "pass":
         run.launch.unlink(missing_ok=True)
     return judged
@@ -199,7 +187,7 @@ def save_pruned(pruned: Pruned, folder: Path) -> None:
     """
     run = RunDirectory(folder)
     run.prepare(force=False, resume=False)
-    _write_pruned(run, pruned)
+    write_pruned(run, pruned)
 
 
 def run_plan(settings: PlanJob, *, load: Load = load_inputs, observer: Observer | None = None) -> RunPlan:
@@ -255,7 +243,7 @@ def run_export(
     pruned, settings = load_pruned(run), read_settings(ExportSettings, given, file)
     if samples is None and needs_samples(settings):
         samples = open_calibration(pruned.report, pruned.dense, data)
-    earlier = _earlier_commands(run)
+    earlier = earlier_commands(run)
     files = export(
         pruned,
         settings,
@@ -266,8 +254,8 @@ def run_export(
         observer=observer,
     )
     files = files.model_copy(update={"commands": (*earlier, *_command("export", command))})
-    _write(run.export, files)
-    _write_config(run, settings, None)
+    write_value(run.export, files)
+    write_config(run, settings, None)
     return files
 
 
@@ -299,13 +287,13 @@ def run_validate(
         SnowsDeployError: As `run_main_job`.
     """
     run, observer = RunDirectory(folder), observer or NullObserver()
-    config, more = _config_of(run), file or SettingsFile()
+    config, more = config_of(run), file or SettingsFile()
     settings = read_settings(ValidateJob, given, _laid_over(config, more))
     asked = {k for k, v in given.items() if v is not None} | (set(more.values) & set(_RENEWS))
     asked |= set() if evaluation is None else {"eval_data"}
     limits = policy or _policy(settings.policy, given, more, config)
     pruned, files = load_pruned(run), load_export(run)
-    before = _report_before(run, observer)
+    before = report_before(run, observer)
     renew = {section for name in asked for section in _RENEWS[name]} if asked else set(SECTIONS)
     require_provider(settings)
     engines = read_accounts(settings.engine_log, settings.engine_layers, files)
@@ -319,73 +307,9 @@ def run_validate(
     earlier = before.commands if before else pruned.report.commands
     history = dict.fromkeys((*earlier, *pruned.report.commands, *files.commands))
     commands = (*history, *_command("validate", command, renewed))
-    judged = _write_verdict(report.model_copy(update={"commands": commands}), limits, run)
-    _write_config(run, settings, limits)
+    judged = write_verdict(report.model_copy(update={"commands": commands}), limits, run)
+    write_config(run, settings, limits)
     return judged
-
-
-def run_debug_parity(
-    folder: Path,
-    precision: Precision,
-    runtime: RuntimeSettings,
-    *,
-    images: int,
-    observer: Observer,
-    data: str | None = None,
-    tolerance: float | None = None,
-) -> Divergence:
-    """Where the values of a run's sparse file leave PyTorch's; nothing in the run is changed.
-
-    Args:
-        folder: A run directory; a file that was changed since its export is compared too.
-        precision: Which file.
-        runtime: Where it runs.
-        images: How many calibration images; random ones where their source is gone.
-        observer: Told about progress.
-        data: Where the calibration images are now.
-        tolerance: Largest relative error that is no divergence; None for the precision's parity limit.
-
-    Raises:
-        OutputError: The directory has no such file.
-        ProviderError: The file does not run there at all.
-    """
-    run = RunDirectory(folder)
-    pruned, path = load_pruned(run), run.onnx("sparse", precision)
-    batch, origin = _debug_images(pruned, images, data)
-    return debug_parity(
-        pruned.sparse,
-        path,
-        run.onnx("sparse"),
-        batch,
-        runtime,
-        precision=precision,
-        observer=observer,
-        images_from=origin,
-        changed=path.is_file() and _is_changed(run, path, precision),
-        tolerance=tolerance,
-    )
-
-
-def run_debug_accuracy(
-    folder: Path, items: int | None, policy: GatePolicy, observer: Observer, data: str | None = None
-) -> AccuracyCost:
-    """Which layers of a run cost accuracy; nothing in the run is changed.
-
-    Args:
-        folder: A run directory.
-        items: How many calibration images; None for all.
-        policy: Its accuracy rules are what the suggestion must pass, on the same images.
-        observer: Told about progress.
-        data: Where the calibration images are now.
-
-    Raises:
-        OutputError: The directory holds no pruning run, or nothing in it is pruned.
-        DataError: The calibration images are gone or have changed.
-    """
-    pruned = load_pruned(RunDirectory(folder))
-    samples = open_calibration(pruned.report, pruned.dense, data)
-    chosen = samples.select(samples.indices[:items])
-    return debug_accuracy(pruned.dense, pruned.tensors, pruned.report, chosen, policy=policy, observer=observer)
 
 
 def version_warnings(file: SettingsFile) -> tuple[str, ...]:
@@ -440,8 +364,8 @@ def _prune(
     seconds = time.perf_counter() - started
     pruned = replace(pruned, report=pruned.report.model_copy(update={"seconds": seconds, "commands": done}))
     if first:
-        _write_pruned(run, pruned)
-        _write_config(run, settings, policy)
+        write_pruned(run, pruned)
+        write_config(run, settings, policy)
         space.clear()
     wait_for_all()
     return pruned, inputs
@@ -465,79 +389,6 @@ def _kept_dense(pruned: Pruned, evaluation: Samples, policy: GatePolicy, observe
     return replace(pruned, tensors=tensors, masks=masks, report=report)
 
 
-def load_pruned(run: RunDirectory) -> Pruned:
-    """What the pruning stage left.
-
-    Raises:
-        OutputError: The directory is not a run, or a file in it is damaged.
-    """
-    missing = [p.name for p in (run.program, run.weights, run.masks, run.prune) if not p.is_file()]
-    if missing:
-        raise OutputError(
-            "the directory holds no pruning run",
-            seen=f"{run.path}: no {', '.join(missing)}",
-            fix="run snowsdeploy prune or prune-export with --out on it first",
-        )
-    try:
-        report = PruneReport.model_validate_json(run.prune.read_text(encoding="utf-8"))
-        tensors, masks = load_file(run.weights), load_file(run.masks)
-    except (ValueError, OSError, SafetensorError) as error:
-        raise OutputError("the pruning run is damaged", seen=f"{run.path}: {error}", fix="run it again") from error
-    loaded = load_model(ModelRequest(str(run.program)))
-    source = saved_source(run.program)
-    if loaded.preprocessing is None or source is None or isinstance(loaded.model, nn.Module):
-        raise OutputError("the pruning run does not say how it was made", seen=run.program, fix="run it again")
-    return Pruned(adopt(loaded.model, loaded.preprocessing, source), tensors, masks, report)
-
-
-def load_export(run: RunDirectory) -> ExportReport:
-    """What the export stage left; its files must still be what was exported.
-
-    Raises:
-        OutputError: Not exported, damaged, or changed since.
-    """
-    try:
-        files = ExportReport.from_json_in(run.export.read_text(encoding="utf-8"), run.path)
-        for file in (*(f for pair in files.pairs for f in (pair.dense, pair.sparse)), *files.serving):
-            _require_unchanged(file)
-    except (OSError, ValueError) as error:
-        raise OutputError(
-            "the directory holds no export", seen=f"{run.path}: {error}", fix="run snowsdeploy export on it first"
-        ) from error
-    return files
-
-
-def _require_unchanged(artifact: OnnxArtifact) -> None:
-    if _digest(artifact.path) != artifact.sha256:
-        raise OutputError("an exported file has changed since its export", seen=artifact.path, fix="export again")
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as stream:
-        return file_digest(stream, "sha256").hexdigest()
-
-
-def _is_changed(run: RunDirectory, path: Path, precision: Precision) -> bool:
-    try:
-        pairs: tuple[FilePair, ...] = ExportReport.from_json_in(run.export.read_text(encoding="utf-8"), run.path).pairs
-    except (OSError, ValueError):
-        return True
-    return _digest(path) not in [pair.sparse.sha256 for pair in pairs if pair.precision == precision]
-
-
-def _debug_images(pruned: Pruned, count: int, data: str | None) -> tuple[Tensor, str]:
-    """Calibration images, or random ones with the reason."""
-    try:
-        batch = open_calibration(pruned.report, pruned.dense, data).rows(
-            0, min(count, len(pruned.report.calibration_items))
-        )
-    except DataError as error:
-        shape = (count, *pruned.dense.preprocessing.input_size)
-        random = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-        return random, f"{count} random images, since those of the calibration are not there ({error.what})"
-    return batch, f"{len(batch)} calibration images"
-
-
 def _policy(path: Path | None, given: Mapping[str, Any] | None = None, *files: SettingsFile) -> GatePolicy:
     """The limits: of the option, else of the first file that has some, else the defaults."""
     if path is not None and (given is None or given.get("policy") is not None):
@@ -550,64 +401,11 @@ def _policy(path: Path | None, given: Mapping[str, Any] | None = None, *files: S
     return GatePolicy()
 
 
-def _config_of(run: RunDirectory) -> SettingsFile:
-    """What a run was made with; nothing where it does not say."""
-    return read_file(run.config, "the run's settings") if run.config.is_file() else SettingsFile()
-
-
 def _laid_over(below: SettingsFile, above: SettingsFile | None) -> SettingsFile:
     return below if above is None else SettingsFile({**below.values, **above.values}, above.policy or below.policy)
-
-
-def _write_config(run: RunDirectory, settings: Settings, policy: GatePolicy | None) -> None:
-    """Lay the effective settings of a stage over what the run's file holds."""
-    before = _config_of(run)
-    kept = {name: value for name, value in before.values.items() if name not in type(settings).model_fields}
-    values = {**kept, **effective_values(settings)}
-    limits = policy or before.policy or GatePolicy()
-    write_text_atomic(run.config, config_toml(values, limits, before.versions or installed_versions(_VERSIONS)))
-
-
-def _write_pruned(run: RunDirectory, pruned: Pruned) -> None:
-    pruned.dense.save(run.program)
-    save_tensors(run.weights, pruned.tensors)
-    save_tensors(run.masks, pruned.masks)
-    _write(run.prune, pruned.report)
-
-
-def _write(path: Path, value: PruneReport | ExportReport) -> None:
-    write_text_atomic(path, value.json_in(path.parent))
-
-
-def _write_verdict(report: Report, policy: GatePolicy, run: RunDirectory) -> Report:
-    """Judge a report and write `report.json`, `summary.md` and `report.html`."""
-    report = report.model_copy(update={"verdict": judge(report, policy)})
-    write_report(report, run.report)
-    write_text_atomic(run.summary, render_markdown(report))
-    write_text_atomic(run.page, render_html(report))
-    return report
 
 
 def _command(stage: str, text: str, renewed: tuple[str, ...] = ()) -> tuple[StageCommand, ...]:
     """A command with the time; none where there is none, as in a call from Python."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
     return (StageCommand(stage=stage, command=text, created=now, renewed=renewed),) if text else ()
-
-
-def _earlier_commands(run: RunDirectory) -> tuple[StageCommand, ...]:
-    """By which the export stage was run before."""
-    try:
-        return ExportReport.from_json_in(run.export.read_text(encoding="utf-8"), run.path).commands
-    except (OSError, ValueError):
-        return ()
-
-
-def _report_before(run: RunDirectory, observer: Observer) -> Report | None:
-    """The run's report, whose sections can be kept."""
-    if not run.report.is_file():
-        return None
-    try:
-        return read_report(run.report)
-    except OutputError as error:
-        observer.warn(f"the report of an earlier validation is not used: {error.seen or error.what}")
-        return None

@@ -21,8 +21,10 @@ from snowsdeploy.settings.jobs import MainJob
 from snowsdeploy.settings.policy import GatePolicy
 from snowsdeploy.settings.read import read_settings
 from snowsdeploy.settings.runtime import RuntimeSettings
-from snowsdeploy.stages.job import load_pruned, run_debug_accuracy, run_debug_parity, run_main_job, run_prune
+from snowsdeploy.stages.debug import run_debug_accuracy, run_debug_parity
+from snowsdeploy.stages.job import run_main_job, run_prune
 from snowsdeploy.stages.run_directory import RunDirectory
+from snowsdeploy.stages.run_files import load_pruned
 from snowsdeploy.values import AccuracyCost, Divergence, PruneReport, Report
 from snowsdeploy_exporters import OnnxExporter
 

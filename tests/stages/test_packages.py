@@ -12,9 +12,10 @@ from snowsdeploy.errors import ExportError, OutputError, SnowsDeployError, Usage
 from snowsdeploy.report.store import read_report
 from snowsdeploy.settings.jobs import MainJob
 from snowsdeploy.settings.read import read_settings
-from snowsdeploy.stages.job import load_export, run_export, run_main_job, run_prune
+from snowsdeploy.stages.job import run_export, run_main_job, run_prune
 from snowsdeploy.stages.packages import Contents
 from snowsdeploy.stages.run_directory import RunDirectory
+from snowsdeploy.stages.run_files import load_export
 from snowsdeploy.values import ExportReport
 from snowsdeploy_exporters import FORMATS, OnnxExporter
 from tests.cli.conftest import NET

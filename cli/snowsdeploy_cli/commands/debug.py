@@ -53,7 +53,7 @@ def parity(
     require_prune("debug parity")
     from snowsdeploy.files import write_text_atomic
     from snowsdeploy.runtime.probe import require_provider
-    from snowsdeploy.stages.job import run_debug_parity
+    from snowsdeploy.stages.debug import run_debug_parity
     from snowsdeploy_cli.console import make_console
     from snowsdeploy_cli.render import print_divergence
 
@@ -89,7 +89,7 @@ def accuracy(
         limits = GatePolicy(max_accuracy_drop=max_drop)
     require_prune("debug accuracy")
     from snowsdeploy.files import write_text_atomic
-    from snowsdeploy.stages.job import run_debug_accuracy
+    from snowsdeploy.stages.debug import run_debug_accuracy
     from snowsdeploy_cli.console import make_console
     from snowsdeploy_cli.render import print_accuracy_cost
 

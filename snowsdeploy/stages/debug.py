@@ -1,0 +1,97 @@
+"""Why a gate fails, for a run directory: where values part, and which layers cost accuracy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from snowsdeploy.diagnose.accuracy import debug_accuracy
+from snowsdeploy.diagnose.parity import debug_parity
+from snowsdeploy.errors import DataError
+from snowsdeploy.progress import Observer
+from snowsdeploy.settings.policy import GatePolicy
+from snowsdeploy.settings.runtime import RuntimeSettings
+from snowsdeploy.stages.inputs import open_calibration
+from snowsdeploy.stages.prune import Pruned
+from snowsdeploy.stages.run_directory import RunDirectory
+from snowsdeploy.stages.run_files import is_changed, load_pruned
+from snowsdeploy.values import AccuracyCost, Divergence, Precision
+
+
+def run_debug_parity(
+    folder: Path,
+    precision: Precision,
+    runtime: RuntimeSettings,
+    *,
+    images: int,
+    observer: Observer,
+    data: str | None = None,
+    tolerance: float | None = None,
+) -> Divergence:
+    """Where the values of a run's sparse file leave PyTorch's; nothing in the run is changed.
+
+    Args:
+        folder: A run directory; a file that was changed since its export is compared too.
+        precision: Which file.
+        runtime: Where it runs.
+        images: How many calibration images; random ones where their source is gone.
+        observer: Told about progress.
+        data: Where the calibration images are now.
+        tolerance: Largest relative error that is no divergence; None for the precision's parity limit.
+
+    Raises:
+        OutputError: The directory has no such file.
+        ProviderError: The file does not run there at all.
+    """
+    run = RunDirectory(folder)
+    pruned, path = load_pruned(run), run.onnx("sparse", precision)
+    batch, origin = _debug_images(pruned, images, data)
+    return debug_parity(
+        pruned.sparse,
+        path,
+        run.onnx("sparse"),
+        batch,
+        runtime,
+        precision=precision,
+        observer=observer,
+        images_from=origin,
+        changed=path.is_file() and is_changed(run, path, precision),
+        tolerance=tolerance,
+    )
+
+
+def run_debug_accuracy(
+    folder: Path, items: int | None, policy: GatePolicy, observer: Observer, data: str | None = None
+) -> AccuracyCost:
+    """Which layers of a run cost accuracy; nothing in the run is changed.
+
+    Args:
+        folder: A run directory.
+        items: How many calibration images; None for all.
+        policy: Its accuracy rules are what the suggestion must pass, on the same images.
+        observer: Told about progress.
+        data: Where the calibration images are now.
+
+    Raises:
+        OutputError: The directory holds no pruning run, or nothing in it is pruned.
+        DataError: The calibration images are gone or have changed.
+    """
+    pruned = load_pruned(RunDirectory(folder))
+    samples = open_calibration(pruned.report, pruned.dense, data)
+    chosen = samples.select(samples.indices[:items])
+    return debug_accuracy(pruned.dense, pruned.tensors, pruned.report, chosen, policy=policy, observer=observer)
+
+
+def _debug_images(pruned: Pruned, count: int, data: str | None) -> tuple[Tensor, str]:
+    """Calibration images, or random ones with the reason."""
+    try:
+        batch = open_calibration(pruned.report, pruned.dense, data).rows(
+            0, min(count, len(pruned.report.calibration_items))
+        )
+    except DataError as error:
+        shape = (count, *pruned.dense.preprocessing.input_size)
+        random = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+        return random, f"{count} random images, since those of the calibration are not there ({error.what})"
+    return batch, f"{len(batch)} calibration images"

@@ -1,0 +1,148 @@
+"""The files of a run directory: what each stage leaves there, written whole and read back."""
+
+from __future__ import annotations
+
+from hashlib import file_digest
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+from snowsdeploy.errors import OutputError
+from snowsdeploy.files import write_text_atomic
+from snowsdeploy.gate.judge import judge
+from snowsdeploy.models.program import saved_source
+from snowsdeploy.models.source import ModelRequest, load_model
+from snowsdeploy.models.tensor_files import save_tensors
+from snowsdeploy.models.trace import adopt
+from snowsdeploy.progress import Observer
+from snowsdeploy.report.html import render_html
+from snowsdeploy.report.markdown import render_markdown
+from snowsdeploy.report.store import read_report, write_report
+from snowsdeploy.runtime.environment import installed_versions
+from snowsdeploy.settings.base import Settings
+from snowsdeploy.settings.policy import GatePolicy
+from snowsdeploy.settings.read import SettingsFile, read_file
+from snowsdeploy.settings.write import config_toml, effective_values
+from snowsdeploy.stages.prune import Pruned
+from snowsdeploy.stages.run_directory import RunDirectory
+from snowsdeploy.values import ExportReport, FilePair, OnnxArtifact, Precision, PruneReport, Report, StageCommand
+
+_VERSIONS = ("snowsdeploy", "torch", "torchvision", "timm", "onnx", "onnxscript", "onnxruntime-gpu", "onnxruntime")
+
+
+def load_pruned(run: RunDirectory) -> Pruned:
+    """What the pruning stage left.
+
+    Raises:
+        OutputError: The directory is not a run, or a file in it is damaged.
+    """
+    missing = [p.name for p in (run.program, run.weights, run.masks, run.prune) if not p.is_file()]
+    if missing:
+        raise OutputError(
+            "the directory holds no pruning run",
+            seen=f"{run.path}: no {', '.join(missing)}",
+            fix="run snowsdeploy prune or prune-export with --out on it first",
+        )
+    try:
+        report = PruneReport.model_validate_json(run.prune.read_text(encoding="utf-8"))
+        tensors, masks = load_file(run.weights), load_file(run.masks)
+    except (ValueError, OSError, SafetensorError) as error:
+        raise OutputError("the pruning run is damaged", seen=f"{run.path}: {error}", fix="run it again") from error
+    loaded = load_model(ModelRequest(str(run.program)))
+    source = saved_source(run.program)
+    if loaded.preprocessing is None or source is None or isinstance(loaded.model, nn.Module):
+        raise OutputError("the pruning run does not say how it was made", seen=run.program, fix="run it again")
+    return Pruned(adopt(loaded.model, loaded.preprocessing, source), tensors, masks, report)
+
+
+def load_export(run: RunDirectory) -> ExportReport:
+    """What the export stage left; its files must still be what was exported.
+
+    Raises:
+        OutputError: Not exported, damaged, or changed since.
+    """
+    try:
+        files = ExportReport.from_json_in(run.export.read_text(encoding="utf-8"), run.path)
+        for file in (*(f for pair in files.pairs for f in (pair.dense, pair.sparse)), *files.serving):
+            _require_unchanged(file)
+    except (OSError, ValueError) as error:
+        raise OutputError(
+            "the directory holds no export", seen=f"{run.path}: {error}", fix="run snowsdeploy export on it first"
+        ) from error
+    return files
+
+
+def _require_unchanged(artifact: OnnxArtifact) -> None:
+    if _digest(artifact.path) != artifact.sha256:
+        raise OutputError("an exported file has changed since its export", seen=artifact.path, fix="export again")
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as stream:
+        return file_digest(stream, "sha256").hexdigest()
+
+
+def is_changed(run: RunDirectory, path: Path, precision: Precision) -> bool:
+    """Whether a file is another than the export stage wrote."""
+    try:
+        pairs: tuple[FilePair, ...] = ExportReport.from_json_in(run.export.read_text(encoding="utf-8"), run.path).pairs
+    except (OSError, ValueError):
+        return True
+    return _digest(path) not in [pair.sparse.sha256 for pair in pairs if pair.precision == precision]
+
+
+def config_of(run: RunDirectory) -> SettingsFile:
+    """What a run was made with; nothing where it does not say."""
+    return read_file(run.config, "the run's settings") if run.config.is_file() else SettingsFile()
+
+
+def write_config(run: RunDirectory, settings: Settings, policy: GatePolicy | None) -> None:
+    """Lay the effective settings of a stage over what the run's file holds."""
+    before = config_of(run)
+    kept = {name: value for name, value in before.values.items() if name not in type(settings).model_fields}
+    values = {**kept, **effective_values(settings)}
+    limits = policy or before.policy or GatePolicy()
+    write_text_atomic(run.config, config_toml(values, limits, before.versions or installed_versions(_VERSIONS)))
+
+
+def write_pruned(run: RunDirectory, pruned: Pruned) -> None:
+    """Leave what the pruning stage made."""
+    pruned.dense.save(run.program)
+    save_tensors(run.weights, pruned.tensors)
+    save_tensors(run.masks, pruned.masks)
+    write_value(run.prune, pruned.report)
+
+
+def write_value(path: Path, value: PruneReport | ExportReport) -> None:
+    """Write a stage's report, with paths relative to its folder."""
+    write_text_atomic(path, value.json_in(path.parent))
+
+
+def write_verdict(report: Report, policy: GatePolicy, run: RunDirectory) -> Report:
+    """Judge a report and write `report.json`, `summary.md` and `report.html`."""
+    report = report.model_copy(update={"verdict": judge(report, policy)})
+    write_report(report, run.report)
+    write_text_atomic(run.summary, render_markdown(report))
+    write_text_atomic(run.page, render_html(report))
+    return report
+
+
+def earlier_commands(run: RunDirectory) -> tuple[StageCommand, ...]:
+    """By which the export stage was run before."""
+    try:
+        return ExportReport.from_json_in(run.export.read_text(encoding="utf-8"), run.path).commands
+    except (OSError, ValueError):
+        return ()
+
+
+def report_before(run: RunDirectory, observer: Observer) -> Report | None:
+    """The run's report, whose sections can be kept."""
+    if not run.report.is_file():
+        return None
+    try:
+        return read_report(run.report)
+    except OutputError as error:
+        observer.warn(f"the report of an earlier validation is not used: {error.seen or error.what}")
+        return None
