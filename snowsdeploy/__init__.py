@@ -79,11 +79,16 @@ _MODULES = {
 }
 
 
+_NEED_TORCH = {"Program", "Samples", "Pruned"}
+
+
 def __getattr__(name: str) -> object:
     if name == "__version__":
         return import_module("snowsdeploy.install").installed_version()
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name in _NEED_TORCH:
+        import_module("snowsdeploy.install").require_extra("prune", f"snowsdeploy.{name}")
     value = getattr(import_module(_MODULES[name]), name)
     globals()[name] = value
     return value

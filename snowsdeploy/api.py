@@ -1,7 +1,8 @@
 """The public functions: what the command line does, on Python objects as well as on strings and paths.
 
 Settings are keyword arguments by the names of the command line's options, with `_` for `-` (docs/settings.md has all
-of them); their values are those of Python, or texts as one would type them.
+of them); their values are those of Python, or texts as one would type them. Objects such as `PruneSettings` can be
+given as `settings=`, one or several: what they were made with counts, and keywords come before them.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import sys
 import tempfile
 import weakref
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,10 +23,13 @@ from snowsdeploy.install import require_extra
 from snowsdeploy.patterns.pattern import Pattern
 from snowsdeploy.progress import NullObserver, Observer
 from snowsdeploy.report.store import read_report
+from snowsdeploy.settings.base import Settings
+from snowsdeploy.settings.export import ExportSettings
 from snowsdeploy.settings.jobs import CompareJob, MainJob, PlanJob, PruneJob
 from snowsdeploy.settings.policy import GatePolicy, policy_of_table
 from snowsdeploy.settings.profile import ProfileSettings
 from snowsdeploy.settings.read import load_policy, read_settings
+from snowsdeploy.settings.write import in_memory
 from snowsdeploy.values import Comparison, ExportReport, Profile, Report, RunPlan, SparsityEvidence, Verdict
 
 if TYPE_CHECKING:
@@ -62,12 +66,13 @@ def prune_export(
         model: A checkpoint's path or any other source that the command line takes; a `torch.nn.Module` on any device
             and in any mode, which is not changed; or a program of `torch.export`.
         data: Calibration images: a source as for `--data`; a float tensor `[n, C, H, W]` as the model takes it;
-            `(tensor, labels)`; a torch `Dataset` of (image, label); or any iterable of batches, such as a `DataLoader`,
-            of which the first `samples` images are read.
+            `(tensor, labels)`; a torch `Dataset` of (image, label); any iterable of batches, such as a `DataLoader`, of
+            which the first `samples` images are read; or `Samples`.
         eval_data: Evaluation images in the same forms; without labels the report has agreement and no accuracy.
         out: Run directory. Without it the files lie in a temporary folder that is removed with the returned report.
         policy: Limits of the gates: a `GatePolicy`, a mapping, or a TOML file.
-        progress: Show it on a terminal or in a notebook; False for nothing; or an observer of your own.
+        progress: Show it on a terminal or in a notebook, elsewhere only warnings; False for nothing; or an observer of
+            your own.
         **settings: By the names of the command line.
 
     Returns:
@@ -129,7 +134,7 @@ def export(
     run: Pruned | str | Path,
     *,
     out: str | Path | None = None,
-    data: str | None = None,
+    data: object = None,
     progress: Progress = True,
     **settings: object,
 ) -> ExportReport:
@@ -139,7 +144,8 @@ def export(
         run: What `prune` returned, or a run directory.
         out: Where the files of a pruned model go, as a run directory. Without it they lie in a temporary folder that is
             removed with the returned value. A run directory keeps its own files.
-        data: Where a run's calibration images are now, if not where they were.
+        data: Where a run's calibration images are now, if not where they were; or the images themselves, if they were
+            in memory.
         progress: As for `prune_export`.
         **settings: By the names of the command line.
 
@@ -147,18 +153,22 @@ def export(
         SnowsDeployError: As `prune_export`.
     """
     _require("export")
+    from snowsdeploy.stages.export import require_ends
     from snowsdeploy.stages.job import run_export, save_pruned
     from snowsdeploy_exporters import FORMATS, OnnxExporter
 
     if isinstance(run, str | Path) and out is not None:
         raise UsageError("out is for a pruned model in memory", seen=f"{run}, {out}", fix="leave out away")
+    given = _given(settings)
+    chosen_settings = read_settings(ExportSettings, given)
     with _observer(progress) as observer, _alone(), _folder(run if isinstance(run, str | Path) else out) as place:
         folder, owner = place
         if not isinstance(run, str | Path):
+            require_ends(chosen_settings, run.dense)
             save_pruned(run, folder)
         files = run_export(
             folder,
-            settings,
+            given,
             lambda chosen: OnnxExporter(chosen.opset, chosen.keep_fp32),
             writers=FORMATS,
             data=data,
@@ -193,12 +203,12 @@ def validate(
     from snowsdeploy.data.memory import hold
     from snowsdeploy.stages.job import run_validate
 
-    given = dict(settings)
+    given = _given(settings)
     evaluation = None
     if isinstance(eval_data, str | Path):
         given["eval_data"] = str(eval_data)
     elif eval_data is not None:
-        evaluation = hold(eval_data, option="eval_data").samples()
+        evaluation = hold(eval_data, option="eval_data")
     with _observer(progress) as observer, _alone():
         return run_validate(
             Path(run),
@@ -263,7 +273,7 @@ def profile(*files: str | Path, progress: Progress = True, **settings: object) -
 
     with _observer(progress) as observer:
         paths = [Path(file) for file in files]
-        return profile_paths(paths, read_settings(ProfileSettings, settings), observer=observer)
+        return profile_paths(paths, read_settings(ProfileSettings, _given(settings)), observer=observer)
 
 
 def plan(model: Model, *, data: object, progress: Progress = True, **settings: object) -> RunPlan:
@@ -317,8 +327,8 @@ def compare(
 
     with _observer(progress) as observer, _alone(), _folder(out) as (folder, owner):
         job = _settings(CompareJob, settings, model=model, data=data, eval_data=eval_data, out=folder)
-        exporter, load = OnnxExporter(job.opset, job.keep_fp32), _loader(model, data, eval_data)
-        compared = compare_jobs(folder, jobs_of(job), exporter, observer, load=load, policy=_policy(policy))
+        load = _loader(model, data, eval_data)
+        compared = compare_jobs(folder, jobs_of(job), OnnxExporter(), observer, load=load, policy=_policy(policy))
     return compared.owning(owner)
 
 
@@ -329,14 +339,28 @@ def _require(name: str) -> None:
 def _settings(kind: type[Any], given: Mapping[str, Any], **objects: Any) -> Any:  # noqa: ANN401 - of any class
     """Validated settings, with what stands for objects where they want texts."""
     texts = {name: value if value is None or name == "out" else _text(value) for name, value in objects.items()}
-    return read_settings(kind, {**given, **texts})
+    return read_settings(kind, {**_given(given), **texts})
+
+
+def _given(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings by name, those of settings objects below those that are named."""
+    named = {name: value for name, value in settings.items() if name != "settings"}
+    objects = settings.get("settings", ())
+    values: dict[str, Any] = {}
+    for part in (objects,) if isinstance(objects, Settings) else tuple(objects):
+        if not isinstance(part, Settings):
+            raise UsageError(
+                "settings is no settings object",
+                seen=type(part).__name__,
+                allowed="PruneSettings and the like, or a list",
+            )
+        values |= {name: getattr(part, name) for name in part.model_fields_set}
+    return values | named
 
 
 def _text(value: object) -> str:
     """A source as it is; any other object by what it is."""
-    if isinstance(value, str | Path):
-        return str(value)
-    return f"<{type(value).__name__} in memory>"
+    return str(value) if isinstance(value, str | Path) else in_memory(value)
 
 
 def _call(name: str, model: object, settings: Mapping[str, Any]) -> str:
@@ -380,26 +404,39 @@ def _folder(out: str | Path | None) -> Iterator[tuple[Path, object]]:
 
 
 class _Temporary:
-    """A folder that is removed when nothing refers to this any more."""
+    """A folder that is removed when nothing refers to this any more; values that own it are equal by what they say."""
 
     def __init__(self) -> None:
         self.path = Path(tempfile.mkdtemp(prefix="snowsdeploy-"))
         self.remove = weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
 
+    def __eq__(self, other: object) -> bool:
+        return other is None or isinstance(other, _Temporary)
 
-def _alone() -> AbstractContextManager[None]:
-    """A caller's own process group is not ours: one process, whatever it has started."""
+    __hash__ = None  # type: ignore[assignment]  # nothing is looked up by it
+
+    def __deepcopy__(self, _: object) -> _Temporary:
+        return self  # a copy of the value keeps the folder too
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """What a caller's process has is not ours: its process group, and the state of its random numbers."""
+    import torch
+
     from snowsdeploy.distributed import alone
 
-    return alone()
+    with alone(), torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        yield
 
 
 @contextmanager
 def _observer(progress: Progress) -> Iterator[Observer]:
     if not isinstance(progress, bool):
         yield progress
-    elif progress and (sys.stderr.isatty() or in_notebook()):
-        with ConsoleObserver(make_console(stderr=True)) as observer:
+    elif progress:  # in a log, as of a job without a terminal, only warnings
+        quiet = not (sys.stderr.isatty() or in_notebook())
+        with ConsoleObserver(make_console(stderr=True), quiet=quiet) as observer:
             yield observer
     else:
         yield NullObserver()

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from hashlib import sha256
 from typing import Any
 
@@ -13,50 +12,23 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset
 
-from snowsdeploy.data.samples import Samples
+from snowsdeploy.data.digest import tensors_digest
+from snowsdeploy.data.samples import Decoded, Samples
 from snowsdeploy.errors import DataError
 from snowsdeploy.values import DataInfo
 
+IN_MEMORY = " in memory"  # ends the name of such data in a report
 _ALLOWED = (
     "a tensor [n, C, H, W] of floats as the model takes them, (tensor, labels), a torch Dataset of (image, label), or "
     "an iterable of batches; labels are whole numbers"
 )
 
 
-@dataclass(frozen=True, eq=False)
-class Held:
-    """Data in memory.
-
-    Attributes:
-        x: Inputs as the model takes them, float32 `[n, C, H, W]`, on the CPU.
-        y: Class of each, `[n]`; None without labels.
-        name: What it is, for reports.
-    """
-
-    x: Tensor
-    y: NDArray[np.int64] | None
-    name: str
-
-    @property
-    def input_size(self) -> tuple[int, int, int]:
-        """Channels, height, width."""
-        return (self.x.shape[1], self.x.shape[2], self.x.shape[3])
-
-    def samples(self) -> Samples:
-        """All of it, in order."""
-        origin = sha256(self.x.numpy().tobytes()).hexdigest()  # the same images, with labels or without
-        digest = sha256(origin.encode() + (b"" if self.y is None else self.y.tobytes())).hexdigest()
-        info = DataInfo(
-            source=self.name, items=len(self.x), labelled=self.y is not None, origin=origin, fingerprint=digest
-        )
-        return Samples(lambda indices: self.x[list(indices)], tuple(range(len(self.x))), self.y, info)
-
-
-def hold(data: object, *, option: str, at_most: int | None = None, seed: int = 0) -> Held:
-    """Read what a caller gave.
+def hold(data: object, *, option: str, at_most: int | None = None, seed: int = 0) -> Samples:
+    """Read what a caller gave; inputs are float32 `[n, C, H, W]` on the CPU, in their order.
 
     Args:
-        data: A tensor or array, `(inputs, labels)`, a torch `Dataset`, or an iterable of batches.
+        data: A tensor or array, `(inputs, labels)`, a torch `Dataset`, an iterable of batches, or `Samples`.
         option: The argument's name, for messages.
         at_most: How many items are needed: of a data set so many at random, of other iterables the first.
         seed: Of the random choice.
@@ -64,6 +36,8 @@ def hold(data: object, *, option: str, at_most: int | None = None, seed: int = 0
     Raises:
         DataError: It is something else, is empty, or does not hold finite images.
     """
+    if isinstance(data, Samples):
+        return data
     if isinstance(data, Tensor | np.ndarray):
         return _held([(data, None)], _name(data), option)
     if isinstance(data, tuple) and len(data) == 2 and isinstance(data[0], Tensor | np.ndarray):
@@ -90,7 +64,7 @@ def _items(data: Dataset[Any], at_most: int | None, seed: int) -> Iterator[tuple
     chosen = range(size) if at_most is None else np.random.default_rng(seed).permutation(size)[:at_most]
     for index in chosen:
         x, y = _pair(data[int(index)])
-        yield torch.as_tensor(x).unsqueeze(0), None if y is None else [int(y)]
+        yield _tensor(x, "an image of the data set")[None], None if y is None else [y]
 
 
 def _batches(data: Iterable[Any], at_most: int | None, option: str) -> Iterator[tuple[Any, Any]]:
@@ -99,8 +73,9 @@ def _batches(data: Iterable[Any], at_most: int | None, option: str) -> Iterator[
         x, y = _pair(batch)
         if not isinstance(x, Tensor | np.ndarray):
             raise DataError(f"a batch of {option} is no tensor", seen=type(x).__name__, allowed=_ALLOWED)
+        left = None if at_most is None else at_most - count
+        yield x[:left], None if y is None else y[:left]
         count += len(x)
-        yield x, y
         if at_most is not None and count >= at_most:
             return
 
@@ -111,7 +86,7 @@ def _pair(item: Any) -> tuple[Any, Any]:  # noqa: ANN401 - whatever a data set g
     return item, None
 
 
-def _held(parts: Iterable[tuple[Any, Any]], name: str, option: str) -> Held:
+def _held(parts: Iterable[tuple[Any, Any]], name: str, option: str) -> Samples:
     xs: list[Tensor] = []
     ys: list[NDArray[np.int64] | None] = []
     for x, y in parts:
@@ -128,11 +103,18 @@ def _held(parts: Iterable[tuple[Any, Any]], name: str, option: str) -> Held:
     x = xs[0] if len(xs) == 1 else torch.cat(xs)
     if not bool(torch.isfinite(x).all()):
         raise DataError(f"{option} holds NaN or Inf", seen=f"{int((~torch.isfinite(x)).sum())} values")
-    return Held(x, np.concatenate(labels) if labels else None, name)
+    return _samples(x, np.concatenate(labels) if labels else None, f"{name}{IN_MEMORY}")
+
+
+def _samples(x: Tensor, y: NDArray[np.int64] | None, source: str) -> Samples:
+    origin = tensors_digest({"images": x})  # the same images, with labels or without
+    digest = sha256(origin.encode() + (b"" if y is None else y.tobytes())).hexdigest()
+    info = DataInfo(source=source, items=len(x), labelled=y is not None, origin=origin, fingerprint=digest)
+    return Samples(lambda items: x[list(items)], tuple(range(len(x))), y, info, Decoded.of(x))
 
 
 def _inputs(x: Any, option: str) -> Tensor:  # noqa: ANN401 - a tensor or an array
-    tensor = torch.as_tensor(x).detach()
+    tensor = _tensor(x, option).detach()
     if tensor.dim() != 4 or not tensor.is_floating_point():
         seen = f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
         fix = "scale and normalise the images as in training" if tensor.dim() == 4 else None
@@ -140,8 +122,22 @@ def _inputs(x: Any, option: str) -> Tensor:  # noqa: ANN401 - a tensor or an arr
     return tensor.to("cpu", torch.float32).contiguous()
 
 
+def _tensor(x: Any, what: str) -> Tensor:  # noqa: ANN401 - whatever a data set gives
+    try:
+        return torch.as_tensor(x)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise DataError(
+            f"{what} is no tensor",
+            seen=type(x).__name__,
+            allowed=_ALLOWED,
+            fix="give the data set the transform that it has in evaluation",
+        ) from error
+
+
 def _labels(y: Any, count: int, option: str) -> NDArray[np.int64]:  # noqa: ANN401 - numbers in any form
-    values = np.asarray(torch.as_tensor(y).cpu() if isinstance(y, Tensor) else y)
+    if isinstance(y, list | tuple):
+        y = [label.cpu() if isinstance(label, Tensor) else label for label in y]
+    values = np.asarray(y.cpu() if isinstance(y, Tensor) else y)
     if values.shape != (count,) or not np.issubdtype(values.dtype, np.integer) or (values < 0).any():
         raise DataError(
             f"the labels of {option} do not fit its images",
@@ -149,8 +145,3 @@ def _labels(y: Any, count: int, option: str) -> NDArray[np.int64]:  # noqa: ANN4
             allowed="a whole number from 0 on for each image",
         )
     return values.astype(np.int64)
-
-
-def held_size(data: Sequence[Held | None]) -> tuple[int, int, int] | None:
-    """The input size of the first data that is held; None where none is."""
-    return next((held.input_size for held in data if held is not None), None)

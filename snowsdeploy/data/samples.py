@@ -63,9 +63,9 @@ class Samples:
         """`remembered` where all of them fit easily into the memory that is left; else every pass reads again."""
         if not len(self):
             return self
-        one = self.rows(0, 1)
-        small = len(self) * one.numel() * one.itemsize <= _SHARE * available_memory()
-        return self.remembered() if small else self
+        kept = self.remembered()
+        one = kept.rows(0, 1)
+        return kept if len(self) * one.numel() * one.itemsize <= _SHARE * available_memory() else self
 
     def select(self, items: Sequence[int]) -> Samples:
         """Some items of this set by their indices, in the order given.
@@ -102,14 +102,20 @@ class Decoded:
         self._there = np.zeros(len(indices), dtype=bool)
         self._tensor: Tensor | None = None
 
+    @classmethod
+    def of(cls, tensor: Tensor) -> Self:
+        """All of them, `[n, C, H, W]`, which are in memory already."""
+        made = cls(lambda items: tensor[list(items)], range(len(tensor)))
+        made._tensor, made._there = tensor, np.ones(len(tensor), dtype=bool)
+        return made
+
     def rows(self, start: int, stop: int) -> Tensor:
         """A view of some of them, `[stop - start, ...]`."""
         missing = [place for place in range(start, stop) if not self._there[place]]
         if missing:
             values = self._read([self._indices[place] for place in missing])
-            if (
-                self._tensor is None
-            ):  # memory is taken page by page, when it is written; strides decide which kernels run
+            if self._tensor is None:
+                # memory is taken page by page, when it is written; strides decide which kernels run
                 shape = (len(self._indices), *values.shape[1:])
                 self._tensor = torch.empty_strided(shape, values.stride(), dtype=values.dtype, device="cpu")
             self._tensor[missing] = values

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
-from hashlib import sha256
 
-from torch import Tensor, nn
+from torch import nn
 from torch.export import ExportedProgram
 
+from snowsdeploy.data.digest import tensors_digest
 from snowsdeploy.errors import SourceError
 from snowsdeploy.models.source import LoadedModel, require_finite
 from snowsdeploy.models.timm_models import timm_preprocessing
@@ -29,7 +28,7 @@ def adopt_object(model: object) -> LoadedModel:
     """
     if isinstance(model, ExportedProgram):
         require_finite(model)
-        info = SourceInfo(source=name_of(model), format="program", sha256=_digest(model.state_dict))
+        info = SourceInfo(source=name_of(model), format="program", sha256=tensors_digest(model.state_dict))
         return LoadedModel(model, info, None)
     if not isinstance(model, nn.Module):
         raise SourceError(
@@ -47,15 +46,6 @@ def adopt_object(model: object) -> LoadedModel:
         ) from error
     module = module.cpu().float().eval().requires_grad_(False)
     require_finite(module)
-    info = SourceInfo(
-        source=name_of(model), format="module", arch=type(model).__name__, sha256=_digest(module.state_dict())
-    )
+    digest = tensors_digest(module.state_dict())
+    info = SourceInfo(source=name_of(model), format="module", arch=type(model).__name__, sha256=digest)
     return LoadedModel(module, info, timm_preprocessing(module, {}))
-
-
-def _digest(state: Mapping[str, Tensor]) -> str:
-    digest = sha256()
-    for name, tensor in sorted(state.items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().numpy().tobytes())
-    return digest.hexdigest()

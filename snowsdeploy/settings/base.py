@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ast
+import difflib
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, ClassVar, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, PrivateAttr, WithJsonSchema
 from pydantic.fields import FieldInfo
+
+from snowsdeploy.errors import UsageError
 
 T = TypeVar("T")
 
@@ -22,12 +25,26 @@ class Settings(BaseModel):
     """Base of all settings: frozen, and an unknown key is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    fixed: ClassVar[frozenset[str]] = frozenset()  # fields of a base class that this class decides itself
+    _decided: frozenset[str] = PrivateAttr(frozenset())  # fields that effort and solver of the repeated run decided
+
+    @property
+    def given(self) -> set[str]:
+        """Names of what the user gave."""
+        return self.model_fields_set - self._decided
+
+    def with_decided(self, names: Collection[str]) -> Self:
+        """The same settings, some of which were decided and not given."""
+        made = self.model_copy()
+        made._decided = frozenset(names)
+        return made
 
     @classmethod
     def ordered_fields(cls) -> dict[str, FieldInfo]:
         """Every field, those of a first base class first: the order in which stages follow one another."""
         names = [name for kind in (*cls.__mro__[1:], cls) for name in vars(kind).get("__annotations__", {})]
-        return {name: cls.model_fields[name] for name in dict.fromkeys(names) if name in cls.model_fields}
+        shown = cls.model_fields.keys() - cls.fixed
+        return {name: cls.model_fields[name] for name in dict.fromkeys(names) if name in shown}
 
 
 @dataclass(frozen=True)
@@ -50,6 +67,19 @@ class Option:
 def option_of(field: str) -> str:
     """`eval_data` -> `--eval-data`, as a user types it; `model` is the argument MODEL."""
     return "MODEL" if field == "model" else f"--{field.replace('_', '-')}"
+
+
+def unknown_name(what: str, name: str, known: Collection[str]) -> UsageError:
+    """The error for a name that is none of the known ones, with the closest of them.
+
+    Args:
+        what: What is wrong.
+        name: As the user wrote it.
+        known: All that are allowed.
+    """
+    close = difflib.get_close_matches(name, list(known), 1)
+    fix = f"did you mean {close[0]}?" if close else "remove it"
+    return UsageError(what, seen=name, allowed=", ".join(sorted(known)), fix=fix)
 
 
 def _commas(value: Any) -> Any:  # noqa: ANN401 - whatever the user wrote
@@ -97,10 +127,17 @@ def _plain_text(value: Any) -> Any:  # noqa: ANN401 - as above
     return {key: str(int(v) if isinstance(v, bool) else v) for key, v in value.items()}
 
 
-CommaList = Annotated[tuple[T, ...], BeforeValidator(_commas)]  # a list, or a text with commas
-Repeated = Annotated[tuple[str, ...], BeforeValidator(_several)]  # a list, or one text as it is
-Arguments = Annotated[dict[str, Any], BeforeValidator(lambda value: _pairs(value, _literal, "num_classes=10"))]
-Texts = Annotated[dict[str, str], BeforeValidator(_plain_text)]
+_ITEMS = str | float | list[str | float]
+# A list, or a text with commas.
+CommaList = Annotated[tuple[T, ...], BeforeValidator(_commas, json_schema_input_type=_ITEMS)]
+# A list, or one text as it is.
+Repeated = Annotated[tuple[str, ...], BeforeValidator(_several, json_schema_input_type=str | list[str])]
+_PAIRS = dict[str, Any] | str | list[str]
+Arguments = Annotated[
+    dict[str, Any],
+    BeforeValidator(lambda value: _pairs(value, _literal, "num_classes=10"), json_schema_input_type=_PAIRS),
+]
+Texts = Annotated[dict[str, str], BeforeValidator(_plain_text, json_schema_input_type=_PAIRS)]
 
 
 def one_of(names: Collection[str]) -> Any:  # noqa: ANN401 - metadata of a type

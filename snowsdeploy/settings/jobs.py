@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, model_validator
 
@@ -15,7 +15,7 @@ from snowsdeploy.settings.model import ModelSettings
 from snowsdeploy.settings.output import OutputSettings
 from snowsdeploy.settings.prune import SELECTORS, PruneSettings
 from snowsdeploy.settings.resources import ResourceSettings
-from snowsdeploy.settings.validate import MeasureSettings, ValidateSettings
+from snowsdeploy.settings.validate import EvaluationSettings, MeasureSettings, ValidateSettings
 
 _PANEL = "Validation and gates"
 SOLVERS = ("none", "k0", "snows")
@@ -57,8 +57,10 @@ class ValidateJob(ValidateSettings, PolicySettings):
     """Measure and judge the files of a run."""
 
 
-class CompareJob(MainJob):
+class CompareJob(PlanJob, EvaluationSettings, PolicySettings):
     """Run the main job with each selector under each solver."""
+
+    fixed: ClassVar[frozenset[str]] = frozenset({"selector", "selector_arg", "solver"})
 
     out: Annotated[Path, Option("Run", "FOLDER")] = Field(
         Path("comparison"), description="Folder of the comparison, with a run directory for each row."

@@ -26,6 +26,7 @@ def _size(value: Any) -> Any:  # noqa: ANN401 - whatever the user wrote
 
 
 Side = Annotated[int, Field(ge=1)]
+_SIZE = str | tuple[Side, Side, Side] | None
 
 
 class ModelSettings(Settings):
@@ -49,9 +50,9 @@ class ModelSettings(Settings):
     std: Annotated[CommaList[float] | None, Option(_INPUT, "R,G,B")] = Field(
         None, description="Standard deviation of each channel on pixels from 0 to 1."
     )
-    input_size: Annotated[tuple[Side, Side, Side] | None, BeforeValidator(_size), Option(_INPUT, "C,H,W")] = Field(
-        None, description="Size of the model's input; 224x224 means 3,224,224."
-    )
+    input_size: Annotated[
+        tuple[Side, Side, Side] | None, BeforeValidator(_size, json_schema_input_type=_SIZE), Option(_INPUT, "C,H,W")
+    ] = Field(None, description="Size of the model's input; 224x224 means 3,224,224.")
     interpolation: Annotated[Literal["bicubic", "bilinear", "nearest"] | None, Option(_INPUT)] = Field(
         None, description="Filter that resizes image files."
     )

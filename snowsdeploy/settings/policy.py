@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import BeforeValidator, Field, GetJsonSchemaHandler, ValidationError
+from pydantic_core import CoreSchema
 
 from snowsdeploy.errors import UsageError
-from snowsdeploy.settings.base import Settings
+from snowsdeploy.settings.base import Settings, unknown_name
 from snowsdeploy.values import PARITY_LIMITS, Precision
 
 T = TypeVar("T")
@@ -21,7 +21,14 @@ def _off(value: Any) -> Any:  # noqa: ANN401 - whatever the user wrote
     return None if value == OFF else value
 
 
-Or = Annotated[T | None, BeforeValidator(_off)]
+class _OffInSchema:
+    """Tells the JSON Schema of `"off"`."""
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {"anyOf": [{"const": OFF}, handler(schema)]}
+
+
+Or = Annotated[T | None, BeforeValidator(_off), _OffInSchema()]
 Share = Annotated[float, Field(ge=0, le=1)]
 Points = Annotated[float, Field(ge=0, le=100)]
 Above0 = Annotated[float, Field(gt=0)]
@@ -114,16 +121,9 @@ def policy_of_table(table: object, where: str) -> GatePolicy:
     """
     if not isinstance(table, Mapping):
         raise UsageError(f"{where}: gate is not a table", seen=str(table), allowed="[gate]")
-    known = set(GatePolicy.model_fields)
     for key in table:
-        if key not in known:
-            close = difflib.get_close_matches(key, known, 1)
-            raise UsageError(
-                f"{where} has an unknown key",
-                seen=key,
-                allowed=", ".join(sorted(known)),
-                fix=f"did you mean {close[0]}?" if close else "remove it",
-            )
+        if key not in GatePolicy.model_fields:
+            raise unknown_name(f"{where} has an unknown key", str(key), GatePolicy.model_fields)
     try:
         return GatePolicy.model_validate(dict(table))
     except ValidationError as error:

@@ -22,9 +22,13 @@ SOLVERS: dict[str, dict[str, Any]] = {
     "none": _LAYERS | {"final_steps": 0, "sensitivity": 0.0},
 }
 
+DECIDED = frozenset(name for preset in (*EFFORTS.values(), *SOLVERS.values()) for name in preset)
+
 
 def resolve(settings: T) -> T:
     """The same settings with everything that their effort and solver decide; what was given explicitly stays.
+
+    What was decided here does not count as given (`model_fields_set`), so that another effort can decide it again.
 
     Raises:
         UsageError: `--solver none` beside settings of a solve.
@@ -34,6 +38,7 @@ def resolve(settings: T) -> T:
     solver = SOLVERS[effort.get("solver", settings.solver)]
     decided = effort | {k: v for k, v in solver.items() if k not in given}
     resolved = settings.model_copy(update=decided)
+    resolved.model_fields_set.intersection_update(given)
     if resolved.solver == "none" and (resolved.newton_steps or resolved.final_steps or resolved.reestimate_norms):
         raise UsageError(
             "--solver none applies masks and nothing else",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,14 +12,17 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from snowsdeploy.errors import UsageError
-from snowsdeploy.settings.base import Settings, option_of
+from snowsdeploy.settings.base import Settings, option_of, unknown_name
 from snowsdeploy.settings.jobs import CompareJob, MainJob, ValidateJob
 from snowsdeploy.settings.policy import GatePolicy, policy_of_table
 from snowsdeploy.settings.profile import ProfileSettings
 
 T = TypeVar("T", bound=Settings)
 
-POLICY_TABLE, VERSIONS_TABLE = "gate", "versions"  # what a run's own config.toml holds beside settings
+FILE_KINDS: tuple[type[Settings], ...] = (MainJob, ValidateJob, CompareJob, ProfileSettings)
+
+# What a run's own config.toml holds beside settings.
+POLICY_TABLE, RESOLVED_TABLE, VERSIONS_TABLE = "gate", "resolved", "versions"
 
 
 @dataclass(frozen=True)
@@ -30,10 +32,13 @@ class SettingsFile:
     Attributes:
         values: Settings by name.
         policy: The limits of its table `[gate]`; None without one.
+        resolved: Its table `[resolved]`: what the effort and the solver of a run decided. It counts where neither is
+            given above the file.
         versions: Those of its table `[versions]`, with which a run was made.
     """
 
     values: Mapping[str, Any] = field(default_factory=dict)
+    resolved: Mapping[str, Any] = field(default_factory=dict)
     policy: GatePolicy | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
 
@@ -50,20 +55,23 @@ def read_settings(kind: type[T], given: Mapping[str, Any], file: SettingsFile | 
         UsageError: An unknown key, a value that is missing or not allowed; all of them are named.
     """
     content = read_file(file) if isinstance(file, Path) else file or SettingsFile()
-    unknown = [name for name in given if name not in kind.model_fields]
-    if unknown:
-        raise _unknown("there is no such setting", unknown[0], kind.model_fields)
-    values = {k: v for k, v in content.values.items() if k in kind.model_fields}
-    values |= {k: v for k, v in given.items() if v is not None}
+    names = kind.ordered_fields()
+    for name in given:
+        if name not in names:
+            raise unknown_name("there is no such setting", name, names)
+    above = {k: v for k, v in given.items() if v is not None}
+    decided = {} if above.keys() & {"effort", "solver"} or "solver" not in names else content.resolved
+    values = {k: v for k, v in {**decided, **content.values}.items() if k in names} | above
     try:
-        return kind.model_validate(values)
+        made = kind.model_validate(values)
     except ValidationError as error:
-        raise _explain(error, list(kind.ordered_fields())) from error
+        raise _explain(error, list(names)) from error
+    return made.with_decided(decided.keys() & set(names) - content.values.keys() - above.keys())
 
 
 def known_keys() -> set[str]:
     """Every key that a TOML file may hold."""
-    return {name for kind in (MainJob, ValidateJob, CompareJob, ProfileSettings) for name in kind.model_fields}
+    return {name for kind in FILE_KINDS for name in kind.model_fields}
 
 
 def read_file(path: Path, option: str = "--config") -> SettingsFile:
@@ -73,14 +81,19 @@ def read_file(path: Path, option: str = "--config") -> SettingsFile:
         UsageError: It cannot be read, is not TOML, or has an unknown key.
     """
     values = read_toml(path, option)
-    gate, versions = values.pop(POLICY_TABLE, None), values.pop(VERSIONS_TABLE, {})
-    for key in values:
+    gate, tables = values.pop(POLICY_TABLE, None), {}
+    for name in (RESOLVED_TABLE, VERSIONS_TABLE):
+        tables[name] = values.pop(name, {})
+        if not isinstance(tables[name], dict):
+            raise UsageError(f"{option} {path}: {name} is not a table", seen=str(tables[name]), allowed=f"[{name}]")
+    for key in (*values, *tables[RESOLVED_TABLE]):
         if key not in known_keys():
-            raise _unknown(f"{option} {path} has an unknown key", key, known_keys())
+            raise unknown_name(f"{option} {path} has an unknown key", key, known_keys())
     if gate is not None and "policy" in values:
         raise UsageError(f"{option} has two policies", seen=f"{path}: [gate] and policy", fix="remove one of them")
     policy = None if gate is None else policy_of_table(gate, f"{option} {path}")
-    return SettingsFile(values, policy, {str(k): str(v) for k, v in dict(versions).items()})
+    versions = {str(k): str(v) for k, v in tables[VERSIONS_TABLE].items()}
+    return SettingsFile(values, tables[RESOLVED_TABLE], policy, versions)
 
 
 def load_policy(path: Path) -> GatePolicy:
@@ -96,7 +109,7 @@ def load_policy(path: Path) -> GatePolicy:
         )
     for key in content:
         if key != POLICY_TABLE:
-            raise _unknown(f"--policy {path} has an unknown key", key, set(GatePolicy.model_fields))
+            raise unknown_name(f"--policy {path} has an unknown key", key, GatePolicy.model_fields)
     return policy_of_table(content[POLICY_TABLE], f"--policy {path}")
 
 
@@ -112,13 +125,6 @@ def read_toml(path: Path, option: str) -> dict[str, Any]:
         raise UsageError(f"{option} cannot be read", seen=f"{path}: {error.strerror}", fix="check the path") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{option} is not valid TOML", seen=f"{path}: {error}") from error
-
-
-def _unknown(what: str, key: str, known: Mapping[str, Any] | set[str]) -> UsageError:
-    close = difflib.get_close_matches(key, list(known), 1)
-    return UsageError(
-        what, seen=key, allowed=", ".join(sorted(known)), fix=f"did you mean {close[0]}?" if close else "remove it"
-    )
 
 
 def _explain(error: ValidationError, order: Sequence[str]) -> UsageError:

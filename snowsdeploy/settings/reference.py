@@ -3,27 +3,52 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from snowsdeploy.settings.base import Option, option_of
+from snowsdeploy.settings.base import Option, Settings, option_of
 from snowsdeploy.settings.jobs import CompareJob, MainJob, ValidateJob
 from snowsdeploy.settings.policy import GatePolicy
+from snowsdeploy.settings.presets import DECIDED
 from snowsdeploy.settings.profile import ProfileSettings
+from snowsdeploy.settings.read import FILE_KINDS, POLICY_TABLE, RESOLVED_TABLE, VERSIONS_TABLE
 from snowsdeploy.values import Report
 
 Name = Literal["settings", "policy", "report"]
-KINDS: dict[str, type[BaseModel]] = {"settings": MainJob, "policy": GatePolicy, "report": Report}
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
 def json_schema(name: str) -> str:
-    """The JSON Schema of the main job's settings, of a policy's limits or of a report."""
-    return json.dumps({"$schema": _DIALECT, **KINDS[name].model_json_schema()}, indent=2) + "\n"
+    """The JSON Schema of a file for `--config`, of a policy's limits or of a report."""
+    return json.dumps({"$schema": _DIALECT, **KINDS[name]()}, indent=2) + "\n"
+
+
+def _file_schema() -> dict[str, Any]:
+    """Every key of every command, none of them required: what is missing can be an option."""
+    properties, definitions = dict[str, Any](), dict[str, Any]()
+    kinds: tuple[type[Settings], ...] = (*FILE_KINDS, GatePolicy)
+    for kind in kinds:
+        schema = kind.model_json_schema()
+        definitions |= schema.pop("$defs", {})
+        if kind is GatePolicy:
+            properties[POLICY_TABLE] = schema
+        else:
+            properties = {**schema["properties"], **properties}
+    decided = {name: value for name, value in properties.items() if name in DECIDED}
+    properties[RESOLVED_TABLE] = {"type": "object", "properties": decided, "additionalProperties": False}
+    properties[VERSIONS_TABLE] = {"type": "object", "additionalProperties": {"type": "string"}}
+    document = {"title": "Settings", "type": "object", "properties": properties, "additionalProperties": False}
+    return {**document, "$defs": definitions}
+
+
+KINDS: dict[str, Callable[[], dict[str, Any]]] = {
+    "settings": _file_schema,
+    "policy": GatePolicy.model_json_schema,
+    "report": Report.model_json_schema,
+}
 
 
 def panel_of(field: FieldInfo) -> Option | None:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from snowsdeploy.settings.base import CommaList, Option, Repeated
+from snowsdeploy.settings.base import CommaList, Option, Repeated, Settings
 from snowsdeploy.settings.runtime import RuntimeSettings
 
 _PANEL, _DATA = "Validation and gates", "Data"
@@ -14,8 +14,8 @@ Count = Annotated[int, Field(ge=1)]
 Capability = Literal["7.5", "8.0", "8.6", "8.9", "12.0"]
 
 
-class MeasureSettings(RuntimeSettings):
-    """What is measured on the exported files."""
+class EvaluationSettings(Settings):
+    """What accuracy is measured on."""
 
     eval_data: Annotated[str | None, Option(_DATA, "SOURCE")] = Field(
         None, description="Evaluation images; written in the same way as --data."
@@ -23,6 +23,11 @@ class MeasureSettings(RuntimeSettings):
     eval_batch: Annotated[int, Option(_PANEL, "N")] = Field(
         100, ge=1, description="Images in a call when accuracy is measured."
     )
+
+
+class MeasureSettings(EvaluationSettings, RuntimeSettings):
+    """What is measured on the exported files."""
+
     compile_for: Annotated[CommaList[Capability], Option(_PANEL, "8.6,8.9,12.0")] = Field(
         (), description="Compute capabilities for which TensorRT-RTX must accept the sparse files; needs no GPU."
     )

@@ -16,7 +16,7 @@ from snowsdeploy.settings.runtime import RuntimeSettings
 from snowsdeploy.stages.inputs import open_calibration
 from snowsdeploy.stages.prune import Pruned
 from snowsdeploy.stages.run_directory import RunDirectory
-from snowsdeploy.stages.run_files import is_changed, load_pruned
+from snowsdeploy.stages.run_files import is_changed, load_pruned, source_of_data
 from snowsdeploy.values import AccuracyCost, Divergence, Precision
 
 
@@ -47,7 +47,7 @@ def run_debug_parity(
     """
     run = RunDirectory(folder)
     pruned, path = load_pruned(run), run.onnx("sparse", precision)
-    batch, origin = _debug_images(pruned, images, data)
+    batch, origin = _debug_images(pruned, images, data or source_of_data(run))
     return debug_parity(
         pruned.sparse,
         path,
@@ -78,8 +78,9 @@ def run_debug_accuracy(
         OutputError: The directory holds no pruning run, or nothing in it is pruned.
         DataError: The calibration images are gone or have changed.
     """
-    pruned = load_pruned(RunDirectory(folder))
-    samples = open_calibration(pruned.report, pruned.dense, data)
+    run = RunDirectory(folder)
+    pruned = load_pruned(run)
+    samples = open_calibration(pruned.report, pruned.dense, data or source_of_data(run))
     chosen = samples.select(samples.indices[:items])
     return debug_accuracy(pruned.dense, pruned.tensors, pruned.report, chosen, policy=policy, observer=observer)
 

@@ -117,11 +117,18 @@ def _conversion_images(samples: Samples | None) -> list[Tensor]:
 
 
 def require_ends(settings: ExportSettings, program: Program) -> None:
-    """Refuse output ends that do not fit the model, before minutes are spent.
+    """Refuse ends that do not fit the model, before minutes are spent.
 
     Raises:
-        UsageError: The first output is not one row of scores for each image, or has fewer classes than asked for.
+        UsageError: Nothing says how pixels become its input; its first output is not one row of scores for each image,
+            or has fewer classes than asked for.
     """
+    if settings.uint8_input and not program.preprocessing.known:
+        raise UsageError(
+            "--uint8-input needs mean and deviation of the pixels",
+            seen="images that were given as tensors, and a model that does not say",
+            fix="prune again with mean and std (--mean, --std)",
+        )
     if not settings.softmax and settings.top_k is None:
         return
     value = ProgramGraph(program).outputs[0].meta["val"]

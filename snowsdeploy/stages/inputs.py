@@ -7,11 +7,11 @@ from pathlib import Path
 
 from torch import nn
 
-from snowsdeploy.data.memory import Held, held_size, hold
+from snowsdeploy.data.memory import IN_MEMORY, hold
 from snowsdeploy.data.open import natural_input_size, open_samples
 from snowsdeploy.data.samples import Samples
 from snowsdeploy.errors import DataError, UsageError
-from snowsdeploy.models.objects import adopt_object
+from snowsdeploy.models.objects import adopt_object, name_of
 from snowsdeploy.models.program import Program
 from snowsdeploy.models.source import ModelRequest, load_model
 from snowsdeploy.models.trace import adopt, trace
@@ -48,19 +48,17 @@ def load_inputs(settings: PlanJob, eval_data: str | None = None) -> Inputs:
         DataError: Images cannot be read.
         UsageError: Nothing tells the preprocessing.
     """
-    program = load_program(settings, settings.data)
-    calibration = open_samples(settings.data, program.preprocessing).sample(settings.samples, settings.seed)
-    return Inputs(program, calibration, open_evaluation(eval_data, program))
+    return hold_inputs(settings.model, settings.data, eval_data, settings)
 
 
 def hold_inputs(model: object, data: object, eval_data: object, settings: PlanJob) -> Inputs:
     """What a Python program holds; strings and paths as the command line takes them.
 
-    Inputs that are tensors are taken as they are: mean and deviation then only say how a serving file would make them.
+    Inputs that are tensors are taken as they are.
 
     Args:
         model: A source, a module, a program of torch.export, or a `Program`.
-        data: A source, a tensor, `(tensor, labels)`, a torch `Dataset`, or an iterable of batches.
+        data: A source, a tensor, `(tensor, labels)`, a torch `Dataset`, an iterable of batches, or `Samples`.
         eval_data: The same; None for no evaluation.
         settings: Of the job; what they say of model and data is not read where those are objects.
 
@@ -68,48 +66,92 @@ def hold_inputs(model: object, data: object, eval_data: object, settings: PlanJo
         SourceError: The model cannot be used.
         GraphError: It cannot be traced.
         DataError: Images cannot be read, or do not have the model's input size.
+        UsageError: Nothing tells the preprocessing, or an option does not fit the model.
+    """
+    count, seed = settings.samples, settings.seed
+    calibration = None if is_source(data) else hold(data, option="data", at_most=count, seed=seed)
+    evaluation = None if eval_data is None or is_source(eval_data) else hold(eval_data, option="eval_data")
+    natural = next((input_size_of(held) for held in (calibration, evaluation) if held is not None), None)
+    tensors_only = calibration is not None and (eval_data is None or evaluation is not None)
+    program = _program(model, natural or natural_input_size(str(data)), settings, as_they_are=tensors_only)
+    for option, held in (("data", calibration), ("eval_data", evaluation)):
+        if held is not None:
+            require_input_size(held, program.preprocessing, option)
+    if calibration is None:
+        calibration = open_samples(str(data), program.preprocessing)
+    if evaluation is None and eval_data is not None:
+        evaluation = open_evaluation(str(eval_data), program)
+    return Inputs(program, calibration.sample(count, seed), evaluation)
+
+
+def load_program(settings: ModelSettings, data: str | None = None) -> Program:
+    """MODEL -> program; the input size comes from the options, the architecture or the data, in this order.
+
+    Raises:
+        SourceError: The model cannot be loaded.
+        GraphError: It cannot be traced.
         UsageError: Nothing tells the preprocessing.
     """
-    held = [
-        None if values is None or isinstance(values, str | Path) else hold(values, option=name, at_most=most)
-        for name, values, most in (("data", data, settings.samples), ("eval_data", eval_data, None))
-    ]
-    program = _program(model, data, held, settings)
-    opened = []
-    for name, values, tensors in zip(("data", "eval_data"), (data, eval_data), held, strict=True):
-        if tensors is None:
-            opened.append(None if values is None else open_samples(str(values), program.preprocessing, option=name))
-            continue
-        if tensors.input_size != program.preprocessing.input_size:
-            raise DataError(
-                f"the images of {name} do not have the model's input size",
-                seen="x".join(map(str, tensors.input_size)),
-                allowed="x".join(map(str, program.preprocessing.input_size)),
-            )
-        opened.append(tensors.samples())
-    calibration, evaluation = opened
-    assert calibration is not None
-    chosen = calibration.sample(settings.samples, settings.seed)
-    return Inputs(program, chosen, evaluation.remembered_if_small() if evaluation else None)
+    return _program(settings.model, natural_input_size(data) if data else None, settings, as_they_are=False)
 
 
-def _program(model: object, data: object, held: list[Held | None], settings: PlanJob) -> Program:
+def _program(
+    model: object, natural: tuple[int, int, int] | None, settings: ModelSettings, *, as_they_are: bool
+) -> Program:
+    """Any model; inputs `as_they_are` need no preprocessing where nothing tells it."""
+    if not is_source(model):
+        _require_no_source_options(model, settings)
     if isinstance(model, Program):
         return model
-    if isinstance(model, str | Path):
+    if is_source(model):
         request = ModelRequest(str(model), settings.arch, settings.model_arg, settings.allow_pickle)
         loaded = load_model(request)
     else:
         loaded = adopt_object(model)
-    size = held_size(held)
-    natural = size if size is not None else natural_input_size(str(data))
     known = loaded.preprocessing
-    if known is None and size is not None:
-        known = Preprocessing(input_size=size, mean=(0.0,) * size[0], std=(1.0,) * size[0])
+    if known is None and as_they_are and natural is not None:
+        zeros, ones = (0.0,) * natural[0], (1.0,) * natural[0]
+        known = Preprocessing(input_size=natural, mean=zeros, std=ones, known=False)
     preprocessing = make_preprocessing(settings, known, natural)
     if isinstance(loaded.model, nn.Module):
         return trace(loaded.model, preprocessing, loaded.source)
     return adopt(loaded.model, preprocessing, loaded.source)
+
+
+def _require_no_source_options(model: object, settings: ModelSettings) -> None:
+    given = [name for name in ("arch", "model_arg", "allow_pickle") if getattr(settings, name)]
+    if given:
+        raise UsageError(
+            f"{', '.join(given)} is for a model that is loaded from a file or by its name",
+            seen=f"beside {name_of(model)}",
+            fix="leave it out",
+        )
+
+
+def is_source(value: object) -> bool:
+    """Whether a value names something on disk or a loader."""
+    return isinstance(value, str | Path)
+
+
+def input_size_of(samples: Samples) -> tuple[int, int, int]:
+    """Channels, height, width of their images."""
+    _, channels, height, width = samples.rows(0, 1).shape
+    return channels, height, width
+
+
+def require_input_size(samples: Samples, preprocessing: Preprocessing, option: str) -> None:
+    """Refuse images that the model does not take.
+
+    Raises:
+        DataError: They have another size.
+    """
+    size = input_size_of(samples)
+    if size != preprocessing.input_size:
+        raise DataError(
+            f"the images of {option} do not have the model's input size",
+            seen="x".join(map(str, size)),
+            allowed="x".join(map(str, preprocessing.input_size)),
+        )
 
 
 def open_evaluation(eval_data: str | None, program: Program) -> Samples | None:
@@ -123,48 +165,40 @@ def open_evaluation(eval_data: str | None, program: Program) -> Samples | None:
     return open_samples(eval_data, program.preprocessing, option="--eval-data").remembered_if_small()
 
 
-def open_calibration(report: PruneReport, program: Program, data: str | None = None) -> Samples:
+def open_calibration(report: PruneReport, program: Program, data: object = None) -> Samples:
     """The images that a run was calibrated on, in their order.
 
     Args:
         report: Of the pruning.
         program: For its preprocessing.
-        data: Where they are now; None for where they were.
+        data: Where they are now, or the images themselves; None for where they were.
 
     Raises:
         DataError: They cannot be read, or are not what they were.
     """
-    source = open_samples(data or report.calibration.source, program.preprocessing)
+    was, count = report.calibration.source, len(report.calibration_items)
+    if data is None and was.endswith(IN_MEMORY):
+        raise DataError(
+            "the calibration images were in memory", seen=was, fix="give them again: data= in Python, or --data"
+        )
+    if data is None or is_source(data):
+        source = open_samples(str(data or was), program.preprocessing)
+    else:
+        source = hold(data, option="data", at_most=count, seed=report.seed)
     if source.info.origin != report.calibration.origin:
         raise DataError(
-            "the calibration images have changed since the pruning run",
-            seen=data or report.calibration.source,
+            "the calibration images are not those of the pruning run",
+            seen=source.info.source,
             fix="put them back, name where they are with --data, or prune again",
         )
     missing = set(report.calibration_items) - set(source.indices)
     if missing:
         raise DataError(
             "the data source leaves out images that the run was calibrated on",
-            seen=f"{data or report.calibration.source}: {len(missing)} images are not in it",
+            seen=f"{source.info.source}: {len(missing)} images are not in it",
             fix="name the source with the slice that the run had, or without one",
         )
     return source.select(report.calibration_items)
-
-
-def load_program(settings: ModelSettings, data: str | None = None) -> Program:
-    """MODEL -> program; the input size comes from the options, the architecture or the data, in this order.
-
-    Raises:
-        SourceError: The model cannot be loaded.
-        GraphError: It cannot be traced.
-        UsageError: Nothing tells the preprocessing.
-    """
-    request = ModelRequest(settings.model, settings.arch, settings.model_arg, settings.allow_pickle)
-    loaded = load_model(request)
-    preprocessing = make_preprocessing(settings, loaded.preprocessing, natural_input_size(data) if data else None)
-    if isinstance(loaded.model, nn.Module):
-        return trace(loaded.model, preprocessing, loaded.source)
-    return adopt(loaded.model, preprocessing, loaded.source)
 
 
 def make_preprocessing(
@@ -201,5 +235,6 @@ def make_preprocessing(
         "std": std,
         "interpolation": settings.interpolation or base.interpolation,
         "crop_pct": settings.crop_pct or base.crop_pct,
+        "known": base.known or (settings.mean is not None and settings.std is not None),
     }
     return base.model_copy(update=update)

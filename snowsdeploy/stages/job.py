@@ -36,8 +36,9 @@ from snowsdeploy.settings.jobs import MainJob, PlanJob, PruneJob, ValidateJob
 from snowsdeploy.settings.policy import GatePolicy
 from snowsdeploy.settings.presets import resolve
 from snowsdeploy.settings.read import SettingsFile, load_policy, read_settings
+from snowsdeploy.settings.write import effective
 from snowsdeploy.stages.export import Exporter, export, needs_samples, require_ends
-from snowsdeploy.stages.inputs import Inputs, load_inputs, open_calibration, open_evaluation
+from snowsdeploy.stages.inputs import Inputs, load_inputs, open_calibration, open_evaluation, require_input_size
 from snowsdeploy.stages.packages import Writers, require_formats
 from snowsdeploy.stages.plan import plan
 from snowsdeploy.stages.prune import Pruned, prune, prune_prepared
@@ -48,18 +49,14 @@ from snowsdeploy.stages.run_files import (
     load_export,
     load_pruned,
     report_before,
+    source_of_data,
     write_config,
     write_pruned,
     write_value,
     write_verdict,
 )
-from snowsdeploy.stages.validate import SECTIONS, Section, known_variants, validate
-from snowsdeploy.values import (
-    ExportReport,
-    Report,
-    RunPlan,
-    StageCommand,
-)
+from snowsdeploy.stages.validate import RUN_HERE, SECTIONS, Section, known_variants, renewed_sections, validate
+from snowsdeploy.values import ExportReport, Report, RunPlan, StageCommand
 
 S = TypeVar("S", bound=Settings)
 Load = Callable[[PlanJob, str | None], Inputs]  # settings and --eval-data -> what the job works on
@@ -143,6 +140,7 @@ def run_main_job(
 def run_prune(
     settings: PruneJob,
     *,
+    policy: GatePolicy | None = None,
     load: Load = load_inputs,
     observer: Observer | None = None,
     command: str = "",
@@ -152,6 +150,7 @@ def run_prune(
 
     Args:
         settings: Of the stage.
+        policy: Limits by which a later stage judges, for `config.toml`.
         load: As in `run_main_job`.
         observer: Told about progress.
         command: Recorded, for repeating the run.
@@ -161,8 +160,8 @@ def run_prune(
         SnowsDeployError: As `run_main_job`.
     """
     run, settings = RunDirectory(settings.out), resolve(settings)
-    done = _command("prune", command)
-    pruned, _ = _prune(settings, run, load, policy=None, observer=observer or NullObserver(), done=done, launch=launch)
+    observer, done = observer or NullObserver(), _command("prune", command)
+    pruned, _ = _prune(settings, run, load, policy=policy, observer=observer, done=done, launch=launch)
     if rank() == 0:
         run.launch.unlink(missing_ok=True)
     return pruned
@@ -175,7 +174,7 @@ def run_prune_in_memory(settings: PlanJob, *, load: Load, observer: Observer | N
         SnowsDeployError: As `run_main_job`.
     """
     observer, settings = observer or NullObserver(), resolve(settings)
-    inputs = _load(settings, load, None, observer)
+    inputs = load_all(settings, load, None, observer)
     return prune(inputs.program, inputs.calibration, settings, settings, observer=observer)
 
 
@@ -198,7 +197,7 @@ def run_plan(settings: PlanJob, *, load: Load = load_inputs, observer: Observer 
     """
     observer, settings = observer or NullObserver(), resolve(settings)
     started = time.perf_counter()
-    inputs = _load(settings, load, None, observer)
+    inputs = load_all(settings, load, None, observer)
     took = time.perf_counter() - started
     return plan(
         inputs.program,
@@ -217,7 +216,7 @@ def run_export(
     exporter: Callable[[ExportSettings], Exporter],
     *,
     writers: Writers | None = None,
-    data: str | None = None,
+    data: object = None,
     samples: Samples | None = None,
     file: SettingsFile | None = None,
     observer: Observer | None = None,
@@ -230,8 +229,8 @@ def run_export(
         given: Export settings by name.
         exporter: Makes what writes the ONNX files.
         writers: Of the formats beside ONNX.
-        data: Where the calibration images are now, if not where they were.
-        samples: The calibration images themselves.
+        data: Where the calibration images are now, if not where they were, or the images themselves.
+        samples: The calibration images in their order.
         file: More settings, of a TOML file; below `given`.
         observer: Told about progress.
         command: Recorded.
@@ -241,8 +240,9 @@ def run_export(
     """
     run = RunDirectory(folder)
     pruned, settings = load_pruned(run), read_settings(ExportSettings, given, file)
+    written = effective(settings)
     if samples is None and needs_samples(settings):
-        samples = open_calibration(pruned.report, pruned.dense, data)
+        samples = open_calibration(pruned.report, pruned.dense, data or source_of_data(run))
     earlier = earlier_commands(run)
     files = export(
         pruned,
@@ -255,7 +255,7 @@ def run_export(
     )
     files = files.model_copy(update={"commands": (*earlier, *_command("export", command))})
     write_value(run.export, files)
-    write_config(run, settings, None)
+    write_config(run, written, None)
     return files
 
 
@@ -289,26 +289,35 @@ def run_validate(
     run, observer = RunDirectory(folder), observer or NullObserver()
     config, more = config_of(run), file or SettingsFile()
     settings = read_settings(ValidateJob, given, _laid_over(config, more))
+    written = effective(settings)
     asked = {k for k, v in given.items() if v is not None} | (set(more.values) & set(_RENEWS))
     asked |= set() if evaluation is None else {"eval_data"}
+    asked |= set() if policy is None and more.policy is None else {"policy"}
     limits = policy or _policy(settings.policy, given, more, config)
     pruned, files = load_pruned(run), load_export(run)
     before = report_before(run, observer)
     renew = {section for name in asked for section in _RENEWS[name]} if asked else set(SECTIONS)
-    require_provider(settings)
     engines = read_accounts(settings.engine_log, settings.engine_layers, files)
-    unknown = len(known_variants(before, files)) < len(files.judged)
-    if evaluation is None and (unknown or renew & {"accuracy", "parity"}):
+    known = known_variants(before, files)
+    if len(known) < len(files.judged):
+        renew = set(SECTIONS)
+    if renew & RUN_HERE:
+        require_provider(settings)
+    if settings.compile_for and "compilation" in renew:
+        require_compiler()
+    if evaluation is not None:
+        require_input_size(evaluation, pruned.dense.preprocessing, "eval_data")
+    elif renew & {"accuracy", "parity"}:
         evaluation = open_evaluation(settings.eval_data, pruned.dense)
     report = validate(
         pruned, files, evaluation, settings, engines=engines, before=before, renew=renew, observer=observer
     )
-    renewed = tuple(name for name in SECTIONS if name in renew) if before and not unknown else ()
+    renewed = renewed_sections(known, report)
     earlier = before.commands if before else pruned.report.commands
     history = dict.fromkeys((*earlier, *pruned.report.commands, *files.commands))
     commands = (*history, *_command("validate", command, renewed))
     judged = write_verdict(report.model_copy(update={"commands": commands}), limits, run)
-    write_config(run, settings, limits)
+    write_config(run, written, limits)
     return judged
 
 
@@ -320,7 +329,15 @@ def version_warnings(file: SettingsFile) -> tuple[str, ...]:
     return (f"--config was written with {'; '.join(differ)}: weights may differ",) if differ else ()
 
 
-def _load(settings: PlanJob, load: Load, eval_data: str | None, observer: Observer) -> Inputs:
+def load_all(settings: PlanJob, load: Load, eval_data: str | None, observer: Observer) -> Inputs:
+    """Model and images, after what settings can say of themselves.
+
+    Args:
+        settings: Resolved.
+        load: Loads.
+        eval_data: As typed.
+        observer: Told.
+    """
     make_selection(settings)  # says what contradicts itself, before anything is read
     choose_device(settings.device)
     observer.stage("load", settings.model)
@@ -339,7 +356,7 @@ def _prune(
     launch: Launch | None,
 ) -> tuple[Pruned, Inputs | None]:
     """Load, prune, and leave the result in the run directory; what is judged on is loaded with it."""
-    started = time.perf_counter()
+    started, written = time.perf_counter(), effective(settings)
     first = rank() == 0
     if from_first(run.taken_before(launch)):
         if from_first(run.prune.is_file()):  # what ended the processes came after the solve
@@ -348,7 +365,7 @@ def _prune(
     if first:
         run.require_free(force=settings.force, resume=settings.resume)
     main = settings if isinstance(settings, MainJob) else None
-    inputs = _load(settings, load, main.eval_data if main else None, observer)
+    inputs = load_all(settings, load, main.eval_data if main else None, observer)
     if main:
         require_ends(main, inputs.program)
     prepared = prepare(inputs.program, inputs.calibration, settings, settings)
@@ -365,7 +382,7 @@ def _prune(
     pruned = replace(pruned, report=pruned.report.model_copy(update={"seconds": seconds, "commands": done}))
     if first:
         write_pruned(run, pruned)
-        write_config(run, settings, policy)
+        write_config(run, written, policy)
         space.clear()
     wait_for_all()
     return pruned, inputs
@@ -402,10 +419,12 @@ def _policy(path: Path | None, given: Mapping[str, Any] | None = None, *files: S
 
 
 def _laid_over(below: SettingsFile, above: SettingsFile | None) -> SettingsFile:
-    return below if above is None else SettingsFile({**below.values, **above.values}, above.policy or below.policy)
+    if above is None:
+        return below
+    return SettingsFile({**below.values, **above.values}, policy=above.policy or below.policy)
 
 
-def _command(stage: str, text: str, renewed: tuple[str, ...] = ()) -> tuple[StageCommand, ...]:
+def _command(stage: str, text: str, renewed: tuple[str, ...] | None = None) -> tuple[StageCommand, ...]:
     """A command with the time; none where there is none, as in a call from Python."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
     return (StageCommand(stage=stage, command=text, created=now, renewed=renewed),) if text else ()

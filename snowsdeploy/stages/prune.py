@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
-from hashlib import sha256
 
 from torch import Tensor
 
+from snowsdeploy.data.digest import tensors_digest
 from snowsdeploy.data.samples import Samples
 from snowsdeploy.device import CPU, matmul_tf32
 from snowsdeploy.distributed import world
@@ -173,14 +173,5 @@ def _checkpoints(settings: PruneSettings, prepared: Prepared, memory: MemoryPlan
     # of what was planned first: solves before an allocation failed are kept
     rounding = {"batch_size": memory.planned_batch, "half": memory.storage == "half"}
     fingerprint = prepared.calibration.info.fingerprint
-    key = run_key(state=program_digest(prepared.program), data=fingerprint, **(values | rounding))
+    key = run_key(state=tensors_digest(prepared.program.state_dict), data=fingerprint, **(values | rounding))
     return space.checkpoints(key, prepared.device)
-
-
-def program_digest(program: Program) -> str:
-    """Of all tensors of a program, by name."""
-    digest = sha256()
-    for name, tensor in sorted(program.state_dict.items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().view(-1).numpy().tobytes())
-    return digest.hexdigest()

@@ -21,10 +21,9 @@ from snowsdeploy.report.html import render_html
 from snowsdeploy.report.markdown import render_markdown
 from snowsdeploy.report.store import read_report, write_report
 from snowsdeploy.runtime.environment import installed_versions
-from snowsdeploy.settings.base import Settings
 from snowsdeploy.settings.policy import GatePolicy
 from snowsdeploy.settings.read import SettingsFile, read_file
-from snowsdeploy.settings.write import config_toml, effective_values
+from snowsdeploy.settings.write import Effective, config_toml
 from snowsdeploy.stages.prune import Pruned
 from snowsdeploy.stages.run_directory import RunDirectory
 from snowsdeploy.values import ExportReport, FilePair, OnnxArtifact, Precision, PruneReport, Report, StageCommand
@@ -98,13 +97,17 @@ def config_of(run: RunDirectory) -> SettingsFile:
     return read_file(run.config, "the run's settings") if run.config.is_file() else SettingsFile()
 
 
-def write_config(run: RunDirectory, settings: Settings, policy: GatePolicy | None) -> None:
+def source_of_data(run: RunDirectory) -> str | None:
+    """Where a run's calibration images are, by its absolute path; None where the run does not say."""
+    source = config_of(run).values.get("data")
+    return None if source is None else str(source)
+
+
+def write_config(run: RunDirectory, settings: Effective, policy: GatePolicy | None) -> None:
     """Lay the effective settings of a stage over what the run's file holds."""
     before = config_of(run)
-    kept = {name: value for name, value in before.values.items() if name not in type(settings).model_fields}
-    values = {**kept, **effective_values(settings)}
-    limits = policy or before.policy or GatePolicy()
-    write_text_atomic(run.config, config_toml(values, limits, before.versions or installed_versions(_VERSIONS)))
+    limits, versions = policy or before.policy or GatePolicy(), before.versions or installed_versions(_VERSIONS)
+    write_text_atomic(run.config, config_toml(settings.over(before.values, before.resolved), limits, versions))
 
 
 def write_pruned(run: RunDirectory, pruned: Pruned) -> None:

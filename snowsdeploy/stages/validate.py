@@ -47,6 +47,7 @@ PARITY_BATCHES = (1, 2, 8)
 
 Section = Literal["layout", "engine", "parity", "accuracy", "latency", "compilation"]
 SECTIONS: tuple[Section, ...] = get_args(Section)
+RUN_HERE: frozenset[Section] = frozenset({"parity", "accuracy", "latency"})  # what runs the files on this machine
 _PARTS: dict[Section, str] = {name: "sparsity" if name == "layout" else name for name in SECTIONS}  # of a variant
 
 
@@ -95,10 +96,13 @@ def validate(
     for text in _account(renewed, known):
         observer.message(text)
     seconds = dict(before.seconds) if before and known else {"prune": pruned.report.seconds}
+    here = any(sections & RUN_HERE for sections in renewed.values())
+    whole = all(sections >= RUN_HERE for sections in renewed.values())
+    took = time.perf_counter() - started + (0.0 if whole else seconds.get("validate", 0.0))
     return Report(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         commands=(),
-        environment=describe_environment(),
+        environment=before.environment if before and not here else describe_environment(),
         source=pruned.dense.source,
         preprocessing=pruned.dense.preprocessing,
         prune=pruned.report,
@@ -106,7 +110,7 @@ def validate(
         serving=files.serving,
         packages=files.packages,
         warnings=warnings,
-        seconds={**seconds, "validate": time.perf_counter() - started},
+        seconds={**seconds, "validate": took},
         peak_memory_bytes=max(peak_memory_bytes(), (before.peak_memory_bytes or 0) if before else 0),
     )
 
@@ -116,6 +120,19 @@ def known_variants(before: Report | None, files: ExportReport) -> dict[Precision
     digests = {pair.precision: (pair.dense.sha256, pair.sparse.sha256) for pair in files.judged}
     variants = before.variants if before else ()
     return {v.precision: v for v in variants if digests.get(v.precision) == (v.dense.sha256, v.sparse.sha256)}
+
+
+def renewed_sections(before: Mapping[Precision, Variant], report: Report) -> tuple[Section, ...] | None:
+    """Which sections of a report are not those of an earlier one; None where nothing of that was kept."""
+    values = [
+        (name, getattr(before.get(v.precision), part, None), getattr(v, part))
+        for v in report.variants
+        for name, part in _PARTS.items()
+    ]
+    if not any(was is not None and was is now for _, was, now in values):
+        return None
+    new = {name for name, was, now in values if was is not now}
+    return tuple(name for name in SECTIONS if name in new)
 
 
 def _any(renewed: Mapping[Precision, set[Section]], section: Section) -> bool:

@@ -12,10 +12,10 @@ class StageCommand(Artifact):
         stage: Its name, such as prune-export or validate.
         command: As typed.
         created: When it ended, ISO 8601.
-        renewed: Sections of the report that it measured anew; empty where it measured all.
+        renewed: Sections of the report that it measured anew; None where it measured all.
     """
 
     stage: str
     command: str
     created: str
-    renewed: tuple[str, ...] = ()
+    renewed: tuple[str, ...] | None = None

@@ -17,6 +17,7 @@ class Preprocessing(Artifact):
         interpolation: Resize filter for image files: bicubic, bilinear or nearest.
         crop_pct: Centre-crop fraction: files are resized to input_size / crop_pct, then centre-cropped.
         crop_mode: timm's crop mode ("center", "squash" or "border").
+        known: False where nothing told mean and deviation: images came as the tensors that the model takes.
     """
 
     input_size: tuple[int, int, int]
@@ -25,6 +26,7 @@ class Preprocessing(Artifact):
     interpolation: str = "bicubic"
     crop_pct: float = 0.875
     crop_mode: str = "center"
+    known: bool = True
 
 
 class SourceInfo(Artifact):

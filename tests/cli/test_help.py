@@ -74,7 +74,7 @@ def test_a_command_has_an_option_for_every_setting_of_its_stage(name):
 def test_a_comparison_leaves_out_what_it_decides_itself():
     parameters = set(inspect.signature(COMMANDS["compare"]).parameters)
     left_out = set(CompareJob.model_fields) - parameters
-    assert left_out == {"selector", "selector_arg", "solver", "force", "resume", "latency_batch", "latency_runs"}
+    assert left_out == {"selector", "selector_arg", "solver"}
 
 
 def shown_default(parameter):

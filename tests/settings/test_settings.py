@@ -23,7 +23,7 @@ from snowsdeploy.settings.profile import ProfileSettings
 from snowsdeploy.settings.prune import PruneSettings, solver_facts
 from snowsdeploy.settings.read import load_policy, read_file, read_settings
 from snowsdeploy.settings.reference import json_schema, reference_page
-from snowsdeploy.settings.write import config_toml, effective_values
+from snowsdeploy.settings.write import config_toml, effective
 from tests.sample_report import make_report
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -311,10 +311,11 @@ def test_effective_settings_come_back_from_their_file(
     before = resolved(**options)
     policy = GatePolicy(max_accuracy_drop=None, min_found={"fp16": 0.5})
     file = tmp_path_factory.mktemp("config") / "config.toml"
-    file.write_text(config_toml(effective_values(before), policy, {"torch": "2.0"}), encoding="utf-8")
+    file.write_text(config_toml(effective(before), policy, {"torch": "2.0"}), encoding="utf-8")
     content = read_file(file)
     after = resolve(read_settings(MainJob, {"out": "run"}, content))
     assert after.model_dump() == before.model_dump()
+    assert config_toml(effective(after), policy, {"torch": "2.0"}) == file.read_text(encoding="utf-8")
     assert content.policy == policy
     assert content.versions == {"torch": "2.0"}
 
@@ -322,7 +323,7 @@ def test_effective_settings_come_back_from_their_file(
 def test_paths_that_exist_are_absolute_in_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "images").mkdir()
-    written = effective_values(read(data="images[0::2]", model="package.nets:make", eval_data="torch/cifar10"))
+    written = effective(read(data="images[0::2]", model="package.nets:make", eval_data="torch/cifar10")).values
     assert written["data"] == f"{tmp_path.resolve() / 'images'}[0::2]"
     assert (written["model"], written["eval_data"]) == ("package.nets:make", "torch/cifar10")
 
@@ -342,16 +343,40 @@ def test_off_switches_a_rule_off(tmp_path: Path) -> None:
 def test_schemas_describe_what_is_written(name: str) -> None:
     schema = json.loads(json_schema(name))
     jsonschema.Draft202012Validator.check_schema(schema)
-    content = {
-        "settings": tomllib.loads(config_toml(effective_values(read()) | {"out": "run"}, GatePolicy(), {})),
-        "policy": GatePolicy().model_dump(mode="json"),
-        "report": json.loads(make_report().model_dump_json()),
+    contents = {
+        "settings": (
+            tomllib.loads(config_toml(effective(resolved()), GatePolicy(max_accuracy_drop=None), {"torch": "2.0"})),
+            tomllib.loads('include = "layer1.*"\nmean = "0.1,0.2,0.3"\nlatency_batch = 8\nmodel_arg = ["x=1"]'),
+            {"selectors": ["wanda"], "input_size": "224x224", "sparsity_off": True},
+        ),
+        "policy": (GatePolicy().model_dump(mode="json"), {"max_accuracy_drop": "off", "max_parity_error": "off"}),
+        "report": (json.loads(make_report().model_dump_json()),),
     }[name]
-    if name == "settings":  # tables of a run's own file
-        content = {key: value for key, value in content.items() if key not in ("gate", "versions")}
-    jsonschema.validate(content, schema)
-    required = set(schema["required"]) if name != "policy" else set()
-    assert required <= content.keys()
+    for content in contents:
+        jsonschema.validate(content, schema)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({"no_such_key": 1}, schema)
+
+
+def test_an_effort_above_a_repeated_run_decides_again(tmp_path: Path) -> None:
+    file = tmp_path / "config.toml"
+    file.write_text(config_toml(effective(resolved(effort="fast")), GatePolicy(), {}), encoding="utf-8")
+    content = read_file(file)
+    assert content.resolved["newton_steps"] == 0
+    assert "newton_steps" not in content.values
+    assert resolve(read_settings(MainJob, {"out": "again"}, content)).newton_steps == 0
+    assert resolve(read_settings(MainJob, {"out": "again", "effort": "max"}, content)).newton_steps == 2
+    assert resolve(read_settings(MainJob, {"out": "again", "newton_steps": 1}, content)).newton_steps == 1
+
+
+def test_what_cannot_be_written_is_left_out(tmp_path: Path) -> None:
+    options = {"model": "<Net in memory>", "data": "<Tensor in memory>", "model_arg": {"a": 1, "b": object()}}
+    text = config_toml(effective(read(**options)), GatePolicy(), {})
+    (tmp_path / "config.toml").write_text(text)
+    content = read_file(tmp_path / "config.toml")
+    assert not {"model", "data"} & content.values.keys()
+    assert content.values["model_arg"] == ["a=1"]
+    assert "given again" in text.splitlines()[0]
 
 
 def test_the_reference_page_is_that_of_these_settings() -> None:

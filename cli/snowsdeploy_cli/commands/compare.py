@@ -8,10 +8,8 @@ from snowsdeploy.settings.jobs import CompareJob
 from snowsdeploy_cli.session import alone, require_prune
 from snowsdeploy_cli.signature import Quiet, Typed, options_of
 
-_FIXED = ("selector", "selector_arg", "solver", "force", "resume", "latency_batch", "latency_runs")
 
-
-@options_of(CompareJob, without=_FIXED)
+@options_of(CompareJob)
 def command(typed: Typed, *, quiet: Quiet = False) -> None:
     """Prune, export and measure a model with each selector under each solver; what was run before is not run again."""
     settings = typed.settings(CompareJob)
@@ -22,7 +20,6 @@ def command(typed: Typed, *, quiet: Quiet = False) -> None:
     from snowsdeploy_exporters import OnnxExporter
 
     with alone("compare", quiet=quiet) as observer:
-        exporter = OnnxExporter(settings.opset, settings.keep_fp32)
-        compared = compare(settings.out, jobs_of(settings), exporter, observer, policy=typed.policy())
+        compared = compare(settings.out, jobs_of(settings), OnnxExporter(), observer, policy=typed.policy())
     print_compared_runs(make_console(), compared)
     typer.echo(f"Written to {settings.out}: comparison.json, comparison.html, and a run directory for each row")

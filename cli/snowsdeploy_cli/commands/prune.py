@@ -20,6 +20,6 @@ def command(typed: Typed, *, quiet: Quiet = False) -> None:
     with shared(settings.device, quiet=quiet) as (observer, first):
         for text in version_warnings(typed.file):
             observer.warn(text)
-        pruned = run_prune(settings, observer=observer, command=typed.command, launch=launch())
+        pruned = run_prune(settings, policy=typed.policy(), observer=observer, command=typed.command, launch=launch())
     if first:
         print_pruning(make_console(), pruned.report, settings.out)
