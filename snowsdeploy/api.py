@@ -338,6 +338,9 @@ def _require(name: str) -> None:
 
 def _settings(kind: type[Any], given: Mapping[str, Any], **objects: Any) -> Any:  # noqa: ANN401 - of any class
     """Validated settings, with what stands for objects where they want texts."""
+    for name in ("model", "data"):
+        if name in objects and objects[name] is None:
+            raise UsageError(f"{name} must be given", seen="None")
     texts = {name: value if value is None or name == "out" else _text(value) for name, value in objects.items()}
     return read_settings(kind, {**_given(given), **texts})
 

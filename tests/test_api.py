@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import subprocess
 import sys
@@ -13,10 +14,13 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 import snowsdeploy
+from snowsdeploy import PruneSettings
+from snowsdeploy.data.memory import hold
 from snowsdeploy.errors import DataError, NumericsError, SourceError, UsageError
 from snowsdeploy.progress import NullObserver
 from snowsdeploy.values import Report
@@ -77,8 +81,8 @@ def test_the_module_is_not_changed() -> None:
     assert all(torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())
 
 
-def test_without_out_the_files_go_with_the_report() -> None:
-    before = set(Path(tempfile.gettempdir()).glob("snowsdeploy-*"))
+def test_without_out_the_files_go_with_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     made = snowsdeploy.prune_export(make(), data=IMAGES, **QUICK)
     path = made.variants[0].sparse.path
     copy = made.model_copy(update={"warnings": ()})
@@ -89,7 +93,13 @@ def test_without_out_the_files_go_with_the_report() -> None:
     assert not path.exists()
     with pytest.raises(UsageError):
         snowsdeploy.prune_export(make(), data=IMAGES, exclude="nothing*", **QUICK)
-    assert set(Path(tempfile.gettempdir()).glob("snowsdeploy-*")) <= before
+    assert list(tmp_path.glob("snowsdeploy-*")) == []
+
+
+def test_a_value_with_files_of_its_own_is_compared_and_copied_like_any(report: Report) -> None:
+    plain = Report.model_validate(report.model_dump())
+    assert plain.model_copy(update={"verdict": None}) == report.model_copy(update={"verdict": None})
+    assert copy.deepcopy(report) == report
 
 
 def test_with_out_it_is_a_run_that_the_command_line_takes_on(tmp_path: Path) -> None:
@@ -113,7 +123,8 @@ class Stream(IterableDataset):  # type: ignore[type-arg]  # of pairs
 
 FORMS: dict[str, Callable[[], object]] = {
     "tensor": lambda: IMAGES,
-    "half": lambda: IMAGES.half().float(),
+    "half": IMAGES.half,
+    "samples": lambda: hold((IMAGES, LABELS), option="data"),
     "array": IMAGES.numpy,
     "pair": lambda: (IMAGES, LABELS),
     "array pair": lambda: (IMAGES.numpy(), LABELS.numpy()),
@@ -135,7 +146,7 @@ def test_data_comes_in_every_form(form: str) -> None:
     images = torch.cat(list(pruned.samples.batches(5)))
     known = IMAGES.half().float() if form == "half" else IMAGES
     assert all(any(torch.equal(image, other) for other in known) for image in images)
-    labelled = form in ("pair", "array pair", "data set", "loader", "list of pairs", "endless")
+    labelled = form in ("samples", "pair", "array pair", "data set", "loader", "list of pairs", "endless")
     assert pruned.report.calibration.labelled is labelled
 
 
@@ -146,6 +157,41 @@ def test_the_same_tensors_give_the_same_weights_in_every_form() -> None:
     ]
     for other in results[1:]:
         assert all(torch.equal(tensor, other[name]) for name, tensor in results[0].items())
+
+
+def test_as_many_images_as_asked_for_in_their_order_and_by_the_seed() -> None:
+    batches = hold(list(IMAGES.split(9)), option="data", at_most=13)
+    assert torch.equal(batches.rows(0, 13), IMAGES[:13])
+    assert len(batches) == 13
+    chosen = [hold(TensorDataset(IMAGES), option="data", at_most=13, seed=seed).rows(0, 13) for seed in (0, 0, 1)]
+    assert torch.equal(chosen[0], chosen[1])
+    assert not torch.equal(chosen[0], chosen[2])
+
+
+def test_settings_come_as_objects_too() -> None:
+    given = [PruneSettings(effort="fast", pattern="1:4"), snowsdeploy.ResourceSettings(device="cpu")]
+    pruned = snowsdeploy.prune(make(), data=IMAGES, settings=given, progress=False)
+    assert (pruned.report.pattern, pruned.report.solver["newton_steps"]) == ("1:4", 0)
+    pruned = snowsdeploy.prune(make(), data=IMAGES, settings=given[0], pattern="2:4", progress=False)
+    assert pruned.report.pattern == "2:4"  # a name comes before an object
+    with pytest.raises(UsageError, match="no settings object"):
+        snowsdeploy.prune(make(), data=IMAGES, settings=["fast"], progress=False)
+
+
+def test_the_callers_random_numbers_go_on_as_they_would() -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    module = make()
+    torch.set_rng_state(state)
+    snowsdeploy.prune(module, data=IMAGES, effort="fast", progress=False)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_warnings_are_shown_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    snowsdeploy.prune_export(make(), data=IMAGES, **{**QUICK, "progress": True})
+    assert capsys.readouterr().err.strip() == "warning: No --eval-data: accuracy is not measured."
 
 
 def programs() -> dict[str, object]:
@@ -177,6 +223,24 @@ class Uncopyable(nn.Module):
         raise RuntimeError("holds a lock")
 
 
+class Items(Dataset):  # type: ignore[type-arg]  # of pairs
+    """The same image and label, twice."""
+
+    def __init__(self, image: object, label: object) -> None:
+        self.item = image, label
+
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, index: int) -> object:
+        return self.item
+
+
+def half_program() -> object:
+    example = (IMAGES[:2].half(),)
+    return torch.export.export(make().half().eval(), example, dynamic_shapes=({0: torch.export.Dim("batch")},))
+
+
 BAD: dict[str, tuple[Callable[[], object], Callable[[], object], type[Exception], str]] = {
     "no model": (lambda: 3, lambda: IMAGES, SourceError, "nothing that can be pruned"),
     "uncopyable": (Uncopyable, lambda: IMAGES, SourceError, "cannot be copied"),
@@ -192,6 +256,11 @@ BAD: dict[str, tuple[Callable[[], object], Callable[[], object], type[Exception]
     "float labels": (make, lambda: (IMAGES, LABELS.float()), DataError, "labels of data"),
     "some labels": (make, lambda: [(IMAGES, LABELS), IMAGES], DataError, "only some batches"),
     "texts": (make, lambda: ["a", "b"], DataError, "no tensor"),
+    "a data set of labels between classes": (make, lambda: Items(IMAGES[0], 1.7), DataError, "labels of data"),
+    "a data set of one-hot labels": (make, lambda: Items(IMAGES[0], torch.eye(5)[0]), DataError, "labels of data"),
+    "a data set of pictures": (make, lambda: Items(Image.new("RGB", (8, 8)), 1), DataError, "is no tensor"),
+    "a program in half": (half_program, lambda: IMAGES, SourceError, "not in FP32"),
+    "a class": (lambda: Block, lambda: IMAGES, SourceError, "nothing that can be pruned"),
 }
 
 
@@ -210,9 +279,47 @@ def test_weights_that_are_no_numbers_and_images_of_another_size_are_refused() ->
         snowsdeploy.prune(module, data=IMAGES, progress=False)
     with pytest.raises(DataError, match="eval_data do not have the model's input size"):
         snowsdeploy.prune_export(make(), data=IMAGES, eval_data=IMAGES[..., :4], **QUICK)
+    with pytest.raises(UsageError, match="arch is for a model that is loaded"):
+        snowsdeploy.prune(make(), data=IMAGES, arch="resnet18", progress=False)
     with pytest.raises(UsageError, match="no such setting") as caught:
         snowsdeploy.prune(make(), data=IMAGES, newton_step=2)
     assert caught.value.fix == "did you mean newton_steps?"
+
+
+def test_tensors_need_no_preprocessing_and_files_do(tmp_path: Path) -> None:
+    np.savez(tmp_path / "test.npz", x=np.zeros((4, 8, 8, 3), np.uint8))
+    with pytest.raises(UsageError, match="nothing says how images become"):
+        snowsdeploy.prune_export(make(), data=IMAGES, eval_data=tmp_path / "test.npz", **QUICK)
+    with pytest.raises(UsageError, match="--uint8-input needs mean"):
+        snowsdeploy.prune_export(make(), data=IMAGES, uint8_input=True, **QUICK)
+    pruned = snowsdeploy.prune(make(), data=IMAGES, effort="fast", progress=False)
+    with pytest.raises(UsageError, match="--uint8-input needs mean"):
+        snowsdeploy.export(pruned, out=tmp_path / "run", uint8_input=True, progress=False)
+    assert not (tmp_path / "run").exists()
+    told = snowsdeploy.prune(make(), data=IMAGES, effort="fast", mean=[0.5] * 3, std=[0.2] * 3, progress=False)
+    files = snowsdeploy.export(told, uint8_input=True, progress=False)
+    assert files.serving[0].path.is_file()
+
+
+def test_a_run_of_tensors_goes_on_from_its_folder(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    made = snowsdeploy.prune_export(make(), data=IMAGES, eval_data=(IMAGES, LABELS), out=run, **QUICK)
+    with pytest.raises(DataError, match="were in memory"):
+        snowsdeploy.export(run, precision="fp32,int8", progress=False)
+    with pytest.raises(DataError, match="not those of the pruning run"):
+        snowsdeploy.export(run, precision="fp32,int8", data=IMAGES + 1, progress=False)
+    kept = snowsdeploy.validate(run, latency_runs=5, progress=False)  # without its images accuracy stays
+    assert kept.variants[0].accuracy == made.variants[0].accuracy
+    judged = snowsdeploy.validate(run, policy={"min_coverage": 1.0}, progress=False)
+    assert judged.verdict is not None
+    assert judged.verdict.verdict == "fail"
+    assert judged.variants == kept.variants  # limits measure nothing
+    assert judged.environment == kept.environment
+    assert repr(judged).startswith("<Report of Sequential: fail")
+    with pytest.raises(DataError, match="eval_data do not have"):
+        snowsdeploy.validate(run, eval_data=IMAGES[..., :4], progress=False)
+    files = snowsdeploy.export(run, precision="fp32,int8", data=IMAGES, progress=False)
+    assert [pair.precision for pair in files.pairs] == ["fp32", "int8"]
 
 
 def test_a_report_is_judged_again_without_its_files(report: Report, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 RunFolder = Annotated[Path, typer.Argument(help="Run directory that prune or prune-export left.", metavar="RUN")]
-ReportFile = Annotated[Path, typer.Argument(help="A report.json.")]
+ReportFile = Annotated[Path, typer.Argument(help="A report.json, or its run directory.", metavar="REPORT")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 WriteJson = Annotated[Path | None, typer.Option("--json", help="Write everything as JSON.", metavar="FILE")]
 PolicyFile = Annotated[

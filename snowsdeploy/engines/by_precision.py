@@ -8,7 +8,7 @@ from typing import get_args
 
 from snowsdeploy.engines.account import EngineAccount, read_account
 from snowsdeploy.engines.evidence import require_same_model
-from snowsdeploy.errors import UsageError
+from snowsdeploy.errors import SourceError, UsageError
 from snowsdeploy.layout.onnx_layout import graph_nodes
 from snowsdeploy.values import ExportReport, Precision
 
@@ -36,6 +36,8 @@ def read_accounts(
         log, described = log_paths.get(pair.precision), layer_paths.get(pair.precision)
         if log is not None or described is not None:
             account = read_account(log, described)
+            if account.log is not None and not account.log.passes and described is None:
+                raise SourceError("--engine-log tells nothing of sparse kernels", seen=f"{log}: {account.log.reason}")
             require_same_model(account, graph_nodes(pair.sparse.path), pair.sparse.path)
             accounts[pair.precision] = account
     return accounts

@@ -28,6 +28,7 @@ def measure_latency(
     warmup: int = 3,
     openings: int = 1,
     seed: int = 0,
+    pattern: str = "2:4",
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Latency:
     """Time both files, in random order within each pair of calls; copies to and from a device are included.
@@ -43,6 +44,7 @@ def measure_latency(
         warmup: Calls before timing, of each file at each opening and batch size.
         openings: How often; once where opening compiles an engine.
         seed: Of the order and of the bootstrap.
+        pattern: Of the pruned layers, for the note.
         progress: Told `(done, total)` openings.
     """
     rng = np.random.default_rng(seed)
@@ -66,7 +68,7 @@ def measure_latency(
         uses_sparsity=sparse.provider.uses_sparsity,
         series=tuple(series),
         ratios=tuple(ratios),
-        note=_note(sparse, series),
+        note=_note(sparse, series, pattern),
     )
 
 
@@ -156,13 +158,17 @@ def _draws(samples: Samples, rng: np.random.Generator) -> NDArray[np.intp]:
     return draws
 
 
-def _note(session: OrtSession, series: Sequence[LatencySeries]) -> str:
+def _note(session: OrtSession, series: Sequence[LatencySeries], pattern: str) -> str:
     parts = []
     if session.provider.uses_sparsity == "no":
         parts.append(
-            f"{session.provider.ep} multiplies zeros like any value: 2:4 brings no speed here and a ratio near 1 is "
-            "expected. Speed needs TensorRT on a GPU with sparse tensor cores."
+            f"{session.provider.ep} multiplies zeros like any value: {pattern} brings no speed here and a ratio near 1 "
+            "is expected."
         )
+    if pattern != "2:4":
+        parts.append(f"Sparse tensor cores run 2:4 and gain nothing from {pattern}.")
+    elif session.provider.uses_sparsity == "no":
+        parts.append("Speed needs TensorRT on a GPU with sparse tensor cores.")
     noisy = [s for s in series if s.cov > UNSTABLE_COV]
     if noisy:
         worst = max(s.cov for s in noisy)

@@ -9,7 +9,7 @@ from torch.export import ExportedProgram
 
 from snowsdeploy.data.digest import tensors_digest
 from snowsdeploy.errors import SourceError
-from snowsdeploy.models.source import LoadedModel, require_finite
+from snowsdeploy.models.source import LoadedModel, require_finite, require_fp32
 from snowsdeploy.models.timm_models import timm_preprocessing
 from snowsdeploy.values import SourceInfo
 
@@ -23,18 +23,20 @@ def adopt_object(model: object) -> LoadedModel:
     """Take a module, on any device and in any mode, or a program; the caller's own stays as it is.
 
     Raises:
-        SourceError: It is neither, or cannot be copied.
+        SourceError: It is neither, cannot be copied, or is a program that is not in FP32.
         NumericsError: A weight is NaN or Inf.
     """
     if isinstance(model, ExportedProgram):
         require_finite(model)
+        require_fp32(model)
         info = SourceInfo(source=name_of(model), format="program", sha256=tensors_digest(model.state_dict))
         return LoadedModel(model, info, None)
     if not isinstance(model, nn.Module):
         raise SourceError(
             "model is nothing that can be pruned",
-            seen=type(model).__name__,
+            seen=f"the class {model.__name__}" if isinstance(model, type) else type(model).__name__,
             allowed="a path or source as the command line takes it, a torch.nn.Module, or a torch.export program",
+            fix=f"pass an instance: {model.__name__}(...)" if isinstance(model, type) else None,
         )
     try:
         module = copy.deepcopy(model)

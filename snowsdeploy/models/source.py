@@ -89,6 +89,8 @@ def load_model(request: ModelRequest) -> LoadedModel:
     require_finite(loaded.model)
     if isinstance(loaded.model, nn.Module):
         loaded.model.float().eval().requires_grad_(False)
+    else:
+        require_fp32(loaded.model)
     return loaded
 
 
@@ -160,6 +162,23 @@ def require_finite(model: nn.Module | ExportedProgram) -> None:
                 seen=f"{name}: {bad} of {tensor.numel()} values",
                 fix="use a checkpoint from before the training diverged",
             )
+
+
+def require_fp32(program: ExportedProgram) -> None:
+    """Refuse a program of another precision: it is traced for it, and cannot be cast.
+
+    Raises:
+        SourceError: It has a weight or a buffer of another floating type.
+    """
+    tensors = program.state_dict.items()
+    other = [(name, str(t.dtype)) for name, t in tensors if t.is_floating_point() and t.dtype != torch.float32]
+    if other:
+        raise SourceError(
+            "the exported program is not in FP32",
+            seen=", ".join(f"{name} is {dtype.removeprefix('torch.')}" for name, dtype in other[:3]),
+            allowed="float32 weights and buffers",
+            fix="export model.float(), and choose the precision of the ONNX files with --precision",
+        )
 
 
 def _bad_values(tensor: Tensor, *, parameter: bool) -> int:

@@ -40,7 +40,7 @@ def adopt(exported: ExportedProgram, preprocessing: Preprocessing, source: Sourc
     """Take a program that is already exported, for example from a `.pt2` file.
 
     Raises:
-        GraphError: It has more than one input, a static batch dimension, or weights that are not FP32.
+        GraphError: It has more than one input, or a static batch dimension.
         NumericsError: The outputs of a random batch are not finite.
     """
     with _quiet():
@@ -51,7 +51,6 @@ def adopt(exported: ExportedProgram, preprocessing: Preprocessing, source: Sourc
             "the model must take one image tensor", seen=f"{len(inputs)} inputs", fix="wrap it in a module"
         )
     _require_dynamic_batch(exported)
-    _require_fp32(exported)
     images = torch.randn(3, *preprocessing.input_size, generator=torch.Generator().manual_seed(1))
     outputs = Program(exported, preprocessing, source, classes=0).run(images)
     if not outputs or outputs[0].dim() < 2:
@@ -65,17 +64,6 @@ def adopt(exported: ExportedProgram, preprocessing: Preprocessing, source: Sourc
                 fix="check the checkpoint: a diverged training run, or weights of another architecture",
             )
     return Program(exported, preprocessing, source, classes=outputs[0].shape[-1])
-
-
-def _require_fp32(exported: ExportedProgram) -> None:
-    other = [(n, t.dtype) for n, t in exported.state_dict.items() if t.is_floating_point() and t.dtype != torch.float32]
-    if other:
-        raise GraphError(
-            "the exported program is not in FP32",
-            seen=", ".join(f"{name} is {str(dtype).removeprefix('torch.')}" for name, dtype in other[:3]),
-            allowed="float32 weights and buffers",
-            fix="export model.float(), and choose the precision of the ONNX files with --precision",
-        )
 
 
 def _require_dynamic_batch(exported: ExportedProgram) -> None:

@@ -16,12 +16,16 @@ def write_report(report: Report, path: Path) -> None:
     write_text_atomic(path, report.json_in(path.parent))
 
 
+REPORT = "report.json"  # in a run directory
+
+
 def read_report(path: Path) -> Report:
-    """Read JSON.
+    """Read a report's JSON, or that of a run directory.
 
     Raises:
         OutputError: Missing, not a report, or of another schema version.
     """
+    path = path / REPORT if path.is_dir() else path
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:

@@ -19,4 +19,6 @@ class OutputSettings(Settings):
         description="Run directory: everything that the run leaves is written there."
     )
     force: Annotated[bool, Option(_PANEL)] = Field(False, description="Overwrite the results of an earlier run.")
-    resume: Annotated[bool, Option(_PANEL)] = Field(False, description="Continue an interrupted run.")
+    resume: Annotated[bool, Option(_PANEL)] = Field(
+        False, description="Continue an interrupted run with the same settings."
+    )

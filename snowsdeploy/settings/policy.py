@@ -10,6 +10,7 @@ from pydantic_core import CoreSchema
 
 from snowsdeploy.errors import UsageError
 from snowsdeploy.settings.base import Settings, unknown_name
+from snowsdeploy.settings.runtime import ProviderName
 from snowsdeploy.values import PARITY_LIMITS, Precision
 
 T = TypeVar("T")
@@ -71,8 +72,8 @@ class GatePolicy(Settings):
     max_size_regression: Or[From0] = Field(
         1.0, description="Largest rise of the sparse file's size above the baseline report's, in percent."
     )
-    required_provider: Or[str] = Field(
-        None, description="The provider that must have run every node: cpu, cuda or tensorrt."
+    required_provider: Or[ProviderName] = Field(
+        None, description="The provider that must have run every node: cpu, cuda, tensorrt or tensorrt-rtx."
     )
     required_compilation: tuple[str, ...] = Field(
         (),

@@ -46,7 +46,7 @@ class PruneSettings(Settings):
         0.99, gt=0, le=1, description="Largest share of a layer that a global threshold prunes."
     )
     mask_steps: Annotated[int | None, Option(_MASKS, "N")] = Field(
-        None, ge=1, description="Steps of a loss-based selector, which scores anew after each; without it as its paper."
+        None, ge=1, description="How often a loss-based selector scores anew; without it as often as its paper says."
     )
     labels: Annotated[Literal["auto", "data", "sampled"], Option(_MASKS)] = Field(
         "auto", description="Where loss-based selectors get labels: the data, or samples of the model's own softmax."

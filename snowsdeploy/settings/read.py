@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from snowsdeploy.errors import UsageError
-from snowsdeploy.settings.base import Settings, option_of, unknown_name
+from snowsdeploy.settings.base import Option, Settings, option_of, unknown_name
 from snowsdeploy.settings.jobs import CompareJob, MainJob, ValidateJob
 from snowsdeploy.settings.policy import GatePolicy, policy_of_table
 from snowsdeploy.settings.profile import ProfileSettings
@@ -65,13 +65,13 @@ def read_settings(kind: type[T], given: Mapping[str, Any], file: SettingsFile | 
     try:
         made = kind.model_validate(values)
     except ValidationError as error:
-        raise _explain(error, list(names)) from error
+        raise _explain(error, list(names), kind) from error
     return made.with_decided(decided.keys() & set(names) - content.values.keys() - above.keys())
 
 
 def known_keys() -> set[str]:
-    """Every key that a TOML file may hold."""
-    return {name for kind in FILE_KINDS for name in kind.model_fields}
+    """Every key that a TOML file may hold, its tables among them."""
+    return {name for kind in FILE_KINDS for name in kind.model_fields} | {POLICY_TABLE, RESOLVED_TABLE, VERSIONS_TABLE}
 
 
 def read_file(path: Path, option: str = "--config") -> SettingsFile:
@@ -127,18 +127,41 @@ def read_toml(path: Path, option: str) -> dict[str, Any]:
         raise UsageError(f"{option} is not valid TOML", seen=f"{path}: {error}") from error
 
 
-def _explain(error: ValidationError, order: Sequence[str]) -> UsageError:
+def _explain(error: ValidationError, order: Sequence[str], kind: type[Settings]) -> UsageError:
     lacking = {str(e["loc"][0]) for e in error.errors() if e["type"] == "missing"}
     missing = [option_of(name) for name in order if name in lacking]
     wrong = _causes([e for e in error.errors() if e["type"] != "missing"])
     if not wrong:
         return UsageError(f"{', '.join(missing)} must be given", fix="as an option, or as a key of the --config file")
     names = list(dict.fromkeys(option_of(str(e["loc"][0])) for e in wrong))
-    seen = dict.fromkeys(_text(e["input"]) for e in wrong)
-    allowed = dict.fromkeys(e["msg"].removeprefix("Value error, ").removeprefix("Input should be ") for e in wrong)
+    rows = [(f"{option_of(str(e['loc'][0]))}: " if len(names) > 1 else "", e) for e in wrong]
+    seen = dict.fromkeys(f"{name}{_text(e['input'])}" for name, e in rows)
+    allowed = dict.fromkeys(f"{name}{_allowed(e, kind)}" for name, e in rows)
     fix = f"{', '.join(missing)} must be given as well" if missing else None
     what = f"{', '.join(names)} cannot have this value"
     return UsageError(what, seen="; ".join(seen), allowed="; ".join(allowed), fix=fix)
+
+
+_ALLOWED = {
+    "int_parsing": "a whole number",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_parsing": "a number",
+    "float_type": "a number",
+    "bool_parsing": "true or false",
+    "bool_type": "true or false",
+    "byte_size": "a size such as 8GiB",
+    "byte_size_unit": "a size such as 8GiB",
+}
+
+
+def _allowed(error: ErrorDetails, kind: type[Settings]) -> str:
+    """What pydantic wanted, as one would say it."""
+    if error["type"] == "string_pattern_mismatch":
+        option = next((m for m in kind.model_fields[str(error["loc"][0])].metadata if isinstance(m, Option)), None)
+        return "a text of another form" if option is None else option.metavar.replace("|", ", ")
+    plain = _ALLOWED.get(error["type"])
+    return plain or error["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
 
 
 def _text(value: object) -> str:

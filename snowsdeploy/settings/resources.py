@@ -24,7 +24,7 @@ class ResourceSettings(Settings):
     )
     activations: Annotated[
         Literal["auto", "memory", "host", "half", "disk", "recompute"],
-        Option(_PANEL, "memory|host|disk|half|recompute"),
+        Option(_PANEL, "auto|memory|host|disk|half|recompute"),
     ] = Field(
         "auto", description="Where activations lie between uses; auto keeps them as near to the device as they fit."
     )

@@ -42,9 +42,9 @@ class MeasureSettings(EvaluationSettings, RuntimeSettings):
 class ValidateSettings(MeasureSettings):
     """The validation stage alone, which also takes what is known of engines that were built from the files."""
 
-    engine_log: Annotated[Repeated, Option(_PANEL, "FILE|PRECISION=FILE")] = Field(
+    engine_log: Annotated[Repeated, Option(_PANEL, "[PRECISION=]FILE")] = Field(
         (), description="Verbose build log that TensorRT printed for a sparse file."
     )
-    engine_layers: Annotated[Repeated, Option(_PANEL, "FILE|PRECISION=FILE")] = Field(
+    engine_layers: Annotated[Repeated, Option(_PANEL, "[PRECISION=]FILE")] = Field(
         (), description="JSON file of TensorRT's engine inspector (--exportLayerInfo)."
     )

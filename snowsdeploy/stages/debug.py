@@ -47,7 +47,7 @@ def run_debug_parity(
     """
     run = RunDirectory(folder)
     pruned, path = load_pruned(run), run.onnx("sparse", precision)
-    batch, origin = _debug_images(pruned, images, data or source_of_data(run))
+    batch, origin = _debug_images(pruned, images, data, source_of_data(run))
     return debug_parity(
         pruned.sparse,
         path,
@@ -80,15 +80,15 @@ def run_debug_accuracy(
     """
     run = RunDirectory(folder)
     pruned = load_pruned(run)
-    samples = open_calibration(pruned.report, pruned.dense, data or source_of_data(run))
+    samples = open_calibration(pruned.report, pruned.dense, data, was=source_of_data(run))
     chosen = samples.select(samples.indices[:items])
     return debug_accuracy(pruned.dense, pruned.tensors, pruned.report, chosen, policy=policy, observer=observer)
 
 
-def _debug_images(pruned: Pruned, count: int, data: str | None) -> tuple[Tensor, str]:
+def _debug_images(pruned: Pruned, count: int, data: str | None, was: str | None) -> tuple[Tensor, str]:
     """Calibration images, or random ones with the reason."""
     try:
-        batch = open_calibration(pruned.report, pruned.dense, data).rows(
+        batch = open_calibration(pruned.report, pruned.dense, data, was=was).rows(
             0, min(count, len(pruned.report.calibration_items))
         )
     except DataError as error:

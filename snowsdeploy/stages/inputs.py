@@ -165,24 +165,34 @@ def open_evaluation(eval_data: str | None, program: Program) -> Samples | None:
     return open_samples(eval_data, program.preprocessing, option="--eval-data").remembered_if_small()
 
 
-def open_calibration(report: PruneReport, program: Program, data: object = None) -> Samples:
+def open_calibration(report: PruneReport, program: Program, data: object = None, *, was: str | None = None) -> Samples:
     """The images that a run was calibrated on, in their order.
 
     Args:
         report: Of the pruning.
         program: For its preprocessing.
         data: Where they are now, or the images themselves; None for where they were.
+        was: Where they were by their absolute path, if the run says so.
 
     Raises:
         DataError: They cannot be read, or are not what they were.
     """
-    was, count = report.calibration.source, len(report.calibration_items)
+    was, count = was or report.calibration.source, len(report.calibration_items)
     if data is None and was.endswith(IN_MEMORY):
         raise DataError(
             "the calibration images were in memory", seen=was, fix="give them again: data= in Python, or --data"
         )
-    if data is None or is_source(data):
-        source = open_samples(str(data or was), program.preprocessing)
+    if data is None:
+        try:
+            source = open_samples(was, program.preprocessing)
+        except DataError as error:
+            raise DataError(
+                "the run's calibration images cannot be read",
+                seen=f"{was}: {error.what}",
+                fix="name where they are now with --data",
+            ) from error
+    elif is_source(data):
+        source = open_samples(str(data), program.preprocessing)
     else:
         source = hold(data, option="data", at_most=count, seed=report.seed)
     if source.info.origin != report.calibration.origin:
@@ -226,7 +236,10 @@ def make_preprocessing(
     for option, values in (("--mean", mean), ("--std", std)):
         if len(values) != size[0]:
             raise UsageError(
-                f"{option} does not fit the input", seen=f"{len(values)} values", allowed=f"{size[0]} values"
+                f"{option} does not fit the input",
+                seen=f"{len(values)} {'value' if len(values) == 1 else 'values'} for {'x'.join(map(str, size))}",
+                allowed=f"{size[0]}, one for each channel",
+                fix="change it, or give --input-size as C,H,W",
             )
     base = known or Preprocessing(input_size=size, mean=mean, std=std)
     update = {

@@ -45,10 +45,11 @@ from snowsdeploy.stages.prune import Pruned, prune, prune_prepared
 from snowsdeploy.stages.run_directory import RunDirectory
 from snowsdeploy.stages.run_files import (
     config_of,
-    earlier_commands,
+    earlier_export,
     load_export,
     load_pruned,
     report_before,
+    require_same,
     source_of_data,
     write_config,
     write_pruned,
@@ -242,8 +243,11 @@ def run_export(
     pruned, settings = load_pruned(run), read_settings(ExportSettings, given, file)
     written = effective(settings)
     if samples is None and needs_samples(settings):
-        samples = open_calibration(pruned.report, pruned.dense, data or source_of_data(run))
-    earlier = earlier_commands(run)
+        samples = open_calibration(pruned.report, pruned.dense, data, was=source_of_data(run))
+    earlier = earlier_export(run)
+    observer = observer or NullObserver()
+    for precision in sorted(set(earlier.asked if earlier else ()) - set(settings.precision)):
+        observer.warn(f"{precision} is not in --precision now: validate will judge without it")
     files = export(
         pruned,
         settings,
@@ -253,7 +257,9 @@ def run_export(
         writers=writers,
         observer=observer,
     )
-    files = files.model_copy(update={"commands": (*earlier, *_command("export", command))})
+    files = files.model_copy(
+        update={"commands": (*(earlier.commands if earlier else ()), *_command("export", command))}
+    )
     write_value(run.export, files)
     write_config(run, written, None)
     return files
@@ -364,6 +370,8 @@ def _prune(
         settings = settings.model_copy(update={"resume": True})
     if first:
         run.require_free(force=settings.force, resume=settings.resume)
+        if settings.resume and not settings.force:
+            require_same(run, written)
     main = settings if isinstance(settings, MainJob) else None
     inputs = load_all(settings, load, main.eval_data if main else None, observer)
     if main:

@@ -21,13 +21,18 @@ from snowsdeploy.report.html import render_html
 from snowsdeploy.report.markdown import render_markdown
 from snowsdeploy.report.store import read_report, write_report
 from snowsdeploy.runtime.environment import installed_versions
+from snowsdeploy.settings.base import option_of
+from snowsdeploy.settings.calibration import CalibrationSettings
+from snowsdeploy.settings.model import ModelSettings
 from snowsdeploy.settings.policy import GatePolicy
+from snowsdeploy.settings.prune import PruneSettings
 from snowsdeploy.settings.read import SettingsFile, read_file
 from snowsdeploy.settings.write import Effective, config_toml
 from snowsdeploy.stages.prune import Pruned
 from snowsdeploy.stages.run_directory import RunDirectory
-from snowsdeploy.values import ExportReport, FilePair, OnnxArtifact, Precision, PruneReport, Report, StageCommand
+from snowsdeploy.values import ExportReport, FilePair, OnnxArtifact, Precision, PruneReport, Report
 
+_MAKES_WEIGHTS = tuple(f for kind in (ModelSettings, CalibrationSettings, PruneSettings) for f in kind.model_fields)
 _VERSIONS = ("snowsdeploy", "torch", "torchvision", "timm", "onnx", "onnxscript", "onnxruntime-gpu", "onnxruntime")
 
 
@@ -103,6 +108,26 @@ def source_of_data(run: RunDirectory) -> str | None:
     return None if source is None else str(source)
 
 
+def require_same(run: RunDirectory, settings: Effective) -> None:
+    """Refuse to go on with a complete pruning run that other settings made.
+
+    Raises:
+        OutputError: There is one.
+    """
+    if not run.config.is_file() or not run.prune.is_file():
+        return
+    before = config_of(run)
+    old, new = {**before.resolved, **before.values}, {**settings.resolved, **settings.values}
+    differ = [n for n in _MAKES_WEIGHTS if n in settings.names and old.get(n) != new.get(n)]
+    if differ:
+        rows = [f"{option_of(n)} {new.get(n, 'none')}, was {old.get(n, 'none')}" for n in differ]
+        raise OutputError(
+            "--resume would replace a complete run that was made with other settings",
+            seen=f"{run.path}: {'; '.join(rows)}",
+            fix="use --force to replace it, or another --out",
+        )
+
+
 def write_config(run: RunDirectory, settings: Effective, policy: GatePolicy | None) -> None:
     """Lay the effective settings of a stage over what the run's file holds."""
     before = config_of(run)
@@ -132,12 +157,12 @@ def write_verdict(report: Report, policy: GatePolicy, run: RunDirectory) -> Repo
     return report
 
 
-def earlier_commands(run: RunDirectory) -> tuple[StageCommand, ...]:
-    """By which the export stage was run before."""
+def earlier_export(run: RunDirectory) -> ExportReport | None:
+    """What the export stage left before, whatever has become of its files."""
     try:
-        return ExportReport.from_json_in(run.export.read_text(encoding="utf-8"), run.path).commands
+        return ExportReport.from_json_in(run.export.read_text(encoding="utf-8"), run.path)
     except (OSError, ValueError):
-        return ()
+        return None
 
 
 def report_before(run: RunDirectory, observer: Observer) -> Report | None:

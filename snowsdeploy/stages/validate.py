@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal, get_args
@@ -93,7 +93,7 @@ def validate(
     variants = tuple(
         measurement.variant(pair, logits, known.get(pair.precision), renewed[pair.precision]) for pair in files.judged
     )
-    for text in _account(renewed, known):
+    for text in _account(renewed, known, variants):
         observer.message(text)
     seconds = dict(before.seconds) if before and known else {"prune": pruned.report.seconds}
     here = any(sections & RUN_HERE for sections in renewed.values())
@@ -139,13 +139,17 @@ def _any(renewed: Mapping[Precision, set[Section]], section: Section) -> bool:
     return any(section in sections for sections in renewed.values())
 
 
-def _account(renewed: Mapping[Precision, set[Section]], known: Mapping[Precision, Variant]) -> Iterator[str]:
+def _account(
+    renewed: Mapping[Precision, set[Section]], known: Mapping[Precision, Variant], made: Sequence[Variant]
+) -> Iterator[str]:
     """What is new and what was kept, a line for each precision where something was kept."""
-    for precision, sections in renewed.items():
+    for variant in made:
+        precision, sections = variant.precision, renewed[variant.precision]
         there = [name for name, part in _PARTS.items() if getattr(known.get(precision), part, None) is not None]
         kept = [name for name in there if name not in sections]
         if kept:
-            new = ", ".join(name for name in SECTIONS if name in sections) or "nothing"
+            measured = [n for n in SECTIONS if n in sections and getattr(variant, _PARTS[n]) is not None]
+            new = ", ".join(measured) or "nothing"
             yield f"{precision}: measured now: {new}; kept from the earlier report: {', '.join(kept)}"
 
 
@@ -235,6 +239,7 @@ class _Measurement:
             self.settings.latency_batch,
             runs=self.settings.latency_runs,
             openings=1 if compiles else OPENINGS,
+            pattern=self.pruned.report.pattern,
         )
 
     def _accuracy(self, pair: FilePair, logits: Mapping[str, Logits], evaluation: Samples) -> Accuracy:

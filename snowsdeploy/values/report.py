@@ -94,7 +94,7 @@ class Report(Artifact):
     def __repr__(self) -> str:
         """One line; the whole of it is in `model_dump`."""
         name = self.source.arch or self.source.source
-        verdict = self.verdict.verdict if self.verdict else "not judged"
+        verdict = self.verdict.verdict if self.verdict is not None else "not judged"
         layers = f"{len(self.prune.pruned)} of {len(self.prune.decisions)} layers {self.prune.pattern}"
         files = ", ".join(str(variant.sparse.path) for variant in self.variants)
         return f"<Report of {name}: {verdict}; {layers}; {files}>"

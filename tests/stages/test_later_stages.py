@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from snowsdeploy.data import open as opening
 from snowsdeploy.data.open import Source
-from snowsdeploy.errors import DataError
+from snowsdeploy.errors import DataError, SourceError
 from snowsdeploy.layout.onnx_layout import graph_nodes
 from snowsdeploy.measure import accuracy as measuring
 from snowsdeploy.progress import NullObserver
@@ -166,6 +166,46 @@ def test_a_run_is_repeated_from_its_folder(passed: Path, tmp_path: Path, monkeyp
     assert (tmp_path / "again" / "config.toml").read_bytes() == (passed / "run" / "config.toml").read_bytes()
 
 
+def test_a_complete_run_is_not_replaced_by_a_resumed_one_of_other_settings(
+    run: Path, passed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(passed)
+    before = {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()}
+    again = ("--config", str(run / "config.toml"), "--out", str(run), "--resume", "--quiet")
+    refused = CliRunner().invoke(app, ["prune-export", *again, "--pattern", "1:4", "--samples", "16"])
+    assert refused.exit_code == 3, refused.output
+    assert "--pattern 1:4, was 2:4" in refused.output.replace("\n", " ")
+    assert {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()} == before
+    same = CliRunner().invoke(app, ["prune-export", *again])
+    assert same.exit_code == 0, same.output
+
+
+def test_a_log_that_tells_nothing_does_not_replace_what_is_known(run: Path, tmp_path: Path) -> None:
+    run_validate(run, {"engine_log": f"fp32={engine_log(run, tmp_path)}"})
+    before = (run / "report.json").read_bytes()
+    with pytest.raises(SourceError, match="tells nothing of sparse kernels"):
+        run_validate(run, {"engine_log": f"fp32={run / 'summary.md'}"})
+    assert (run / "report.json").read_bytes() == before
+
+
+def test_a_precision_that_is_judged_no_more_is_said(run: Path) -> None:
+    observer = Told()
+    run_export(run, {"precision": "fp16"}, lambda s: OnnxExporter(s.opset), observer=observer)
+    assert observer.warned == ["fp32 is not in --precision now: validate will judge without it"]
+
+
+def test_limits_in_a_settings_file_judge_again_and_measure_nothing(run: Path, tmp_path: Path) -> None:
+    before = read_report(run / "report.json")
+    (tmp_path / "strict.toml").write_text("[gate]\nmin_coverage = 0.999\nmax_accuracy_drop = 100\n")
+    observer = Told()
+    judged = run_validate(run, {}, file=read_file(tmp_path / "strict.toml"), observer=observer, command="validate")
+    assert judged.variants == before.variants
+    assert judged.environment == before.environment
+    assert judged.commands[-1].renewed == ()
+    assert judged.verdict is not None
+    assert judged.verdict.verdict == "fail"
+
+
 def test_the_folder_says_what_it_was_made_with(passed: Path) -> None:
     content = read_file(passed / "run" / "config.toml")
     assert content.resolved["newton_steps"] == 0  # what the effort decided
@@ -194,7 +234,7 @@ def test_moved_images_are_named_for_an_export(run: Path, passed: Path, tmp_path:
     def exporter(_: object) -> OnnxExporter:
         return OnnxExporter()
 
-    with pytest.raises(DataError, match="does not exist"):
+    with pytest.raises(DataError, match="images cannot be read"):
         run_export(run, {"precision": "int8"}, exporter)
     shutil.copy(passed / "images.npz", tmp_path / "here.npz")
     files = run_export(run, {"precision": "int8"}, exporter, data=str(tmp_path / "here.npz"))

@@ -18,11 +18,18 @@ Precision = Annotated[
 Batch = Annotated[int, typer.Option("--batch", min=1, help="How many calibration images to look at.", metavar="N")]
 Tolerance = Annotated[
     float | None,
-    typer.Option("--tolerance", min=0.0, help="Relative error that is no divergence; the parity gate's.", metavar="E"),
+    typer.Option(
+        "--tolerance",
+        min=0.0,
+        help="Largest relative error that is no divergence; without it the limit of the parity gate.",
+        metavar="E",
+    ),
 ]
 Items = Annotated[
     int | None,
-    typer.Option("--data-items", min=1, help="How many calibration images to use; all of the run's.", metavar="N"),
+    typer.Option(
+        "--data-items", min=1, help="How many of the run's calibration images to use; without it all.", metavar="N"
+    ),
 ]
 MaxDrop = Annotated[
     float | None,
