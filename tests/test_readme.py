@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import os
 import re
 import shlex
@@ -11,12 +12,14 @@ import sys
 import tomllib
 from pathlib import Path
 
+import jsonschema
 import pytest
 import torch
 from torch import nn
 
 from snowsdeploy.settings.jobs import MainJob
 from snowsdeploy.settings.read import load_policy, read_settings
+from snowsdeploy.settings.reference import json_schema
 from snowsdeploy_cli import outcome
 from snowsdeploy_cli.app import COMMANDS
 
@@ -116,6 +119,8 @@ def test_files_that_documents_link_to_exist(name):
 
 def test_toml_examples_are_valid(tmp_path):
     settings, policy = re.findall(r"```toml\n(.*?)```", README, re.DOTALL)
+    for kind, text in (("settings", settings), ("policy", policy)):
+        jsonschema.validate(tomllib.loads(text), json.loads(json_schema(kind)))
     (tmp_path / "snowsdeploy.toml").write_text(settings)
     assert read_settings(MainJob, {"model": "model.pth"}, tmp_path / "snowsdeploy.toml").latency_batch == (1, 8, 32)
     (tmp_path / "policy.toml").write_text(policy)

@@ -16,7 +16,7 @@ CONFIDENCE = 0.95
 RESAMPLES = 2000
 OPENINGS = 10
 
-Samples = NDArray[np.float64]
+Times = NDArray[np.float64]
 
 
 def measure_latency(
@@ -51,7 +51,7 @@ def measure_latency(
     images = {batch: make_input(batch) for batch in batch_sizes}
     openings = max(1, min(openings, runs // 2))
     calls = -(-runs // openings)
-    times: dict[int, list[tuple[Samples, Samples]]] = {batch: [] for batch in batch_sizes}
+    times: dict[int, list[tuple[Times, Times]]] = {batch: [] for batch in batch_sizes}
     for index in range(openings):
         dense, sparse = open_files()
         for batch in batch_sizes:
@@ -80,7 +80,7 @@ def _interleaved(
     runs: int,
     warmup: int,
     rng: np.random.Generator,
-) -> tuple[Samples, Samples]:
+) -> tuple[Times, Times]:
     times: tuple[list[float], list[float]] = ([], [])
     sessions = (dense, sparse)
     for _ in range(warmup):
@@ -94,7 +94,7 @@ def _interleaved(
     return np.array(times[0]), np.array(times[1])
 
 
-def _series(role: Role, batch: int, samples: Samples, rng: np.random.Generator) -> LatencySeries:
+def _series(role: Role, batch: int, samples: Times, rng: np.random.Generator) -> LatencySeries:
     draws = _draws(samples, rng)
     low, high = interval(np.median(samples.reshape(-1)[draws], axis=1))
     p50, p90, p99 = np.percentile(samples, [50, 90, 99])
@@ -113,7 +113,7 @@ def _series(role: Role, batch: int, samples: Samples, rng: np.random.Generator) 
 
 
 def speedup(
-    dense: Samples, sparse: Samples, batch: int, rng: np.random.Generator, confidence: float = CONFIDENCE
+    dense: Times, sparse: Times, batch: int, rng: np.random.Generator, confidence: float = CONFIDENCE
 ) -> LatencyRatio:
     """Ratio of medians with a percentile bootstrap over blocks of pairs of calls.
 
@@ -147,7 +147,7 @@ def interval(values: NDArray[np.float64], confidence: float = CONFIDENCE) -> tup
     return float(low), float(high)
 
 
-def _draws(samples: Samples, rng: np.random.Generator) -> NDArray[np.intp]:
+def _draws(samples: Times, rng: np.random.Generator) -> NDArray[np.intp]:
     """Flat indices `[resamples, size]`: openings, and within each blocks of about `calls^(1/2)` neighbours."""
     openings, calls = np.atleast_2d(samples).shape
     length = max(1, round(calls**0.5))

@@ -32,7 +32,7 @@ from snowsdeploy.values import Copies, FileRatio, GpuReading, Profile, TimedFile
 BLOCK = 5  # calls of one file in a row
 _LEAST_WARMUP, _MOST_WARMUP, _STEADY = 10, 60, 0.02
 
-Samples = NDArray[np.float64]  # [blocks, calls], milliseconds
+Times = NDArray[np.float64]  # [blocks, calls], milliseconds
 
 
 @dataclass(frozen=True, eq=False)  # each is a key, whatever its values
@@ -189,7 +189,7 @@ def warm_up(call: Callable[[], object]) -> int:
     return len(times)
 
 
-def ratio(baseline: tuple[str, Samples], other: tuple[str, Samples], batch: int, rng: np.random.Generator) -> FileRatio:
+def ratio(baseline: tuple[str, Times], other: tuple[str, Times], batch: int, rng: np.random.Generator) -> FileRatio:
     """Ratio of medians with the interval of a bootstrap over rounds.
 
     Args:
@@ -221,7 +221,7 @@ def _with(runtime: RuntimeSettings, options: Mapping[str, str]) -> RuntimeSettin
 
 def _timed(
     sessions: Mapping[Contestant, OrtSession], batch: int, runs: int, rng: np.random.Generator
-) -> dict[Contestant, Samples]:
+) -> dict[Contestant, Times]:
     calls = {file: _caller(file, session, batch) for file, session in sessions.items()}
     for call in calls.values():
         warm_up(call)
@@ -245,16 +245,16 @@ def _milliseconds(call: Callable[[], object]) -> float:
     return (time.perf_counter_ns() - start) / 1e6
 
 
-def _medians(samples: Samples, draws: NDArray[np.intp]) -> NDArray[np.float64]:
+def _medians(samples: Times, draws: NDArray[np.intp]) -> NDArray[np.float64]:
     medians: NDArray[np.float64] = np.median(samples[draws].reshape(len(draws), -1), axis=1)
     return medians
 
 
-def _draws(samples: Samples, rng: np.random.Generator) -> NDArray[np.intp]:
+def _draws(samples: Times, rng: np.random.Generator) -> NDArray[np.intp]:
     return rng.integers(0, len(samples), (RESAMPLES, len(samples)))
 
 
-def _series(file: Contestant, batch: int, samples: Samples, rng: np.random.Generator, *, memory: bool) -> TimedFile:
+def _series(file: Contestant, batch: int, samples: Times, rng: np.random.Generator, *, memory: bool) -> TimedFile:
     low, high = interval(_medians(samples, _draws(samples, rng)))
     p50, p90, p95, p99 = np.percentile(samples, [50, 90, 95, 99])
     host, device = peak_memory(file.path, file.runtime, batch) if memory else (None, None)
@@ -277,7 +277,7 @@ def _series(file: Contestant, batch: int, samples: Samples, rng: np.random.Gener
     )
 
 
-def _ratios(samples: Mapping[Contestant, Samples], batch: int, rng: np.random.Generator) -> Iterator[FileRatio]:
+def _ratios(samples: Mapping[Contestant, Times], batch: int, rng: np.random.Generator) -> Iterator[FileRatio]:
     for copies in dict.fromkeys(file.copies for file in samples):
         first, *others = [file for file in samples if file.copies == copies]
         for other in others:

@@ -22,7 +22,7 @@ _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
 def json_schema(name: str) -> str:
-    """The JSON Schema of a file for `--config`, of a policy's limits or of a report."""
+    """The JSON Schema of a file for `--config`, of one for `--policy`, or of a report."""
     return json.dumps({"$schema": _DIALECT, **KINDS[name]()}, indent=2) + "\n"
 
 
@@ -44,9 +44,16 @@ def _file_schema() -> dict[str, Any]:
     return {**document, "$defs": definitions}
 
 
+def _policy_schema() -> dict[str, Any]:
+    table = GatePolicy.model_json_schema()
+    definitions = table.pop("$defs", {})
+    document = {"title": "Policy", "type": "object", "required": [POLICY_TABLE], "additionalProperties": False}
+    return {**document, "properties": {POLICY_TABLE: table}, "$defs": definitions}
+
+
 KINDS: dict[str, Callable[[], dict[str, Any]]] = {
     "settings": _file_schema,
-    "policy": GatePolicy.model_json_schema,
+    "policy": _policy_schema,
     "report": Report.model_json_schema,
 }
 

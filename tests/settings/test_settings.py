@@ -349,7 +349,10 @@ def test_schemas_describe_what_is_written(name: str) -> None:
             tomllib.loads('include = "layer1.*"\nmean = "0.1,0.2,0.3"\nlatency_batch = 8\nmodel_arg = ["x=1"]'),
             {"selectors": ["wanda"], "input_size": "224x224", "sparsity_off": True},
         ),
-        "policy": (GatePolicy().model_dump(mode="json"), {"max_accuracy_drop": "off", "max_parity_error": "off"}),
+        "policy": (
+            {"gate": GatePolicy().model_dump(mode="json")},
+            {"gate": {"max_accuracy_drop": "off", "max_parity_error": "off"}},
+        ),
         "report": (json.loads(make_report().model_dump_json()),),
     }[name]
     for content in contents:

@@ -13,7 +13,7 @@ Markdown = Annotated[bool, typer.Option("--markdown", help="Print the reference 
 
 
 def command(name: Name, *, markdown: Markdown = False) -> None:
-    """Print the JSON Schema of a settings file, of the limits of a policy, or of a report."""
+    """Print the JSON Schema of a settings file, of a policy file, or of a report."""
     from snowsdeploy.settings.reference import KINDS, json_schema, reference_page
 
     if name not in KINDS:
