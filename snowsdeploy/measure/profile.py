@@ -70,7 +70,10 @@ def profile(
     settings, observer = settings or ProfileSettings(), observer or NullObserver()
     timed = contestants(paths, settings, sparsity_off=settings.sparsity_off, cuda_graph=settings.cuda_graph)
     require_provider(settings)
-    observer.stage("profile", f"{len(paths)} files on {settings.provider}, {settings.runs} calls each")
+    observer.stage(
+        "profile",
+        f"{len(paths)} {'file' if len(paths) == 1 else 'files'} on {settings.provider}, {settings.runs} calls each",
+    )
     return profile_files(
         timed,
         settings.batch,

@@ -13,7 +13,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from snowsdeploy.errors import ProviderError, UsageError
+from snowsdeploy.errors import ProviderError, SourceError, UsageError
 from snowsdeploy.runtime.engine_cache import cache_options, engine_key
 from snowsdeploy.runtime.libraries import missing_library
 from snowsdeploy.runtime.providers import PROVIDERS, Provider, not_loaded
@@ -66,6 +66,7 @@ class OrtSession:
         Raises:
             ProviderError: The provider is not in this build, does not load, leaves nodes to a provider that
                 `--allow-fallback` does not name, or ONNX Runtime refuses the file.
+            SourceError: The file is not an ONNX model.
         """
         runtime = runtime or RuntimeSettings()
         wanted = PROVIDERS[runtime.provider]
@@ -86,6 +87,8 @@ class OrtSession:
             if missing_library(wanted.name):
                 raise not_loaded(wanted, _reason(error)) from error
             file = model.name if isinstance(model, Path) else "a model"
+            if isinstance(model, Path) and "INVALID_PROTOBUF" in str(error):
+                raise SourceError("the file is not an ONNX model", seen=model, fix="pass an .onnx file") from error
             raise ProviderError(
                 f"ONNX Runtime cannot load {file} with --provider {wanted.name}",
                 seen=_reason(error),

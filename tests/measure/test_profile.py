@@ -11,11 +11,12 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from snowsdeploy.errors import UsageError
+from snowsdeploy.errors import SourceError, UsageError
 from snowsdeploy.measure.memory import peak_memory
-from snowsdeploy.measure.profile import BLOCK, contestants, profile_files, ratio, warm_up
+from snowsdeploy.measure.profile import BLOCK, contestants, profile, profile_files, ratio, warm_up
 from snowsdeploy.patterns.pattern import Pattern
 from snowsdeploy.runtime.session import OrtSession
+from snowsdeploy.settings.profile import ProfileSettings
 from snowsdeploy.settings.runtime import RuntimeSettings
 from snowsdeploy_exporters import OnnxExporter
 from tests.exporters.nets import prune
@@ -137,3 +138,9 @@ def test_a_tenth_slower_is_found() -> None:
         first, second = (slow * np.exp(state + rng.normal(0, 0.05, (20, BLOCK))) for slow in (1.0, 1.1))
         missed += not ratio(("a", first), ("b", second), 1, rng).high < 1
     assert missed <= 3
+
+
+def test_a_file_that_is_no_onnx_model_is_said(tmp_path: Path) -> None:
+    (tmp_path / "report.json").write_text("{}")
+    with pytest.raises(SourceError, match="not an ONNX model"):
+        profile([tmp_path / "report.json"], ProfileSettings())
