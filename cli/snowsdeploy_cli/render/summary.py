@@ -110,7 +110,8 @@ def _print_latency(console: Console, latency: Latency) -> None:
 
 
 def _milliseconds(value: float) -> str:
-    return f"{value:.3g}" if value < 100 else f"{value:.0f}"
+    """Three digits, and never more than five columns, so that a row fits into 80."""
+    return f"{value:.3f}" if value < 1 else f"{value:.3g}" if value < 100 else f"{value:.0f}"
 
 
 def _plain(value: Proportion) -> str:
