@@ -19,16 +19,25 @@ from snowsdeploy.values import Preprocessing
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".gif"}
 _THREADS = 4
+_COARSE = (32, 32)
+_PER_GREY = 257  # 65535 / 255
 # What Pillow raises for damaged files: SyntaxError comes from its PNG reader.
 _UNREADABLE = (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 
 
 @dataclass(frozen=True)
 class ImageFiles:
-    """Paths in sorted order; labels are the sorted index of the class folder, None in a flat folder."""
+    """Paths in sorted order; labels are the sorted index of the class folder, None in a flat folder.
+
+    Attributes:
+        paths: Of the images.
+        labels: Of each, `[len(paths)]`.
+        classes: Names of the class folders in their order; those without images count.
+    """
 
     paths: tuple[Path, ...]
     labels: NDArray[np.int64] | None
+    classes: tuple[str, ...] = ()
 
 
 def list_images(folder: Path) -> ImageFiles:
@@ -37,8 +46,8 @@ def list_images(folder: Path) -> ImageFiles:
     Raises:
         DataError: It holds no image.
     """
-    classes = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
-    grouped = [sorted(p for p in c.rglob("*") if _is_image(p)) for c in classes]
+    classes = sorted(p for p in folder.iterdir() if p.is_dir() and not _is_hidden(p.name))
+    grouped = [sorted(p for p in c.rglob("*") if _is_image(p) and not _in_hidden(p.relative_to(c))) for c in classes]
     flat = sorted(p for p in folder.iterdir() if _is_image(p))
     if any(grouped) and flat:
         raise DataError(
@@ -50,7 +59,7 @@ def list_images(folder: Path) -> ImageFiles:
     if any(grouped):
         # A folder without images still is a class, as in torchvision's ImageFolder with allow_empty.
         labels = np.repeat(np.arange(len(classes)), [len(g) for g in grouped]).astype(np.int64)
-        return ImageFiles(tuple(p for g in grouped for p in g), labels)
+        return ImageFiles(tuple(p for g in grouped for p in g), labels, tuple(c.name for c in classes))
     if not flat:
         raise DataError(
             "the data folder holds no image",
@@ -59,6 +68,15 @@ def list_images(folder: Path) -> ImageFiles:
             fix="check the path",
         )
     return ImageFiles(tuple(flat), None)
+
+
+def _is_hidden(name: str) -> bool:
+    """What programs leave beside images: .git, .ipynb_checkpoints, and __MACOSX from a Mac's zip."""
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def _in_hidden(path: Path) -> bool:
+    return any(map(_is_hidden, path.parts))
 
 
 def _is_image(path: Path) -> bool:
@@ -109,7 +127,7 @@ def file_reader(paths: Sequence[Path], preprocessing: Preprocessing) -> Callable
     def one(index: int) -> Tensor:
         with _open(paths[index]) as image:
             try:
-                tensor = transform(image.convert(mode))
+                tensor = transform(_in_eight_bits(image, paths[index]).convert(mode))
             except _UNREADABLE as error:
                 raise _unreadable(paths[index], error) from error
         assert isinstance(tensor, Tensor)
@@ -123,17 +141,46 @@ def file_reader(paths: Sequence[Path], preprocessing: Preprocessing) -> Callable
 
 
 def require_readable(paths: Sequence[Path]) -> None:
-    """Read every file's header, so that a broken file is known before anything else is done.
+    """Decode every file coarsely, so that a broken one is known before anything else is done.
 
     Raises:
         DataError: A file is no image that can be read.
     """
 
     def check(path: Path) -> None:
-        _open(path).close()
+        with _open(path) as image:
+            _require_known_range(image, path)
+            try:
+                image.draft(None, _COARSE)  # a JPEG is decoded at an eighth of its size
+                image.load()
+            except _UNREADABLE as error:
+                raise _unreadable(path, error) from error
 
     with ThreadPoolExecutor(_THREADS) as pool:
         list(pool.map(check, paths))
+
+
+def _in_eight_bits(image: Image.Image, path: Path) -> Image.Image:
+    """16-bit grey scaled to eight bits, which Pillow's own conversion would cut off at 255."""
+    _require_known_range(image, path)
+    if not _is_sixteen_bits(image):
+        return image
+    return Image.fromarray(np.round(np.asarray(image).astype(np.float64) / _PER_GREY).astype(np.uint8))
+
+
+def _is_sixteen_bits(image: Image.Image) -> bool:
+    return image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG")  # by Pillow's version
+
+
+def _require_known_range(image: Image.Image, path: Path) -> None:
+    if image.mode in ("I", "F") and not _is_sixteen_bits(image):
+        kind = "floats" if image.mode == "F" else "32-bit integers"
+        raise DataError(
+            "an image does not say which values are black and white",
+            seen=f"{path}: pixels are {kind}",
+            allowed="8 or 16 bits a channel",
+            fix="convert the images, or pass an .npz file with x as the model takes it",
+        )
 
 
 def _open(path: Path) -> Image.Image:

@@ -30,6 +30,7 @@ class Source:
         labels: Class indices of items; None without labels.
         identity: Differs between sources that hold other items.
         check: Looks at the chosen items before they are needed.
+        classes: As in `Samples`.
     """
 
     read: Callable[[Sequence[int]], Tensor]
@@ -37,6 +38,7 @@ class Source:
     labels: Callable[[Sequence[int]], NDArray[np.int64]] | None
     identity: str
     check: Callable[[Sequence[int]], None] | None = None
+    classes: tuple[str, ...] = ()
 
 
 def open_samples(text: str, preprocessing: Preprocessing, *, option: str = "--data") -> Samples:
@@ -58,10 +60,11 @@ def open_samples(text: str, preprocessing: Preprocessing, *, option: str = "--da
     if source.check is not None:
         source.check(indices)
     labels = None if source.labels is None else source.labels(indices)
-    origin = sha256(source.identity.encode()).hexdigest()
+    origin = sha256(source.identity.encode(errors="surrogateescape")).hexdigest()
     digest = sha256(f"{origin}{indices}{preprocessing.model_dump_json()}".encode()).hexdigest()
-    info = DataInfo(source=text, items=len(indices), labelled=labels is not None, origin=origin, fingerprint=digest)
-    return Samples(source.read, indices, labels, info)
+    shown = text.encode(errors="surrogateescape").decode(errors="replace")  # a name need not be UTF-8
+    info = DataInfo(source=shown, items=len(indices), labelled=labels is not None, origin=origin, fingerprint=digest)
+    return Samples(source.read, indices, labels, info, classes=source.classes)
 
 
 def _open(name: str, preprocessing: Preprocessing, option: str) -> Source:
@@ -92,6 +95,7 @@ def _open_folder(folder: Path, preprocessing: Preprocessing) -> Source:
         labels=_indexed(files.labels),
         identity="\n".join(f"{p.relative_to(folder)} {p.stat().st_size}" for p in files.paths),
         check=lambda indices: require_readable([files.paths[i] for i in indices]),
+        classes=files.classes,
     )
 
 

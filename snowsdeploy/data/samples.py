@@ -28,6 +28,7 @@ class Samples:
         labels: Class index of every item in `indices`, shape `[len(indices)]`; None without labels.
         info: Description for the report.
         decoded: What has been read already; None where every pass reads again.
+        classes: Names of the class folders that the labels count; empty for other sources.
     """
 
     read: Callable[[Sequence[int]], Tensor] = field(repr=False)
@@ -35,6 +36,7 @@ class Samples:
     labels: NDArray[np.int64] | None = field(repr=False)
     info: DataInfo
     decoded: Decoded | None = field(default=None, repr=False)
+    classes: tuple[str, ...] = field(default=(), repr=False)
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -67,7 +69,7 @@ class Samples:
         one = kept.rows(0, 1)
         return kept if len(self) * one.numel() * one.itemsize <= _SHARE * available_memory() else self
 
-    def select(self, items: Sequence[int]) -> Samples:
+    def select(self, items: Sequence[int]) -> Self:
         """Some items of this set by their indices, in the order given.
 
         Raises:
@@ -76,16 +78,18 @@ class Samples:
         places = {item: place for place, item in enumerate(self.indices)}
         chosen = [places[item] for item in items]
         labels = None if self.labels is None else self.labels[chosen]
-        return Samples(self.read, tuple(items), labels, self.info.model_copy(update={"items": len(chosen)}))
+        info = self.info.model_copy(update={"items": len(chosen)})
+        return replace(self, indices=tuple(items), labels=labels, info=info, decoded=None)
 
-    def sample(self, count: int, seed: int) -> Samples:
+    def sample(self, count: int, seed: int) -> Self:
         """A random subset without replacement, in random order; all items when there are fewer than `count`."""
         size = min(count, len(self))
         chosen = np.random.default_rng(seed).permutation(len(self))[:size]
         indices = tuple(self.indices[i] for i in chosen)
         digest = sha256(f"{self.info.fingerprint}{indices}".encode()).hexdigest()
         info = self.info.model_copy(update={"items": size, "fingerprint": digest})
-        return Samples(self.read, indices, None if self.labels is None else self.labels[chosen], info)
+        labels = None if self.labels is None else self.labels[chosen]
+        return replace(self, indices=indices, labels=labels, info=info, decoded=None)
 
 
 @final

@@ -169,3 +169,10 @@ class ProgramGraph:
 def _is_real(node: Node) -> bool:
     value = node.meta["val"]
     return isinstance(value, Tensor) and value.is_floating_point()
+
+
+def scored_classes(program: Program) -> int | None:
+    """How many classes a model scores; None where its first output is no row of scores for each image."""
+    outputs = ProgramGraph(program).outputs
+    value = outputs[0].meta.get("val") if outputs else None
+    return program.classes if isinstance(value, Tensor) and value.dim() == 2 else None

@@ -13,10 +13,12 @@ from snowsdeploy.data.samples import Samples
 from snowsdeploy.errors import DataError, UsageError
 from snowsdeploy.models.objects import adopt_object, name_of
 from snowsdeploy.models.program import Program
+from snowsdeploy.models.program_graph import scored_classes
 from snowsdeploy.models.source import ModelRequest, load_model
 from snowsdeploy.models.trace import adopt, trace
 from snowsdeploy.settings.jobs import PlanJob
 from snowsdeploy.settings.model import ModelSettings
+from snowsdeploy.tasks.classify import remarks_on_folders, require_labels
 from snowsdeploy.values import Preprocessing, PruneReport
 
 
@@ -158,11 +160,20 @@ def open_evaluation(eval_data: str | None, program: Program) -> Samples | None:
     """`--eval-data`, kept in memory where that is little.
 
     Raises:
-        DataError: Images cannot be read.
+        DataError: Images cannot be read, or have labels that the model has no score for.
     """
     if not eval_data:
         return None
-    return open_samples(eval_data, program.preprocessing, option="--eval-data").remembered_if_small()
+    samples = open_samples(eval_data, program.preprocessing, option="--eval-data").remembered_if_small()
+    classes = scored_classes(program)
+    if samples.labels is not None and classes is not None:
+        require_labels(samples.labels, classes, samples.classes)
+    return samples
+
+
+def remarks(evaluation: Samples | None, program: Program) -> tuple[str, ...]:
+    """What may be wrong with the labels of evaluation images; known before anything is solved."""
+    return () if evaluation is None else remarks_on_folders(evaluation.classes, scored_classes(program))
 
 
 def open_calibration(report: PruneReport, program: Program, data: object = None, *, was: str | None = None) -> Samples:

@@ -38,7 +38,14 @@ from snowsdeploy.settings.presets import resolve
 from snowsdeploy.settings.read import SettingsFile, load_policy, read_settings
 from snowsdeploy.settings.write import effective
 from snowsdeploy.stages.export import Exporter, export, needs_samples, require_ends
-from snowsdeploy.stages.inputs import Inputs, load_inputs, open_calibration, open_evaluation, require_input_size
+from snowsdeploy.stages.inputs import (
+    Inputs,
+    load_inputs,
+    open_calibration,
+    open_evaluation,
+    remarks,
+    require_input_size,
+)
 from snowsdeploy.stages.packages import Writers, require_formats
 from snowsdeploy.stages.plan import plan
 from snowsdeploy.stages.prune import Pruned, prune, prune_prepared
@@ -315,6 +322,8 @@ def run_validate(
         require_input_size(evaluation, pruned.dense.preprocessing, "eval_data")
     elif renew & {"accuracy", "parity"}:
         evaluation = open_evaluation(settings.eval_data, pruned.dense)
+        for text in remarks(evaluation, pruned.dense):
+            observer.warn(text)
     report = validate(
         pruned, files, evaluation, settings, engines=engines, before=before, renew=renew, observer=observer
     )
@@ -348,7 +357,10 @@ def load_all(settings: PlanJob, load: Load, eval_data: str | None, observer: Obs
     choose_device(settings.device)
     observer.stage("load", settings.model)
     torch.manual_seed(settings.seed)
-    return load(settings, eval_data)
+    inputs = load(settings, eval_data)
+    for text in remarks(inputs.evaluation, inputs.program):
+        observer.warn(text)
+    return inputs
 
 
 def _prune(

@@ -27,6 +27,7 @@ from snowsdeploy.runtime.environment import describe_environment, peak_memory_by
 from snowsdeploy.runtime.providers import PROVIDERS
 from snowsdeploy.runtime.session import OrtSession
 from snowsdeploy.settings.validate import MeasureSettings
+from snowsdeploy.stages.inputs import remarks
 from snowsdeploy.stages.prune import Pruned
 from snowsdeploy.tasks.classify import Logits, compare_logits
 from snowsdeploy.values import (
@@ -86,9 +87,13 @@ def validate(
     measurement = _Measurement(pruned, files.fp32.dense, evaluation, settings, observer, engines or {})
     known = known_variants(before, files)
     renewed = {p.precision: measurement.sections(p, known.get(p.precision), renew) for p in files.judged}
-    warnings = _warnings(pruned.report, evaluation) if _any(renewed, "accuracy") else before.warnings if before else ()
-    for text in warnings:
-        observer.warn(text)
+    if _any(renewed, "accuracy"):
+        warnings = _warnings(pruned.report, evaluation)
+        for text in warnings:
+            observer.warn(text)
+        warnings = (*remarks(evaluation, pruned.dense), *warnings)  # those were told when the images were opened
+    else:
+        warnings = before.warnings if before else ()
     logits = measurement.logits([pair for pair in files.judged if "accuracy" in renewed[pair.precision]])
     variants = tuple(
         measurement.variant(pair, logits, known.get(pair.precision), renewed[pair.precision]) for pair in files.judged

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import special
@@ -33,13 +36,7 @@ def compare_logits(
     if labels is None:
         return result
     classes = a.shape[1]
-    if labels.min() < 0 or labels.max() >= classes:
-        raise DataError(
-            "the labels do not fit the model's classes",
-            seen=f"labels {labels.min()} to {labels.max()}",
-            allowed=f"0 to {classes - 1}",
-            fix="check --eval-data; in an ImageFolder the label is the sorted index of the class folder",
-        )
+    require_labels(labels, classes)
     right_a, right_b = (logits.argmax(1) == labels for logits in (a, b))
     update: dict[str, object] = {
         "dense_top1": proportion(int(right_a.sum()), len(labels)),
@@ -52,6 +49,61 @@ def compare_logits(
         update["dense_top5"] = proportion(_top5(a, labels), len(labels))
         update["sparse_top5"] = proportion(_top5(b, labels), len(labels))
     return result.model_copy(update=update)
+
+
+def require_labels(labels: NDArray[np.int64], classes: int, folders: Sequence[str] = ()) -> None:
+    """Refuse labels that the model has no score for.
+
+    Args:
+        labels: Class of each image.
+        classes: How many the model scores.
+        folders: Names of the class folders, where the labels count such.
+
+    Raises:
+        DataError: A label is not among them, or there are more class folders than classes.
+    """
+    top = max(int(labels.max()), len(folders) - 1)
+    if labels.min() >= 0 and top < classes:
+        return
+    empty = [name for place, name in enumerate(folders) if not (labels == place).any()]
+    counted = f"{len(folders)} class folders: {_some(folders)}" if folders else f"labels {labels.min()} to {top}"
+    raise DataError(
+        "the labels do not fit the model's classes",
+        seen=f"{counted}{f'; none of the images is in {_some(empty)}' if empty else ''}",
+        allowed=f"{classes} folders" if folders else f"0 to {classes - 1}",
+        fix="check --eval-data; in an ImageFolder the label is the sorted index of the class folder",
+    )
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+
+
+def remarks_on_folders(folders: Sequence[str], classes: int | None) -> tuple[str, ...]:
+    """What may be wrong with labels that count class folders.
+
+    Args:
+        folders: Their names, sorted as texts.
+        classes: How many the model scores; None where that is not known.
+    """
+    rows = []
+    if list(folders) != sorted(folders, key=_natural):
+        first = next(k for k, name in enumerate(sorted(folders, key=_natural)) if folders[k] != name)
+        rows.append(
+            f"Class folders are taken in the order of texts: class {first} is {folders[first]}. timm sorts numbers by "
+            "value: pad them with zeros if the model was trained so."
+        )
+    if folders and classes is not None and len(folders) < classes:
+        rows.append(
+            f"There are {len(folders)} class folders and the model scores {classes} classes: the images of "
+            f"{folders[-1]} count as class {len(folders) - 1}."
+        )
+    return tuple(rows)
+
+
+def _natural(name: str) -> list[tuple[int, int | str]]:
+    parts = re.split(r"(\d+)", name.lower())
+    return [(0, int(part)) if part.isdecimal() else (1, part) for part in parts]
 
 
 def _top5(logits: Logits, labels: NDArray[np.int64]) -> int:

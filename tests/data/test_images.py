@@ -1,5 +1,6 @@
 """Samples, and image files: ImageFolder, flat folders, timm's transform, damage."""
 
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -158,7 +159,7 @@ def damage(folder, case):
     return path
 
 
-@pytest.mark.parametrize("case", ["text", "empty file"])
+@pytest.mark.parametrize("case", ["text", "empty file", "cut png", "cut jpg"])
 def test_a_file_that_is_no_image_is_named_when_opened(folder, case):
     path = damage(folder, case)
     with pytest.raises(DataError, match="cannot be read") as caught:
@@ -167,13 +168,52 @@ def test_a_file_that_is_no_image_is_named_when_opened(folder, case):
     assert len(open_samples(f"{folder}[:3]", RGB)) == 3  # what is not selected does not matter
 
 
-@pytest.mark.parametrize("case", ["cut png", "cut jpg"])
-def test_a_truncated_image_is_named_when_read(folder, case):
-    path = damage(folder, case)
+def test_an_image_that_is_cut_after_it_was_opened_is_named(folder):
     images = open_samples(str(folder), RGB)
+    path = damage(folder, "cut png")
     with pytest.raises(DataError, match="cannot be read") as caught:
         list(images.batches(2))
     assert str(path) in str(caught.value.seen)
+
+
+@pytest.mark.parametrize("preprocessing", [RGB, GREY], ids=["colour", "grey"])
+def test_sixteen_bits_are_scaled_and_not_cut_off(folder, tmp_path, preprocessing):
+    ramp = np.linspace(0, 255, 32 * 32).round().astype(np.uint8).reshape(32, 32)
+    for depth, pixels in ((8, ramp), (16, ramp.astype(np.uint16) * 257)):
+        (tmp_path / str(depth)).mkdir()
+        Image.fromarray(pixels).save(tmp_path / str(depth) / "0.png")
+    Image.fromarray(ramp.astype(np.uint16) * 257).save(tmp_path / "16" / "1.tif")
+    eight, sixteen = (open_samples(str(tmp_path / depth), preprocessing) for depth in ("8", "16"))
+    expected = eight.rows(0, 1)
+    assert torch.equal(sixteen.rows(0, 2), expected.expand(2, -1, -1, -1))
+    assert float(expected.std()) > 0.1
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.int32])
+def test_pixels_without_a_known_range_are_refused_when_opened(tmp_path, kind):
+    (tmp_path / "images").mkdir()
+    Image.fromarray(np.zeros((8, 8), kind)).save(tmp_path / "images" / "0.tif")
+    with pytest.raises(DataError, match="black and white"):
+        open_samples(str(tmp_path / "images"), RGB)
+
+
+@pytest.mark.parametrize("place", ["zebra/.ipynb_checkpoints", "zebra/__MACOSX/zebra", "__MACOSX", ".git/zebra"])
+def test_what_programs_leave_beside_images_does_not_count(folder, place):
+    before = open_samples(str(folder), RGB)
+    (folder / place).mkdir(parents=True)
+    picture(7).save(folder / place / "0.png")
+    after = open_samples(str(folder), RGB)
+    assert after.labels.tolist() == before.labels.tolist()
+    assert after.info == before.info
+
+
+def test_names_in_other_encodings_are_read_like_any(tmp_path):
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    folder.mkdir()
+    picture(0).save(folder / os.fsdecode(b"\xe9t\xe9.png"))
+    images = open_samples(str(folder), RGB)
+    assert images.rows(0, 1).shape == (1, 3, 32, 32)
+    assert "caf" in images.info.model_dump_json()
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from snowsdeploy.tasks.classify import agreement, compare_logits
+from snowsdeploy.errors import DataError
+from snowsdeploy.tasks.classify import agreement, compare_logits, remarks_on_folders, require_labels
 from snowsdeploy.values import DataInfo
 
 DATA = DataInfo(source="made", items=10, labelled=True, origin="o", fingerprint="f")
@@ -52,3 +53,46 @@ def test_cosine_is_that_of_outputs_of_unequal_length() -> None:
     ]
     assert agreement(dense, sparse).cosine == pytest.approx(sum(expected) / 6, rel=1e-12)
     assert agreement(dense, 3 * dense).cosine == pytest.approx(1.0, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes", "folders", "message"),
+    [
+        ([0, 4], 4, (), "labels 0 to 4"),
+        ([-1, 1], 4, (), "labels -1 to 1"),
+        ([0, 1], 2, ("annotations", "cat", "dog"), "none of the images is in dog"),
+        ([1, 2], 2, ("annotations", "cat", "dog"), "none of the images is in annotations"),
+        ([5], 2, tuple("abcdef"), "6 class folders: a, b, c, d and 2 more"),
+    ],
+)
+def test_labels_without_a_score_are_refused(
+    labels: list[int], classes: int, folders: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(DataError) as caught:
+        require_labels(np.array(labels), classes, folders)
+    assert message in str(caught.value.seen)
+
+
+def test_labels_that_fit_are_not_refused() -> None:
+    require_labels(np.array([0, 3]), 4)
+    require_labels(np.array([0, 0]), 3, ("cat", "dog", "empty"))
+
+
+@pytest.mark.parametrize(
+    ("folders", "classes", "said"),
+    [
+        (("1", "10", "2"), 3, "class 1 is 10"),
+        (("n01", "n02"), 2, None),
+        (("cat", "dog"), 2, None),
+        ((), 10, None),
+        (("class1", "class12", "class3"), 3, "class 1 is class12"),
+        (("cat", "dog"), 1000, "There are 2 class folders and the model scores 1000 classes"),
+        (("cat", "dog"), None, None),
+    ],
+)
+def test_folders_whose_order_may_be_another_are_remarked_on(
+    folders: tuple[str, ...], classes: int | None, said: str | None
+) -> None:
+    found = remarks_on_folders(folders, classes)
+    assert len(found) == (said is not None)
+    assert said is None or said in found[0]
