@@ -194,6 +194,21 @@ def test_warnings_are_shown_where_there_is_no_terminal(capsys: pytest.CaptureFix
     assert capsys.readouterr().err.strip() == "warning: No --eval-data: accuracy is not measured."
 
 
+class AnyNumber(nn.Module):
+    """Takes its image as one of any number of inputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name, child in make().named_children():
+            self.add_module(name, child)
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        x = inputs[0]
+        for child in self.children():
+            x = child(x)
+        return x
+
+
 def programs() -> dict[str, object]:
     example = (IMAGES[:2],)
     batch = ({0: torch.export.Dim("batch")},)
@@ -203,10 +218,14 @@ def programs() -> dict[str, object]:
         "program": torch.export.export(make().eval(), example, dynamic_shapes=batch),
         "pruned before": snowsdeploy.prune(make(), data=IMAGES, effort="fast", progress=False).dense,
         "factory": "tests.test_api:make",
+        "any number of inputs": AnyNumber(),
+        "wrapped": nn.DataParallel(torch.compile(make())),  # type: ignore[arg-type]  # a module, which it hides
     }
 
 
-@pytest.mark.parametrize("form", ["module in training", "double", "program", "pruned before", "factory"])
+@pytest.mark.parametrize(
+    "form", ["module in training", "double", "program", "pruned before", "factory", "wrapped", "any number of inputs"]
+)
 def test_a_model_comes_in_every_form(form: str) -> None:
     found = snowsdeploy.prune(programs()[form], data=IMAGES, effort="fast", permute=False, progress=False)  # type: ignore[arg-type]
     if form != "pruned before":  # whose channels have another order

@@ -1,15 +1,17 @@
-"""Checkpoint file -> state dict, and a state dict into a module."""
+"""Checkpoint file -> the state dicts that it holds, or a whole module."""
 
 from __future__ import annotations
 
+import _codecs
 import argparse
 import pickle
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
@@ -19,10 +21,33 @@ from snowsdeploy.errors import SourceError
 from snowsdeploy.models.factory import current_directory_first
 from snowsdeploy.models.formats import FileFormat, first_line, truncated
 
-# timm.models._helpers.load_state_dict looks for these, in this order.
-STATE_KEYS = ("state_dict_ema", "model_ema", "state_dict", "model")
-PREFIXES = ("module.", "_orig_mod.")
+# Where trainers put the weights, the first that is there counts: those of timm.models._helpers.load_state_dict in its
+# order (averaged weights first), and those of other trainers beside them.
+STATE_KEYS = (
+    "state_dict_ema", "model_ema", "ema", "ema_state_dict", "state_dict", "model_state_dict", "model", "net"
+)  # fmt: skip
+WRAPPERS = ("module.", "_orig_mod.")
+# Beside weights and no part of a model: AveragedModel's count, thop's counts, the masks of NVIDIA's ASP.
+_NOT_WEIGHTS = re.compile(r"(^|\.)(n_averaged|total_ops|total_params)$|__\w+_mma_(mask|pruned_p)$")
 SHOWN = 4
+
+
+@dataclass(frozen=True)
+class StateDict:
+    """One of the state dicts of a file.
+
+    Attributes:
+        key: Where it is, such as `model_state_dict` or `model_ema.module`; empty for the file itself.
+        tensors: By name, as they are in the file.
+    """
+
+    key: str
+    tensors: dict[str, Tensor]
+
+    @property
+    def is_usual(self) -> bool:
+        """Whether it is where trainers put the weights."""
+        return self.key.partition(".")[0] in STATE_KEYS
 
 
 @dataclass(frozen=True)
@@ -30,14 +55,19 @@ class Checkpoint:
     """What a file holds.
 
     Attributes:
-        state_dict: Tensors by name, prefixes of wrappers removed; empty when `module` is given.
+        state_dicts: Those where trainers put weights come first; empty when `module` is given.
         arch: The architecture that a training dict names.
         module: A whole pickled module (only with `allow_pickle`).
     """
 
-    state_dict: dict[str, Tensor]
+    state_dicts: tuple[StateDict, ...]
     arch: str | None
     module: nn.Module | None = None
+
+    @property
+    def state_dict(self) -> dict[str, Tensor]:
+        """The first one, without the prefixes that wrappers add to every key."""
+        return without_wrappers(self.state_dicts[0].tensors) if self.state_dicts else {}
 
 
 def read_checkpoint(path: Path, kind: FileFormat, *, allow_pickle: bool) -> Checkpoint:
@@ -48,23 +78,37 @@ def read_checkpoint(path: Path, kind: FileFormat, *, allow_pickle: bool) -> Chec
     """
     if kind is FileFormat.SAFETENSORS:
         try:
-            return Checkpoint(_clean(safetensors.torch.load_file(path)), None)
+            return Checkpoint((StateDict("", _weights(safetensors.torch.load_file(path))),), None)
         except SafetensorError as error:
             raise truncated(path, error) from error
     content = _load_pickle(path, allow_pickle=allow_pickle)
     if isinstance(content, nn.Module):
-        return Checkpoint({}, None, content)
+        return Checkpoint((), None, content)
     if not isinstance(content, Mapping):
         raise _not_a_checkpoint(path, f"a {type(content).__name__}")
-    state = next((content[k] for k in STATE_KEYS if isinstance(content.get(k), Mapping)), None)
+    found = tuple(sorted(_state_dicts(content), key=_rank))
     module = next((content[k] for k in STATE_KEYS if isinstance(content.get(k), nn.Module)), None)
     arch = content.get("arch")
-    if state is None and module is not None:
-        return Checkpoint({}, None, module)
-    tensors = _clean(content if state is None else state)
-    if not tensors:
+    if module is not None and not any(state.is_usual for state in found):
+        return Checkpoint((), None, module)
+    if not found:
         raise _not_a_checkpoint(path, f"a dict with keys {', '.join(map(str, list(content)[:SHOWN]))}")
-    return Checkpoint(tensors, arch if isinstance(arch, str) else None)
+    return Checkpoint(found, arch if isinstance(arch, str) else None)
+
+
+def _state_dicts(content: Mapping[Any, Any], key: str = "", depth: int = 2) -> Iterator[StateDict]:
+    """The mapping itself and those inside it, where they hold tensors."""
+    tensors = _weights(content)
+    if tensors:
+        yield StateDict(key, tensors)
+    for name, value in content.items():
+        if depth and isinstance(name, str) and isinstance(value, Mapping):
+            yield from _state_dicts(value, f"{key}.{name}" if key else name, depth - 1)
+
+
+def _rank(state: StateDict) -> int:
+    root = state.key.partition(".")[0]
+    return STATE_KEYS.index(root) if root in STATE_KEYS else len(STATE_KEYS) + bool(state.key)
 
 
 def _not_a_checkpoint(path: Path, seen: str) -> SourceError:
@@ -76,12 +120,28 @@ def _not_a_checkpoint(path: Path, seen: str) -> SourceError:
     )
 
 
+# Data that runs nothing: timm allows the first too; metrics beside weights are often numpy's scalars.
+_SCALAR = np.float64(0).__reduce__()[0]
+_PLAIN_DATA: list[Any] = [
+    argparse.Namespace,
+    (_SCALAR, "numpy._core.multiarray.scalar"),
+    (_SCALAR, "numpy.core.multiarray.scalar"),  # before numpy 2
+    np.dtype,
+    *{type(np.dtype(code)) for code in "?bBhHiIlLqQefd"},
+    _codecs.encode,  # how older pickles write bytes
+]
+_PLAIN_NAMES = {
+    *("argparse.Namespace", "numpy._core.multiarray.scalar", "numpy.core.multiarray.scalar", "numpy.dtype"),
+    "_codecs.encode",
+}
+
+
 def _load_pickle(path: Path, *, allow_pickle: bool) -> Any:  # noqa: ANN401 - a checkpoint holds anything
     try:
         if allow_pickle:
             with current_directory_first():  # the classes of a pickled module are often the user's own
                 return torch.load(path, map_location="cpu", weights_only=False)
-        with torch.serialization.safe_globals([argparse.Namespace]):  # plain data; timm allows it too
+        with torch.serialization.safe_globals(_PLAIN_DATA):
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise _blocked(path, error) from error
@@ -100,7 +160,7 @@ def _blocked(path: Path, error: Exception) -> SourceError:
     try:
         names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
         # It reports against torch's own list, which the context above has ended.
-        names = sorted(set(names) - {"argparse.Namespace"})
+        names = sorted(set(names) - _PLAIN_NAMES)
     except Exception:
         names = []  # it reads zip archives only; the message of the error names the first one
     names = names or re.findall(r"GLOBAL ([\w.]+)", str(error))
@@ -108,7 +168,7 @@ def _blocked(path: Path, error: Exception) -> SourceError:
         return truncated(path, pickle.UnpicklingError(_reason(error)))
     return SourceError(
         "the file is a pickle that would run code",
-        seen=f"{path}: {_some(names) or _reason(error)}",
+        seen=f"{path}: {some(names) or _reason(error)}",
         allowed="a file of tensors (weights_only)",
         fix="save model.state_dict() instead; or, only if you trust whoever made the file, add --allow-pickle",
     )
@@ -120,45 +180,23 @@ def _reason(error: Exception) -> str:
     return first_line("\n".join(line for line in str(error).splitlines() if not line.strip().startswith(advice)))
 
 
-def _clean(state: Mapping[Any, Any]) -> dict[str, Tensor]:
-    """Keep tensors; remove the prefixes that wrappers add to every key."""
-    # torch's AveragedModel counts its updates beside the weights.
-    tensors = {str(k): v for k, v in state.items() if isinstance(v, Tensor) and k != "n_averaged"}
-    stripped = True
+def _weights(state: Mapping[Any, Any]) -> dict[str, Tensor]:
+    """The tensors of a mapping that may be a model's."""
+    return {str(k): v for k, v in state.items() if isinstance(v, Tensor) and not _NOT_WEIGHTS.search(str(k))}
+
+
+def without_wrappers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Remove the prefixes that wrappers add to every key."""
+    tensors, stripped = dict(tensors), True
     while stripped:
         stripped = False
-        for prefix in PREFIXES:
+        for prefix in WRAPPERS:
             if tensors and all(k.startswith(prefix) for k in tensors):
                 tensors, stripped = {k.removeprefix(prefix): v for k, v in tensors.items()}, True
     return tensors
 
 
-def fit_state_dict(module: nn.Module, state: Mapping[str, Tensor], arch: str) -> None:
-    """Load weights into a module; every key must match.
-
-    Raises:
-        SourceError: Keys are missing or unexpected, or shapes differ; a few of each are named.
-    """
-    own = module.state_dict()
-    # Old checkpoints lack this counter, which evaluation does not use.
-    missing = [k for k in own if k not in state and not k.endswith("num_batches_tracked")]
-    unexpected = [k for k in state if k not in own]
-    shapes = [
-        f"{k} {tuple(v.shape)}, not {tuple(own[k].shape)}"
-        for k, v in state.items()
-        if k in own and v.shape != own[k].shape
-    ]
-    if missing or unexpected or shapes:
-        rows = (("missing", missing), ("unexpected", unexpected), ("shape in file", shapes))
-        raise SourceError(
-            f"the weights do not fit the architecture {arch}",
-            seen="; ".join(f"{len(items)} {label}: {_some(items)}" for label, items in rows if items),
-            allowed=f"the {len(own)} keys of {arch}",
-            fix="check --arch and --model-arg (for example --model-arg num_classes=10)",
-        )
-    module.load_state_dict(dict(state), strict=False)
-
-
-def _some(items: Sequence[str]) -> str:
+def some(items: Sequence[str]) -> str:
+    """The first of many."""
     more = f", +{len(items) - SHOWN} more" if len(items) > SHOWN else ""
     return ", ".join(items[:SHOWN]) + more

@@ -13,6 +13,7 @@ from torch import nn
 
 from snowsdeploy.errors import SourceError
 from snowsdeploy.models.formats import first_line
+from snowsdeploy.models.unwrap import unwrapped
 
 
 def call_factory(text: str, arguments: Mapping[str, Any], *, option: str) -> nn.Module:
@@ -40,7 +41,7 @@ def call_factory(text: str, arguments: Mapping[str, Any], *, option: str) -> nn.
         raise SourceError(
             f"{option}: the factory returned no torch.nn.Module", seen=type(result).__name__, fix=f"check {text}"
         )
-    return result
+    return unwrapped(result)
 
 
 def _find(text: str, option: str) -> Callable[..., object]:

@@ -11,6 +11,7 @@ from snowsdeploy.data.digest import tensors_digest
 from snowsdeploy.errors import SourceError
 from snowsdeploy.models.source import LoadedModel, require_finite, require_fp32
 from snowsdeploy.models.timm_models import timm_preprocessing
+from snowsdeploy.models.unwrap import unwrapped
 from snowsdeploy.values import SourceInfo
 
 
@@ -39,7 +40,7 @@ def adopt_object(model: object) -> LoadedModel:
             fix=f"pass an instance: {model.__name__}(...)" if isinstance(model, type) else None,
         )
     try:
-        module = copy.deepcopy(model)
+        module = copy.deepcopy(unwrapped(model))
     except Exception as error:  # a module of the user's may hold anything
         raise SourceError(
             "the module cannot be copied, and must not be changed",

@@ -13,11 +13,13 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from snowsdeploy.errors import NumericsError, SourceError, UsageError
-from snowsdeploy.models.checkpoint import Checkpoint, fit_state_dict, read_checkpoint
+from snowsdeploy.models.checkpoint import Checkpoint, StateDict, read_checkpoint
 from snowsdeploy.models.factory import call_factory
 from snowsdeploy.models.formats import FileFormat, detect_format
 from snowsdeploy.models.pt2 import read_pt2
 from snowsdeploy.models.timm_models import create_timm_model, timm_preprocessing
+from snowsdeploy.models.unwrap import unwrapped
+from snowsdeploy.models.weights import load_weights
 from snowsdeploy.values import Preprocessing, SourceInfo
 
 __all__ = ["LoadedModel", "ModelRequest", "load_model", "read_pt2"]
@@ -34,12 +36,16 @@ class ModelRequest:
         arch: `--arch`: a timm name or `module:factory`, for a checkpoint.
         model_args: `--model-arg`: keyword arguments of the architecture.
         allow_pickle: `--allow-pickle`: files may run code.
+        state_key: `--state-key`: which state dict of a file.
+        strip_prefix: `--strip-prefix`: what its names have before those of the architecture.
     """
 
     source: str
     arch: str | None = None
     model_args: Mapping[str, Any] = field(default_factory=dict)
     allow_pickle: bool = False
+    state_key: str | None = None
+    strip_prefix: str | None = None
 
 
 @dataclass(frozen=True)
@@ -112,21 +118,22 @@ def _from_file(path: Path, request: ModelRequest) -> LoadedModel:
         exported, preprocessing = read_pt2(path, allow_pickle=request.allow_pickle)
         return LoadedModel(exported, SourceInfo(source=str(path), format="pt2", sha256=digest), preprocessing)
     checkpoint = read_checkpoint(path, kind, allow_pickle=request.allow_pickle)
-    module, arch = _module_for(checkpoint, request)
+    module, arch, weights = _module_for(checkpoint, request)
     source = SourceInfo(
         source=str(path),
         format="safetensors" if kind is FileFormat.SAFETENSORS else "checkpoint",
         arch=arch,
         sha256=digest,
+        weights=weights or None,
     )
     return LoadedModel(module, source, timm_preprocessing(module, request.model_args))
 
 
-def _module_for(checkpoint: Checkpoint, request: ModelRequest) -> tuple[nn.Module, str]:
-    """The module with the checkpoint's weights, and the name of its architecture."""
-    pickled = checkpoint.module
+def _module_for(checkpoint: Checkpoint, request: ModelRequest) -> tuple[nn.Module, str, str]:
+    """The module with the checkpoint's weights, its architecture's name, and which of the file's weights they are."""
+    pickled = None if checkpoint.module is None else unwrapped(checkpoint.module)
     if pickled is not None and request.arch is None:
-        return pickled, type(pickled).__name__
+        return pickled, type(pickled).__name__, ""
     arch = request.arch or checkpoint.arch
     if arch is None:
         raise SourceError(
@@ -143,8 +150,10 @@ def _module_for(checkpoint: Checkpoint, request: ModelRequest) -> tuple[nn.Modul
         module = call_factory(arch, request.model_args, option=option)
     else:
         module = create_timm_model(arch, request.model_args, pretrained=False, option=option)
-    fit_state_dict(module, checkpoint.state_dict if pickled is None else pickled.state_dict(), arch)
-    return module, arch
+    state_dicts = checkpoint.state_dicts if pickled is None else (StateDict("", pickled.state_dict()),)
+    key, prefix = request.state_key, request.strip_prefix
+    weights = load_weights(module, state_dicts, arch, state_key=key, strip_prefix=prefix)
+    return module, arch, str(weights)
 
 
 def require_finite(model: nn.Module | ExportedProgram) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,8 +33,16 @@ def trace(module: nn.Module, preprocessing: Preprocessing, source: SourceInfo) -
     module = module.eval().requires_grad_(False)
     example = torch.randn(TRACE_BATCH, *preprocessing.input_size, generator=torch.Generator().manual_seed(0))
     with _clear_message(preprocessing.input_size), _quiet():
-        exported = torch.export.export(module, (example,), dynamic_shapes=({0: Dim("batch", min=1)},), strict=False)
+        batch = {0: Dim("batch", min=1)}
+        shapes = ((batch,),) if _takes_any_number(module) else (batch,)
+        exported = torch.export.export(module, (example,), dynamic_shapes=shapes, strict=False)
     return adopt(exported, preprocessing, source)
+
+
+def _takes_any_number(module: nn.Module) -> bool:
+    """Whether the first input of `forward` is `*args`, which torch.export describes as a tuple."""
+    parameters = list(inspect.signature(module.forward).parameters.values())
+    return bool(parameters) and parameters[0].kind is inspect.Parameter.VAR_POSITIONAL
 
 
 def adopt(exported: ExportedProgram, preprocessing: Preprocessing, source: SourceInfo) -> Program:

@@ -41,6 +41,12 @@ class ModelSettings(Settings):
     model_arg: Annotated[Arguments, Option(_PANEL, "KEY=VALUE")] = Field(
         default_factory=dict, description="Keyword argument of the architecture; may be repeated."
     )
+    state_key: Annotated[str | None, Option(_PANEL, "KEY")] = Field(
+        None, description="Which state dict of a checkpoint to load, such as model_ema.module, where several fit."
+    )
+    strip_prefix: Annotated[str | None, Option(_PANEL, "PREFIX")] = Field(
+        None, description="What a checkpoint's names have before those of the architecture, where several fit."
+    )
     allow_pickle: Annotated[bool, Option(_PANEL)] = Field(
         False, description="Load files that can run code when they are read; only for files that you trust."
     )

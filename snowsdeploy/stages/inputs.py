@@ -105,11 +105,7 @@ def _program(
         _require_no_source_options(model, settings)
     if isinstance(model, Program):
         return model
-    if is_source(model):
-        request = ModelRequest(str(model), settings.arch, settings.model_arg, settings.allow_pickle)
-        loaded = load_model(request)
-    else:
-        loaded = adopt_object(model)
+    loaded = load_model(_request(settings, str(model))) if is_source(model) else adopt_object(model)
     known = loaded.preprocessing
     if known is None and as_they_are and natural is not None:
         zeros, ones = (0.0,) * natural[0], (1.0,) * natural[0]
@@ -120,8 +116,16 @@ def _program(
     return adopt(loaded.model, preprocessing, loaded.source)
 
 
+def _request(settings: ModelSettings, model: str) -> ModelRequest:
+    return ModelRequest(
+        model, settings.arch, settings.model_arg, settings.allow_pickle, settings.state_key, settings.strip_prefix
+    )
+
+
 def _require_no_source_options(model: object, settings: ModelSettings) -> None:
-    given = [name for name in ("arch", "model_arg", "allow_pickle") if getattr(settings, name)]
+    given = [
+        name for name in ("arch", "model_arg", "allow_pickle", "state_key", "strip_prefix") if getattr(settings, name)
+    ]
     if given:
         raise UsageError(
             f"{', '.join(given)} is for a model that is loaded from a file or by its name",

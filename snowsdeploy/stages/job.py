@@ -358,6 +358,8 @@ def load_all(settings: PlanJob, load: Load, eval_data: str | None, observer: Obs
     observer.stage("load", settings.model)
     torch.manual_seed(settings.seed)
     inputs = load(settings, eval_data)
+    if inputs.program.source.weights:
+        observer.message(f"weights: {inputs.program.source.weights}")
     for text in remarks(inputs.evaluation, inputs.program):
         observer.warn(text)
     return inputs

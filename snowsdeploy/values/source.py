@@ -30,12 +30,21 @@ class Preprocessing(Artifact):
 
 
 class SourceInfo(Artifact):
-    """Where the model came from; `sha256` is of the checkpoint file, or of a Python object's tensors, else None."""
+    """Where the model came from.
+
+    Attributes:
+        source: A path or a name.
+        format: What it is.
+        arch: Its architecture.
+        sha256: Of the checkpoint file, or of a Python object's tensors.
+        weights: Which state dict of the file was taken and what was removed from its names; None for a plain one.
+    """
 
     source: str
     format: Literal["checkpoint", "safetensors", "pt2", "timm", "factory", "module", "program"]
     arch: str | None = None
     sha256: str | None = None
+    weights: str | None = None
 
 
 class DataInfo(Artifact):

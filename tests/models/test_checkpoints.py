@@ -13,8 +13,9 @@ import torch
 from torch import nn
 
 from snowsdeploy.errors import SourceError
-from snowsdeploy.models.checkpoint import fit_state_dict, read_checkpoint
+from snowsdeploy.models.checkpoint import StateDict, read_checkpoint
 from snowsdeploy.models.formats import FileFormat, detect_format
+from snowsdeploy.models.weights import load_weights
 
 TENSORS = {"conv.weight": torch.arange(6.0).reshape(2, 3), "conv.bias": torch.ones(2)}
 
@@ -186,7 +187,7 @@ def test_truncation_anywhere_is_a_source_error(tmp_path, keep, legacy):
         read(truncated_copy(tmp_path, keep, legacy=legacy))
 
 
-@pytest.mark.parametrize("content", [[1, 2], torch.ones(2), {"epoch": 1}, {"net": TENSORS}, {}])
+@pytest.mark.parametrize("content", [[1, 2], torch.ones(2), {"epoch": 1}, {}])
 def test_not_a_state_dict(tmp_path, content):
     torch.save(content, tmp_path / "m.pt")
     with pytest.raises(SourceError, match="holds no state dict"):
@@ -235,7 +236,7 @@ def test_keys_that_do_not_fit_are_named_and_shortened():
     module = nn.Sequential(*(nn.Linear(2, 2) for _ in range(5)))
     state = {"other": torch.ones(1), "0.weight": torch.ones(3, 2)}
     with pytest.raises(SourceError, match="do not fit the architecture mine") as caught:
-        fit_state_dict(module, state, "mine")
+        load_weights(module, [StateDict("", state)], "mine")
     seen = str(caught.value.seen)
     assert "9 missing: 0.bias, 1.weight, 1.bias, 2.weight, +5 more" in seen
     assert "1 unexpected: other" in seen
@@ -245,13 +246,13 @@ def test_keys_that_do_not_fit_are_named_and_shortened():
 def test_the_batch_counter_may_be_missing():
     norm = nn.BatchNorm2d(2)
     state = {k: v + 1 for k, v in norm.state_dict().items() if k != "num_batches_tracked"}
-    fit_state_dict(norm, state, "norm")
+    load_weights(norm, [StateDict("", state)], "norm")
     assert norm.weight[0] == 2
 
 
 def test_half_precision_weights_become_float32_in_the_module():
     module = nn.Linear(3, 2)
-    fit_state_dict(module, {k: v.half() for k, v in module.state_dict().items()}, "linear")
+    load_weights(module, [StateDict("", {k: v.half() for k, v in module.state_dict().items()})], "linear")
     assert module.weight.dtype == torch.float32
 
 
