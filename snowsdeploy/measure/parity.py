@@ -46,7 +46,7 @@ def measure_parity(
                 ParityRow(
                     output=name,
                     batch=len(images),
-                    max_abs=float(np.abs(difference).max()),
+                    max_abs=float(np.abs(difference).max(initial=0.0)),
                     relative_l2=error / scale if scale else error,
                 )
             )

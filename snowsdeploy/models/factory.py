@@ -31,7 +31,7 @@ def call_factory(text: str, arguments: Mapping[str, Any], *, option: str) -> nn.
         factory = _find(text, option)
         try:
             result = factory(**arguments)
-        except Exception as error:  # the user's code may raise anything
+        except (Exception, SystemExit) as error:  # the user's code may raise anything
             raise SourceError(
                 f"{option}: the factory {text} raised {type(error).__name__}",
                 seen=first_line(error),
@@ -48,7 +48,7 @@ def _find(text: str, option: str) -> Callable[..., object]:
     module_name, _, attribute = text.partition(":")
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:  # the user's code runs when it is imported
+    except (Exception, SystemExit) as error:  # the user's code runs when it is imported
         raise SourceError(
             f"{option}: the module cannot be imported",
             seen=f"{module_name}: {type(error).__name__}: {first_line(error)}",

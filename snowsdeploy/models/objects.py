@@ -12,6 +12,7 @@ from snowsdeploy.errors import SourceError
 from snowsdeploy.models.source import LoadedModel, require_finite, require_fp32
 from snowsdeploy.models.timm_models import timm_preprocessing
 from snowsdeploy.models.unwrap import unwrapped
+from snowsdeploy.models.usable import require_usable
 from snowsdeploy.values import SourceInfo
 
 
@@ -39,6 +40,7 @@ def adopt_object(model: object) -> LoadedModel:
             allowed="a path or source as the command line takes it, a torch.nn.Module, or a torch.export program",
             fix=f"pass an instance: {model.__name__}(...)" if isinstance(model, type) else None,
         )
+    require_usable(unwrapped(model))
     try:
         module = copy.deepcopy(unwrapped(model))
     except Exception as error:  # a module of the user's may hold anything

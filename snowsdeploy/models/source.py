@@ -19,6 +19,7 @@ from snowsdeploy.models.formats import FileFormat, detect_format
 from snowsdeploy.models.pt2 import read_pt2
 from snowsdeploy.models.timm_models import create_timm_model, timm_preprocessing
 from snowsdeploy.models.unwrap import unwrapped
+from snowsdeploy.models.usable import require_usable
 from snowsdeploy.models.weights import load_weights
 from snowsdeploy.values import Preprocessing, SourceInfo
 
@@ -92,6 +93,8 @@ def load_model(request: ModelRequest) -> LoadedModel:
             allowed=f"a path ({', '.join(CHECKPOINT_SUFFIXES)}), timm:NAME, or package.module:factory",
             fix="check the path",
         )
+    if isinstance(loaded.model, nn.Module):
+        require_usable(loaded.model)
     require_finite(loaded.model)
     if isinstance(loaded.model, nn.Module):
         loaded.model.float().eval().requires_grad_(False)

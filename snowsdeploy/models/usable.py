@@ -1,0 +1,65 @@
+"""What a loader, a factory or a caller gave -> refused with its cause where it is no module that can be traced."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, fx, nn
+
+from snowsdeploy.errors import SourceError
+
+_QUANTIZED = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized", "torch.nn.quantized")
+_FLOAT = "prune the float model, and choose --precision int8"
+
+
+def require_usable(module: nn.Module) -> None:
+    """Refuse a module that cannot be put into evaluation mode, traced and pruned.
+
+    Raises:
+        SourceError: It is scripted, quantised or exported, or a tensor of it has no values, or not those of a matrix.
+    """
+    problem = next(_problems(module), None)
+    if problem is not None:
+        what, seen, fix = problem
+        raise SourceError(what, seen=seen, fix=fix)
+
+
+def _problems(module: nn.Module) -> Iterator[tuple[str, str, str]]:
+    kind = type(module).__name__
+    if isinstance(module, torch.jit.ScriptModule):
+        yield "the model is a TorchScript module, which cannot be traced again", kind, "pass it before torch.jit.script"
+    if isinstance(module, fx.GraphModule) and not _has_modes(module):
+        fix = "pass the exported program itself, or a .pt2 file that torch.export.save wrote of it"
+        yield "the model is the module of an exported program, which has lost its modes", kind, fix
+    for name, child in module.named_modules():
+        if type(child).__module__.startswith(_QUANTIZED):
+            seen = f"{name or 'the model'} is a {type(child).__module__.rpartition('.')[0]}.{type(child).__name__}"
+            yield "the model is quantised", seen, _FLOAT
+    tensors = (*module.named_parameters(), *module.named_buffers())
+    for name, tensor in tensors:
+        yield from _tensor_problems(name, tensor)
+
+
+def _has_modes(module: fx.GraphModule) -> bool:
+    try:
+        module.eval()
+    except NotImplementedError:
+        return False
+    return True
+
+
+def _tensor_problems(name: str, tensor: Tensor) -> Iterator[tuple[str, str, str]]:
+    if isinstance(tensor, nn.UninitializedParameter | nn.UninitializedBuffer):
+        yield "a lazy layer has no weights yet", name, "run the model once on a batch before it is given"
+    elif tensor.is_meta:
+        yield "a weight is on the meta device and has no values", name, "load a checkpoint into the model"
+    elif tensor.is_quantized:
+        yield (
+            "the model is quantised",
+            f"{name} is {tensor.dtype}",
+            "prune the float model, and choose --precision int8",
+        )
+    elif tensor.layout != torch.strided:
+        seen = f"{name} is {str(tensor.layout).removeprefix('torch.')}"
+        yield "a weight is stored sparse", seen, "make it dense: tensor.to_dense()"
