@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -14,6 +11,7 @@ from torch.export import ExportedProgram
 from snowsdeploy.errors import SourceError
 from snowsdeploy.models.formats import first_line
 from snowsdeploy.models.pt2_safety import find_code
+from snowsdeploy.models.quiet import silent_loggers
 from snowsdeploy.values import Preprocessing
 
 
@@ -30,7 +28,7 @@ def read_pt2(path: Path, *, allow_pickle: bool = False) -> tuple[ExportedProgram
     extra = {"preprocessing.json": ""}
     try:
         code = None if allow_pickle else find_code(path)
-        with _quiet():
+        with silent_loggers("torch.export", "torch._export.serde.serialize"):  # of what is then raised
             exported = torch.export.load(path, extra_files=extra) if code is None else None
         text = extra["preprocessing.json"]
         preprocessing = Preprocessing.model_validate_json(text) if text else None
@@ -54,17 +52,3 @@ def read_pt2(path: Path, *, allow_pickle: bool = False) -> tuple[ExportedProgram
             fix="only if you trust whoever made the file, add --allow-pickle",
         )
     return exported, preprocessing
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """The logger of torch prints a traceback of what is then raised."""
-    loggers = [logging.getLogger(n) for n in ("torch.export", "torch._export.serde.serialize")]
-    before = [logger.disabled for logger in loggers]
-    for logger in loggers:
-        logger.disabled = True
-    try:
-        yield
-    finally:
-        for logger, disabled in zip(loggers, before, strict=True):
-            logger.disabled = disabled

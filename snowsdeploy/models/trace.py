@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import logging
 import re
 import warnings
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from torch.export import Dim, ExportedProgram
 
 from snowsdeploy.errors import GraphError, NumericsError
 from snowsdeploy.models.program import Program
+from snowsdeploy.models.quiet import silent_loggers
 from snowsdeploy.values import Preprocessing, SourceInfo
 
 _LOGGERS = ("torch.fx.experimental.symbolic_shapes", "torch.export._trace", "torch.export")
@@ -213,14 +213,6 @@ def _user_frame(error: BaseException) -> str:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Tracing warns about its own internals; nothing in it is for the user of this tool."""
-    loggers = [logging.getLogger(name) for name in _LOGGERS]
-    before = [logger.disabled for logger in loggers]
-    for logger in loggers:
-        logger.disabled = True
-    try:
-        with warnings.catch_warnings(), redirect_stderr(StringIO()):  # it prints graphs too
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, disabled in zip(loggers, before, strict=True):
-            logger.disabled = disabled
+    with silent_loggers(*_LOGGERS), warnings.catch_warnings(), redirect_stderr(StringIO()):  # it prints graphs too
+        warnings.simplefilter("ignore")
+        yield

@@ -36,8 +36,7 @@ def _problems(module: nn.Module) -> Iterator[tuple[str, str, str]]:
         if type(child).__module__.startswith(_QUANTIZED):
             seen = f"{name or 'the model'} is a {type(child).__module__.rpartition('.')[0]}.{type(child).__name__}"
             yield "the model is quantised", seen, _FLOAT
-    tensors = (*module.named_parameters(), *module.named_buffers())
-    for name, tensor in tensors:
+    for name, tensor in (*module.named_parameters(), *module.named_buffers()):
         yield from _tensor_problems(name, tensor)
 
 
@@ -55,11 +54,7 @@ def _tensor_problems(name: str, tensor: Tensor) -> Iterator[tuple[str, str, str]
     elif tensor.is_meta:
         yield "a weight is on the meta device and has no values", name, "load a checkpoint into the model"
     elif tensor.is_quantized:
-        yield (
-            "the model is quantised",
-            f"{name} is {tensor.dtype}",
-            "prune the float model, and choose --precision int8",
-        )
+        yield "the model is quantised", f"{name} is {tensor.dtype}", _FLOAT
     elif tensor.layout != torch.strided:
         seen = f"{name} is {str(tensor.layout).removeprefix('torch.')}"
         yield "a weight is stored sparse", seen, "make it dense: tensor.to_dense()"

@@ -312,15 +312,14 @@ def run_validate(
     renew = {section for name in asked for section in _RENEWS[name]} if asked else set(SECTIONS)
     engines = read_accounts(settings.engine_log, settings.engine_layers, files)
     known = known_variants(before, files)
-    if len(known) < len(files.judged):
-        renew = set(SECTIONS)
-    if renew & RUN_HERE:
+    needed = renew if len(known) == len(files.judged) else set(SECTIONS)  # a file that is not known is measured whole
+    if needed & RUN_HERE:
         require_provider(settings)
-    if settings.compile_for and "compilation" in renew:
+    if settings.compile_for and "compilation" in needed:
         require_compiler()
     if evaluation is not None:
         require_input_size(evaluation, pruned.dense.preprocessing, "eval_data")
-    elif renew & {"accuracy", "parity"}:
+    elif needed & {"accuracy", "parity"}:
         evaluation = open_evaluation(settings.eval_data, pruned.dense)
         for text in remarks(evaluation, pruned.dense):
             observer.warn(text)

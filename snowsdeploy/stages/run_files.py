@@ -90,10 +90,8 @@ def _digest(path: Path) -> str:
 
 def is_changed(run: RunDirectory, path: Path, precision: Precision) -> bool:
     """Whether a file is another than the export stage wrote."""
-    try:
-        pairs: tuple[FilePair, ...] = ExportReport.from_json_in(run.export.read_text(encoding="utf-8"), run.path).pairs
-    except (OSError, ValueError):
-        return True
+    earlier = earlier_export(run)
+    pairs: tuple[FilePair, ...] = () if earlier is None else earlier.pairs
     return _digest(path) not in [pair.sparse.sha256 for pair in pairs if pair.precision == precision]
 
 

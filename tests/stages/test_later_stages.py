@@ -194,6 +194,22 @@ def test_a_precision_that_is_judged_no_more_is_said(run: Path) -> None:
     assert observer.warned == ["fp32 is not in --precision now: validate will judge without it"]
 
 
+def test_a_new_precision_is_measured_and_what_is_known_of_the_others_stays(run: Path) -> None:
+    before = read_report(run / "report.json")
+    run_export(run, {"precision": "fp32,fp16,int8"}, lambda s: OnnxExporter(s.opset))
+    observer = Told()
+    after = run_validate(run, {"latency_runs": 6}, observer=observer)
+    assert [variant.precision for variant in after.variants] == ["fp32", "fp16", "int8"]
+    assert after.variants[0].sparse.sha256 == before.variants[0].sparse.sha256
+    (kept,) = [text for text in observer.messages if text.startswith("fp32: ")]
+    assert kept == "fp32: measured now: latency; kept from the earlier report: layout, parity, accuracy"
+    assert after.variants[0].parity == before.variants[0].parity
+    assert after.variants[0].latency != before.variants[0].latency
+    assert after.variants[2].parity is not None
+    accuracies = [variant.accuracy.data.fingerprint for variant in after.variants if variant.accuracy]
+    assert len(accuracies) == 3
+
+
 def test_limits_in_a_settings_file_judge_again_and_measure_nothing(run: Path, tmp_path: Path) -> None:
     before = read_report(run / "report.json")
     (tmp_path / "strict.toml").write_text("[gate]\nmin_coverage = 0.999\nmax_accuracy_drop = 100\n")
