@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -40,6 +41,16 @@ def choose_device(name: str) -> torch.device:
             fix="use --device cpu, or see what `snowsdeploy doctor` says of the driver",
         )
     return torch.device("cuda", index)
+
+
+def wake(device: torch.device) -> None:
+    """Run the first product of a backward pass, whose thread warns while it opens the GPU for itself."""
+    if device.type != "cuda":
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        x = torch.ones(1, 1, device=device, requires_grad=True)
+        (x @ x).sum().backward()
 
 
 def memory_used(device: torch.device) -> int:

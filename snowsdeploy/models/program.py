@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -76,7 +77,10 @@ class Program:
         """The same program on a device, with its constants and what its nodes make; this one is unchanged."""
         if all(tensor.device == device for tensor in self.state_dict.values()):
             return self
-        return replace(self, exported=move_to_device_pass(copy.deepcopy(self.exported), device))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # torch 2.11 warns about how it copies its own trees
+            exported = copy.deepcopy(self.exported)
+        return replace(self, exported=move_to_device_pass(exported, device))
 
     def run(self, images: Tensor) -> tuple[Tensor, ...]:
         """Run the program in PyTorch.

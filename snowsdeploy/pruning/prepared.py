@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from snowsdeploy.data.samples import Samples
-from snowsdeploy.device import OnDevice, choose_device
+from snowsdeploy.device import OnDevice, choose_device, wake
 from snowsdeploy.distributed import rank, world
 from snowsdeploy.models.layers import decide_layers
 from snowsdeploy.models.program import Program
@@ -101,6 +101,7 @@ def prepare(program: Program, samples: Samples, settings: PruneSettings, resourc
     device = choose_device(resources.device)
     if device.type == "cuda":
         torch.cuda.set_device(device)  # streams, synchronisation and page-locked memory are the current GPU's
+        wake(device)
     pattern = Pattern.parse(settings.pattern)
     decisions = decide_layers(ProgramGraph(program), pattern, settings.include, settings.exclude)
     prepared = Prepared(program.on(device), device, pattern, tuple(decisions), samples.remembered())

@@ -24,8 +24,9 @@ def objective(program: Program) -> tuple[WindowObjective, Tensor]:
     graph = ProgramGraph(program)
     name = list(graph.layers)[1]
     window = cut_window(graph, [name], 2, free=True)
-    images = torch.randn(7, 3, 8, 8, generator=torch.Generator().manual_seed(1)).split(4)
-    stream = Activations(graph, images, graph.state_values())
+    images = torch.randn(7, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    images = images.to(next(iter(program.state_dict.values())).device)
+    stream = Activations(graph, images.split(4), graph.state_values())
     stream.advance(window.calls[0])
     tensors = {p: stream.value(p) for p in window.weights}
     samples = []

@@ -7,6 +7,7 @@ model's output curvature there makes an error count by what it does to the logit
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -27,7 +28,7 @@ from snowsdeploy.solver.cg import Product
 
 with warnings.catch_warnings():
     # Forward mode loads these on first use, through a part of torch that warns about itself.
-    warnings.simplefilter("ignore", FutureWarning)
+    warnings.simplefilter("ignore")
     import torch._decomp.decompositions_for_jvp
 
 Curvature = Literal["gauss-newton", "hessian"]
@@ -144,8 +145,10 @@ class WindowObjective:
         used = self.curvature_part
         flops = 0.0
         if len(used):
+            full = copy.copy(self)  # the counter splits operators, which then mix types in bfloat16
+            object.__setattr__(full, "product_precision", "float32")
             with FlopCounterMode(display=False) as counter:
-                self.one_product(x, x, used[0])
+                full.one_product(x, x, used[0])
             own = sum(len(sample.targets[0]) for sample in used)
             flops = float(counter.get_total_flops()) * own / len(used[0].targets[0])
         return sum_number(flops)
