@@ -92,7 +92,7 @@ def _export(path: Path) -> Path:
 
 
 def _repetition(path: Path, seed: int, options: argparse.Namespace) -> dict[str, Any]:
-    images = OrtSession.open(path).random_images
+    images = OrtSession.open(path).random_inputs
 
     def measure(wrap: Callable[[OrtSession], Any]) -> Latency:
         def opened() -> Any:  # noqa: ANN401 - sessions, or one and its stand-in
@@ -122,7 +122,7 @@ def _ratio(found: LatencyRatio) -> list[float]:
 
 
 def _against(new: Latency, old: Latency, *, limit: float, controlled: bool) -> str:
-    change = latency_change(new, old, new.ratios[0].batch, controlled=controlled)
+    change = latency_change(new, old, new.ratios[0].at, controlled=controlled)
     return judge_change(change, limit=limit, floor_ms=0).verdict
 
 

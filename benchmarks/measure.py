@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from benchmarks.models import MODELS
+from snowsdeploy.batch import Batch
 from snowsdeploy.data.open import open_samples
 from snowsdeploy.data.samples import Samples
 from snowsdeploy.models.layers import decide_layers
@@ -43,7 +44,7 @@ _SCRATCH = Path(tempfile.gettempdir()) / f"snowsdeploy-masks-{os.getpid()}"
 atexit.register(shutil.rmtree, _SCRATCH, ignore_errors=True)
 
 Row = dict[str, Any]
-Reorder = Callable[[Program, list[str], Pattern, list[Tensor]], Program]
+Reorder = Callable[[Program, list[str], Pattern, list[Batch]], Program]
 
 
 def run(

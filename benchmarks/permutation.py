@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
-from torch import Tensor
 
 from benchmarks.measure import Row, run
 from benchmarks.models import MODELS, RESULTS, enter_data, machine_name, read_rows, write_rows
+from snowsdeploy.batch import Batch
 from snowsdeploy.files import write_text_atomic
 from snowsdeploy.models.program import Program
 from snowsdeploy.models.program_graph import ProgramGraph
@@ -66,7 +66,7 @@ def measure(order: Order, model: str, settings: Row) -> Row:
     """One run, with the share of the magnitude score (or of what the search was given) that masks keep."""
     kept: Row = {}
 
-    def reorder(program: Program, names: list[str], pattern: Pattern, batches: list[Tensor]) -> Program:
+    def reorder(program: Program, names: list[str], pattern: Pattern, batches: list[Batch]) -> Program:
         if order == "random":
             return shuffled(program, names, pattern, settings["seed"])
         assert order != "as it is"

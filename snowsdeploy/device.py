@@ -10,8 +10,8 @@ from functools import cache
 from typing import Any, final, overload
 
 import torch
-from torch import Tensor
 
+from snowsdeploy.batch import Batch
 from snowsdeploy.errors import UsageError
 from snowsdeploy.machine import available_memory, resident_memory
 
@@ -105,10 +105,10 @@ def matmul_tf32(allowed: bool) -> Iterator[None]:
 
 
 @final
-class OnDevice(Sequence[Tensor]):
+class OnDevice(Sequence[Batch]):
     """Batches that lie in host memory and are copied when they are asked for, beside what the device computes."""
 
-    def __init__(self, batches: Sequence[Tensor], device: torch.device) -> None:
+    def __init__(self, batches: Sequence[Batch], device: torch.device) -> None:
         """Page-locked copies where that makes the transfer asynchronous."""
         self._device = device
         self._batches = [b.pin_memory() for b in batches] if device.type == "cuda" else list(batches)
@@ -117,10 +117,10 @@ class OnDevice(Sequence[Tensor]):
         return len(self._batches)
 
     @overload
-    def __getitem__(self, index: int) -> Tensor: ...
+    def __getitem__(self, index: int) -> Batch: ...
     @overload
     def __getitem__(self, index: slice) -> OnDevice: ...
-    def __getitem__(self, index: int | slice) -> Tensor | OnDevice:
+    def __getitem__(self, index: int | slice) -> Batch | OnDevice:
         if isinstance(index, slice):
             return OnDevice(self._batches[index], self._device)
         return self._batches[index].to(self._device, non_blocking=True)

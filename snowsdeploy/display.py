@@ -28,9 +28,9 @@ def make_console(*, stderr: bool = False) -> Console:
 
     stream = sys.stderr if stderr else sys.stdout
     if (stream.isatty() and not os.environ.get("CI")) or in_notebook():
-        return Console(stderr=stderr, highlight=False)
+        return Console(stderr=stderr, highlight=False, emoji=False)
     width = int(columns) if (columns := os.environ.get("COLUMNS", "")).isdecimal() else PLAIN_WIDTH
-    return Console(stderr=stderr, highlight=False, force_terminal=False, no_color=True, width=width)
+    return Console(stderr=stderr, highlight=False, emoji=False, force_terminal=False, no_color=True, width=width)
 
 
 def in_notebook() -> bool:

@@ -12,12 +12,14 @@ from snowsdeploy.values import (
     EngineEvidence,
     EngineSource,
     Environment,
+    InputInfo,
     Latency,
     LatencyRatio,
     LatencySeries,
     LayerDecision,
     LayerReport,
     LayerSparsity,
+    ModelSignature,
     OnnxArtifact,
     PairedTest,
     Parity,
@@ -47,6 +49,7 @@ def make_report(*, dense_right: int = 917, sparse_right: int = 912, speedup: flo
         ),
         source=SourceInfo(source="model.pth", format="checkpoint", arch="resnet20"),
         preprocessing=Preprocessing(input_size=(3, 32, 32), mean=(0.5,) * 3, std=(0.5,) * 3),
+        signature=ModelSignature(inputs=(InputInfo(name="input", shape=(3, 32, 32)),), outputs=("output",)),
         prune=_prune(),
         variants=(_variant(dense_right, sparse_right, speedup),),
         warnings=("8 images of --eval-data are also in --data: the accuracy is optimistic.",),
@@ -196,4 +199,4 @@ def _latency(speedup: float) -> Latency:
 
 def _artifact(role: str) -> OnnxArtifact:
     content = {"path": f"{role}.onnx", "role": role, "sha256": "0", "size_bytes": 9, "opset": 20}
-    return OnnxArtifact.model_validate({**content, "input_name": "x", "output_names": ["y"]})
+    return OnnxArtifact.model_validate({**content, "input_names": ["x"], "output_names": ["y"]})

@@ -69,7 +69,7 @@ def _config(name: str, size: int, run: Path, scratch: Path) -> MainJob:
 
 def _time_model(name: str, run: Path, options: argparse.Namespace) -> list[Row]:
     report = Report.model_validate_json((run / "report.json").read_text(encoding="utf-8"))
-    size = report.preprocessing.input_size
+    size = report.signature.inputs[0].shape
     sparse = load_semi_structured(run / "torch", options.device)
     unconverted = load_semi_structured(run / "torch", options.device, convert=lambda weight: weight)
     models = {"dense kernels": unconverted.model, "2:4 kernels": sparse.model}

@@ -17,8 +17,8 @@ from pathlib import Path
 import onnx
 import onnx_ir as ir
 import torch
-from torch import Tensor
 
+from snowsdeploy.batch import Batch
 from snowsdeploy.errors import ExportError, UsageError
 from snowsdeploy.files import atomic_path
 from snowsdeploy.layout.onnx_layout import LAYER_MAP_KEY, node_layers
@@ -27,7 +27,7 @@ from snowsdeploy.settings.export import ExportSettings
 from snowsdeploy.values import OnnxArtifact, Precision, Preprocessing, Role
 from snowsdeploy_exporters.layer_map import layer_map
 from snowsdeploy_exporters.serving import add_ends
-from snowsdeploy_exporters.tidy import name_batch, name_outputs, strip_traces
+from snowsdeploy_exporters.tidy import name_axes, name_outputs, strip_traces
 
 PROTOBUF_LIMIT = 2 * 2**30
 OLDEST_OPSET = 18  # what the exporter writes; it cannot go back reliably
@@ -47,7 +47,7 @@ class OnnxExporter:
     keep_fp32: tuple[str, ...] = ()
 
     def export(self, program: Program, path: Path, role: Role, metadata: Mapping[str, str]) -> OnnxArtifact:
-        """Write one file with input `input`, outputs `output` (or `output_0` ...), batch dimension `batch`.
+        """Write one file; inputs and outputs have the program's names, their first dimension is `batch`.
 
         Args:
             program: The program; its zeros stay zeros, batch normalisation is folded into convolutions.
@@ -60,8 +60,8 @@ class OnnxExporter:
         """
         model = self._convert(program)
         layers = layer_map(model, program)
-        name_batch(model)
-        name_outputs(model, _tensor_outputs(program))
+        name_axes(model, program.signature)
+        name_outputs(model, _tensor_outputs(program), program.signature.outputs)
         strip_traces(model)
         model.producer_name, model.producer_version = "snowsdeploy", None  # torch's; ours is in the metadata
         model.metadata_props.update({k: metadata[k] for k in sorted(metadata)})
@@ -74,12 +74,12 @@ class OnnxExporter:
             sha256=_write(proto, path),
             size_bytes=path.stat().st_size,
             opset=self.opset,
-            input_name=proto.graph.input[0].name,
+            input_names=tuple(i.name for i in proto.graph.input),
             output_names=tuple(o.name for o in proto.graph.output),
             metadata=dict(metadata),
         )
 
-    def convert(self, source: OnnxArtifact, path: Path, precision: Precision, images: Sequence[Tensor]) -> OnnxArtifact:
+    def convert(self, source: OnnxArtifact, path: Path, precision: Precision, images: Sequence[Batch]) -> OnnxArtifact:
         """Write an FP32 file in another precision; inputs and outputs stay FP32.
 
         Args:
@@ -112,8 +112,8 @@ class OnnxExporter:
         source: OnnxArtifact,
         path: Path,
         settings: ExportSettings,
-        preprocessing: Preprocessing,
-        images: Sequence[Tensor],
+        preprocessing: Preprocessing | None,
+        images: Sequence[Batch],
     ) -> OnnxArtifact:
         """Write a file with the preprocessing and output ends that are asked for inside the graph.
 
@@ -153,11 +153,11 @@ class OnnxExporter:
         try:
             with _quiet():
                 converted = torch.onnx.export(
-                    program.exported,
+                    program.shipped,
                     dynamo=True,
                     verbose=False,
                     opset_version=self.opset,
-                    input_names=["input"],
+                    input_names=[info.name for info in program.inputs],
                     optimize=True,
                 )
         except Exception as error:  # the exporter raises many types, most of them private
@@ -208,7 +208,7 @@ def _culprit(error: Exception) -> str:
 
 def _tensor_outputs(program: Program) -> list[bool]:
     """For each output that the exporter writes (it drops None) whether it is a tensor."""
-    output = next(n for n in program.exported.graph.nodes if n.op == "output")
+    output = next(n for n in program.shipped.graph.nodes if n.op == "output")
     returned = [o for o in output.args[0] if o is not None]
     return [isinstance(o, torch.fx.Node) and isinstance(o.meta.get("val"), torch.Tensor) for o in returned]
 

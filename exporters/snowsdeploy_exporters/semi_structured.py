@@ -66,7 +66,7 @@ def load_semi_structured(
     """
     folder, place = Path(folder), _device(device)
     layers = _pruned(folder / WEIGHTS)
-    exported, _ = read_pt2(folder / PROGRAM)
+    exported = read_pt2(folder / PROGRAM).exported
     if place.type != "cpu":
         exported = move_to_device_pass(exported, str(place))  # also tensors made in the graph
     model: nn.Module = exported.module().to(place, dtype)

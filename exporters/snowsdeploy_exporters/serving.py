@@ -19,20 +19,20 @@ _PREFIX = "serving"  # of the names of what is added
 
 
 def add_ends(
-    model: ModelProto, preprocessing: Preprocessing, *, uint8_input: bool, softmax: bool, top_k: int | None
+    model: ModelProto, preprocessing: Preprocessing | None, *, uint8_input: bool, softmax: bool, top_k: int | None
 ) -> ModelProto:
     """The model with what is asked for around it.
 
     Args:
         model: Not changed.
-        preprocessing: Its input size, mean and standard deviation.
+        preprocessing: Its input size, mean and standard deviation; needed for pixels alone.
         uint8_input: The input becomes uint8 `[batch, H, W, C]`, and is scaled and normalised in the graph.
         softmax: The first output becomes `probabilities`.
         top_k: Adds `top_values` and `top_classes`, `[batch, top_k]`, of the first output, the largest first.
     """
     ended = ModelProto()
     ended.CopyFrom(model)
-    if uint8_input:
+    if uint8_input and preprocessing is not None:
         _take_pixels(ended, preprocessing)
     if softmax:
         _give_probabilities(ended)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,7 @@ Values = NDArray[np.float32]
 
 
 def require_equal(
-    original: ModelProto, serving: ModelProto, preprocessing: Preprocessing, batches: Sequence[Images]
+    original: ModelProto, serving: ModelProto, preprocessing: Preprocessing | None, batches: Sequence[Images]
 ) -> None:
     """Run both on the same images.
 
@@ -30,7 +30,7 @@ def require_equal(
         original: A model that takes images `[batch, C, H, W]`.
         serving: `serving.add_ends` of it.
         preprocessing: How pixels become images.
-        batches: Images `[batch, C, H, W]`; a model that takes pixels gets those nearest to them.
+        batches: What the model takes; one that takes pixels gets those nearest to them.
 
     Raises:
         ExportError: An output differs.
@@ -38,9 +38,9 @@ def require_equal(
     takes_pixels = (
         serving.graph.input[0].type.tensor_type.elem_type != original.graph.input[0].type.tensor_type.elem_type
     )
-    images = np.concatenate(list(batches))[:CHECKED]
+    images = _first(batches)
     fed: Images | Pixels = images
-    if takes_pixels:
+    if takes_pixels and preprocessing is not None and isinstance(images, np.ndarray):
         fed = to_pixels(images, preprocessing)
         images = normalise(fed, preprocessing)
     (expected,), (given,) = run_model(original, [images]), run_model(serving, [fed])
@@ -54,7 +54,15 @@ def require_equal(
     _require_same_choice(expected[0], given[0])
 
 
-def to_pixels(images: Images, preprocessing: Preprocessing) -> Pixels:
+def _first(batches: Sequence[Images]) -> Images:
+    """As many items as are checked."""
+    first = batches[0]
+    if isinstance(first, Mapping):
+        return {n: np.concatenate([b[n] for b in batches if isinstance(b, Mapping)])[:CHECKED] for n in first}
+    return np.concatenate([b for b in batches if not isinstance(b, Mapping)])[:CHECKED]
+
+
+def to_pixels(images: Values, preprocessing: Preprocessing) -> Pixels:
     """The nearest pixels `[batch, H, W, C]` of normalised images `[batch, C, H, W]`."""
     mean, std = np.asarray(preprocessing.mean), np.asarray(preprocessing.std)
     values = (images.transpose(0, 2, 3, 1) * std + mean) * 255

@@ -3,46 +3,56 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import onnx_ir as ir
 
-from snowsdeploy.errors import ExportError
+from snowsdeploy.values import ModelSignature
 
 BATCH = "batch"
 
 
-def name_batch(model: ir.Model) -> None:
-    """The exporter calls the batch dimension by its symbol (`s77`); users and engines look for `batch`.
-
-    Raises:
-        ExportError: The input's first dimension is fixed.
-    """
-    first = model.graph.inputs[0].shape
-    if first is None or not isinstance(first[0], ir.SymbolicDim):
-        raise ExportError("the exported input has a fixed batch size", seen=str(first))
-    pattern = re.compile(rf"\b{re.escape(str(first[0].value))}\b")
+def name_axes(model: ir.Model, signature: ModelSignature) -> None:
+    """The exporter calls axes that vary by symbols (`s77`); users and engines look for `batch` and names."""
+    names: dict[str, str] = {}
+    by_place = {(axis.input, axis.axis): axis.name for axis in signature.dynamic}
+    for info, value in zip(signature.inputs, model.graph.inputs, strict=True):
+        for place, size in enumerate(value.shape or ()):
+            if isinstance(size, ir.SymbolicDim) and size.value is not None:
+                name = BATCH if place == 0 else by_place.get((info.name, place), f"{info.name}_{place}")
+                names.setdefault(str(size.value), name)
+    symbols = sorted(names, key=len, reverse=True)
+    if not symbols:
+        return
+    pattern = re.compile(rf"\b({'|'.join(map(re.escape, symbols))})\b")
     for value in _values(model):
         if value.shape is None:
             continue
         dims = [
-            pattern.sub(BATCH, str(d.value)) if isinstance(d, ir.SymbolicDim) and d.value is not None else d
+            pattern.sub(lambda found: names[found[1]], str(d.value))
+            if isinstance(d, ir.SymbolicDim) and d.value is not None
+            else d
             for d in value.shape
         ]
         value.shape = ir.Shape(dims)
 
 
-def name_outputs(model: ir.Model, tensors: list[bool]) -> None:
-    """Keep the outputs that are tensors and call them `output`, or `output_0`, `output_1` ... when there are several.
+def name_outputs(model: ir.Model, tensors: list[bool], names: Sequence[str]) -> None:
+    """Keep the outputs that are tensors, and name them.
 
     Args:
         model: The converted model.
         tensors: For each of its outputs whether the program returns a tensor there (a size is none).
+        names: Of those that are tensors.
     """
     kept = [value for value, tensor in zip(model.graph.outputs, tensors, strict=True) if tensor]
     model.graph.outputs[:] = kept
-    for index, value in enumerate(kept):
-        value.name = "output" if len(kept) == 1 else f"output_{index}"
+    taken = {value.name: value for value in _values(model)}
+    for value, name in zip(kept, names, strict=True):
+        other = taken.get(name)
+        if other is not None and other is not value:
+            other.name = f"{name}_inside"
+        value.name = name
 
 
 def strip_traces(model: ir.Model) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor
 from snowsdeploy.allocate.fewest import fewest_that_pass
 from snowsdeploy.allocate.layer_costs import Costs, measure_costs
 from snowsdeploy.allocate.restoration import SolvedUnit, outputs_with, solved_units
+from snowsdeploy.batch import Batch
 from snowsdeploy.data.samples import Samples
 from snowsdeploy.errors import DataError
 from snowsdeploy.gate.rules import judge_accuracy
@@ -118,7 +119,7 @@ def keep_dense(
     tensors: Mapping[str, Tensor],
     report: PruneReport,
     *,
-    batches: Sequence[Tensor],
+    batches: Sequence[Batch],
     evaluation: Samples,
     policy: GatePolicy,
     observer: Observer,

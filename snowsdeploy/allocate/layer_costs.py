@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from snowsdeploy.allocate.restoration import SolvedUnit, leave_one_out, outputs_with
+from snowsdeploy.batch import Batch
 from snowsdeploy.models.program_graph import ProgramGraph
 from snowsdeploy.progress import Observer
 from snowsdeploy.tasks.distance import distance
@@ -33,7 +34,7 @@ def measure_costs(
     graph: ProgramGraph,
     changed: Mapping[str, Tensor],
     units: Sequence[SolvedUnit],
-    batches: Sequence[Tensor],
+    batches: Sequence[Batch],
     observer: Observer,
 ) -> Costs:
     """Leave one out: a unit dense, all others pruned.

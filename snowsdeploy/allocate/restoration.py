@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from snowsdeploy.batch import Batch
 from snowsdeploy.models.graph import evaluate, image_dependent
 from snowsdeploy.models.program_graph import Layer, ProgramGraph
 from snowsdeploy.pruning.flow.activations import Activations
@@ -84,7 +85,7 @@ def _owners(graph: ProgramGraph, units: Sequence[tuple[Layer, ...]], changed: Ma
 
 def leave_one_out(
     graph: ProgramGraph,
-    batches: Sequence[Tensor],
+    batches: Sequence[Batch],
     changed: Mapping[str, Tensor],
     units: Sequence[SolvedUnit],
     progress: Callable[[int, int], None] = lambda done, total: None,
@@ -116,11 +117,11 @@ def leave_one_out(
         progress(done + 1, len(ordered))
 
 
-def outputs_with(graph: ProgramGraph, batches: Iterable[Tensor], tensors: Mapping[str, Tensor]) -> Iterator[Outputs]:
+def outputs_with(graph: ProgramGraph, batches: Iterable[Batch], tensors: Mapping[str, Tensor]) -> Iterator[Outputs]:
     """The program's outputs with some tensors replaced, a batch at a time; nothing is kept."""
     state = graph.state_values() | {graph.placeholder(name): value for name, value in tensors.items()}
     for images in batches:
-        scope = {**state, graph.image: images}
+        scope = {**state, **graph.given(images)}
         with torch.no_grad():
             evaluate(graph.nodes, scope, graph.dead_after.__getitem__)
         yield tuple(as_tensor(scope[node]) for node in graph.outputs)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import file_digest
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -22,16 +22,19 @@ from snowsdeploy.values import Preprocessing
 _ALLOWED = "x: uint8 [n, H, W, C] (or [n, H, W]) or float [n, C, H, W]; y: integers [n]"
 
 
-@dataclass(frozen=True)
-class Arrays:
-    """What an `.npz` holds: pixels `[n, H, W, C]` uint8, or inputs `[n, C, H, W]` float32; labels `[n]`."""
+X = TypeVar("X")
 
-    x: NDArray[np.uint8] | NDArray[np.float32]
+
+@dataclass(frozen=True)
+class Arrays(Generic[X]):
+    """What an `.npz` holds: pixels `[n, H, W, C]` uint8, or inputs as the model takes them; labels `[n]`."""
+
+    x: X
     y: NDArray[np.int64] | None
     sha256: str
 
 
-def load_arrays(path: Path, preprocessing: Preprocessing) -> Arrays:
+def load_arrays(path: Path, preprocessing: Preprocessing) -> Arrays[NDArray[np.uint8] | NDArray[np.float32]]:
     """Read and check a file; pickled arrays are refused.
 
     Raises:
@@ -45,7 +48,7 @@ def load_arrays(path: Path, preprocessing: Preprocessing) -> Arrays:
             allowed="x".join(map(str, preprocessing.input_size)) + " (channels x height x width)",
             fix="pass --input-size, or resize the images",
         )
-    with _readable(path):
+    with readable(path):
         with path.open("rb") as stream:
             digest = file_digest(stream, "sha256").hexdigest()
         with np.load(path, allow_pickle=False) as stored:
@@ -57,10 +60,15 @@ def load_arrays(path: Path, preprocessing: Preprocessing) -> Arrays:
             raise DataError("x holds NaN or Inf", seen=f"{path}: {int((~np.isfinite(x)).sum())} values")
     elif x.ndim == 3:
         x = x[..., None]
-    return Arrays(x, None if y is None else _labels(y, len(x), path), digest)
+    return Arrays(x, None if y is None else checked_labels(y, len(x), path), digest)
 
 
-def _labels(y: NDArray[Any], count: int, path: Path) -> NDArray[np.int64]:
+def checked_labels(y: NDArray[Any], count: int, path: Path) -> NDArray[np.int64]:
+    """Class indices, one for each item.
+
+    Raises:
+        DataError: They are something else.
+    """
     if y.shape != (count,) or not np.issubdtype(y.dtype, np.integer):
         raise DataError("y does not fit x", seen=f"{path}: y {y.dtype} {y.shape}, {count} images", allowed=_ALLOWED)
     if y.min() < 0:
@@ -74,15 +82,12 @@ def array_size(path: Path) -> tuple[int, int, int]:
     Raises:
         DataError: Unreadable, no `x`, or an `x` that holds no images.
     """
-    with _readable(path), zipfile.ZipFile(path) as archive:
+    with readable(path), zipfile.ZipFile(path) as archive:
         names = archive.namelist()
         if "x.npy" not in names:
             seen = ", ".join(n.removesuffix(".npy") for n in names)
             raise DataError("the .npz file has no array x", seen=f"{path}: {seen}", allowed=_ALLOWED)
-        with archive.open("x.npy") as stream:
-            version = np.lib.format.read_magic(stream)
-            header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            shape, _, dtype = header(stream)
+        shape, dtype = header_of(archive, "x")
     pixels = dtype == np.uint8
     if pixels and len(shape) == 3:  # grey images without an axis of channels
         shape = (*shape, 1)
@@ -92,8 +97,18 @@ def array_size(path: Path) -> tuple[int, int, int]:
     return (shape[3], shape[1], shape[2]) if pixels else (shape[1], shape[2], shape[3])
 
 
+def header_of(archive: zipfile.ZipFile, name: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Shape and type of an array of an open `.npz` file."""
+    with archive.open(f"{name}.npy") as stream:
+        version = np.lib.format.read_magic(stream)
+        header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = header(stream)
+    return shape, dtype
+
+
 @contextmanager
-def _readable(path: Path) -> Iterator[None]:
+def readable(path: Path) -> Iterator[None]:
+    """One message for whatever a damaged file makes its readers raise."""
     try:
         yield
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:

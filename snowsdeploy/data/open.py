@@ -9,15 +9,16 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
+from snowsdeploy.batch import Batch
 from snowsdeploy.data.arrays import array_reader, array_size, load_arrays
 from snowsdeploy.data.files import file_reader, list_images, require_readable
 from snowsdeploy.data.named import PREFIXES, open_named
+from snowsdeploy.data.named_arrays import array_inputs, load_named_arrays, named_reader
 from snowsdeploy.data.samples import Samples
 from snowsdeploy.data.selection import parse_selection
 from snowsdeploy.errors import DataError
-from snowsdeploy.values import DataInfo, Preprocessing
+from snowsdeploy.values import DataInfo, InputInfo, Preprocessing
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Source:
         classes: As in `Samples`.
     """
 
-    read: Callable[[Sequence[int]], Tensor]
+    read: Callable[[Sequence[int]], Batch]
     size: int
     labels: Callable[[Sequence[int]], NDArray[np.int64]] | None
     identity: str
@@ -41,34 +42,48 @@ class Source:
     classes: tuple[str, ...] = ()
 
 
-def open_samples(text: str, preprocessing: Preprocessing, *, option: str = "--data") -> Samples:
+def open_samples(
+    text: str, preprocessing: Preprocessing | None, inputs: Sequence[InputInfo] = (), *, option: str = "--data"
+) -> Samples:
     """Open an ImageFolder, a flat folder, an `.npz`, or a timm data set name, with an optional slice behind it.
 
     Labels of an ImageFolder count all its class folders, whatever the slice selects.
 
     Args:
         text: What the user typed.
-        preprocessing: How items become inputs.
+        preprocessing: How images become inputs; None where the model takes arrays as they are.
+        inputs: What it takes then, by name.
         option: The option it was given by, for messages.
 
     Raises:
         DataError: Missing, empty, unreadable, or not fitting the model's input.
     """
     selection = parse_selection(text)
-    source = _open(selection.source, preprocessing, option)
+    source = _open(selection.source, preprocessing, inputs, option)
     indices = selection.indices(source.size)
     if source.check is not None:
         source.check(indices)
     labels = None if source.labels is None else source.labels(indices)
     origin = sha256(source.identity.encode(errors="surrogateescape")).hexdigest()
-    digest = sha256(f"{origin}{indices}{preprocessing.model_dump_json()}".encode()).hexdigest()
+    prepared = "as they are" if preprocessing is None else preprocessing.model_dump_json()
+    digest = sha256(f"{origin}{indices}{prepared}".encode()).hexdigest()
     shown = text.encode(errors="surrogateescape").decode(errors="replace")  # a name need not be UTF-8
     info = DataInfo(source=shown, items=len(indices), labelled=labels is not None, origin=origin, fingerprint=digest)
     return Samples(source.read, indices, labels, info, classes=source.classes)
 
 
-def _open(name: str, preprocessing: Preprocessing, option: str) -> Source:
+def _open(name: str, preprocessing: Preprocessing | None, inputs: Sequence[InputInfo], option: str) -> Source:
     path = Path(name)
+    if path.suffix == ".npz" and path.is_file() and (preprocessing is None or len(inputs) > 1):
+        found, count = load_named_arrays(path, inputs)
+        return Source(named_reader(found.x), count, _indexed(found.y), found.sha256)
+    if preprocessing is None or len(inputs) > 1:
+        raise DataError(
+            f"{option} gives no values for the model's inputs",
+            seen=name,
+            allowed=f"an .npz file with the arrays {', '.join(map(str, inputs))}, or module:factory",
+            fix="store each input as an array under its name",
+        )
     if path.is_dir():
         return _open_folder(path, preprocessing)
     if path.suffix == ".npz" and path.is_file():
@@ -82,7 +97,7 @@ def _open(name: str, preprocessing: Preprocessing, option: str) -> Source:
     raise DataError(
         f"{option} does not exist",
         seen=path,
-        allowed="a folder of images, an .npz file, or a timm data set name like torch/cifar10",
+        allowed="a folder of images, an .npz file, a timm data set name like torch/cifar10, or module:factory",
         fix="check the path",
     )
 
@@ -111,3 +126,13 @@ def natural_input_size(text: str) -> tuple[int, int, int] | None:
     """
     path = Path(parse_selection(text).source)
     return array_size(path) if path.suffix == ".npz" and path.is_file() else None
+
+
+def natural_inputs(text: str, names: Sequence[str]) -> tuple[InputInfo, ...] | None:
+    """What an `.npz` file holds under the names of a model's inputs; None for images.
+
+    Raises:
+        DataError: The file cannot be read.
+    """
+    path = Path(parse_selection(text).source)
+    return array_inputs(path, names) if path.suffix == ".npz" and path.is_file() else None

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from snowsdeploy.batch import Batch, Inputs, tensors_of
 from snowsdeploy.machine import available_memory
 from snowsdeploy.values import DataInfo
 
@@ -20,42 +21,52 @@ _SHARE = 1 / 8  # of the memory that is left: what evaluation images that are lo
 
 @dataclass(frozen=True)
 class Samples:
-    """Preprocessed images in an order, with labels when there are any.
+    """What a model takes, item by item in an order, with labels when there are any.
 
     Attributes:
-        read: Takes item indices and returns float32 `[len(indices), C, H, W]`, preprocessed.
+        read: Takes item indices and returns them as the model takes them.
         indices: The items of this set, in order.
         labels: Class index of every item in `indices`, shape `[len(indices)]`; None without labels.
         info: Description for the report.
         decoded: What has been read already; None where every pass reads again.
         classes: Names of the class folders that the labels count; empty for other sources.
+        fixed: The only number of items that may be in a batch; None for any.
     """
 
-    read: Callable[[Sequence[int]], Tensor] = field(repr=False)
+    read: Callable[[Sequence[int]], Batch] = field(repr=False)
     indices: tuple[int, ...] = field(repr=False)
     labels: NDArray[np.int64] | None = field(repr=False)
     info: DataInfo
     decoded: Decoded | None = field(default=None, repr=False)
     classes: tuple[str, ...] = field(default=(), repr=False)
+    fixed: int | None = None
 
     def __len__(self) -> int:
         return len(self.indices)
 
-    def rows(self, start: int, stop: int) -> Tensor:
+    def rows(self, start: int, stop: int) -> Batch:
         """The samples at some positions of this set, `[stop - start, C, H, W]`."""
         if self.decoded is not None:
             return self.decoded.rows(start, stop)
         return self.read(self.indices[start:stop])
 
-    def batches(self, batch_size: int, which: slice = slice(None)) -> Iterator[Tensor]:
+    def batches(self, batch_size: int, which: slice = slice(None)) -> Iterator[Batch]:
         """Inputs in order, `[<= batch_size, C, H, W]` each; all batches, or some of them."""
+        batch_size = self.fixed or batch_size
         for start in range(0, len(self), batch_size)[which]:
             yield self.rows(start, min(start + batch_size, len(self)))
 
-    def first(self, count: int, batch_size: int) -> list[Tensor]:
+    def first(self, count: int, batch_size: int) -> list[Batch]:
         """The first so many samples, in batches."""
-        end = min(count, len(self))
+        batch_size = self.fixed or batch_size
+        end = min(-(-count // batch_size) * batch_size if self.fixed else count, len(self))
         return [self.rows(start, min(start + batch_size, end)) for start in range(0, end, batch_size)]
+
+    def in_batches_of(self, size: int) -> Self:
+        """The same without what is left over after whole batches of this size, which every batch then has."""
+        count = len(self) // size * size
+        kept = self if count == len(self) else self.select(self.indices[:count])
+        return replace(kept, fixed=size)
 
     def remembered(self) -> Self:
         """The same samples, each decoded when it is first looked at and then kept in memory."""
@@ -67,7 +78,7 @@ class Samples:
             return self
         kept = self.remembered()
         one = kept.rows(0, 1)
-        return kept if len(self) * one.numel() * one.itemsize <= _SHARE * available_memory() else self
+        return kept if len(self) * one.nbytes <= _SHARE * available_memory() else self
 
     def select(self, items: Sequence[int]) -> Self:
         """Some items of this set by their indices, in the order given.
@@ -101,28 +112,38 @@ class Decoded:
         indices: The items, in order.
     """
 
-    def __init__(self, read: Callable[[Sequence[int]], Tensor], indices: Sequence[int]) -> None:
+    def __init__(self, read: Callable[[Sequence[int]], Batch], indices: Sequence[int]) -> None:
         self._read, self._indices = read, indices
         self._there = np.zeros(len(indices), dtype=bool)
-        self._tensor: Tensor | None = None
+        self._kept: Batch | None = None
 
     @classmethod
-    def of(cls, tensor: Tensor) -> Self:
-        """All of them, `[n, C, H, W]`, which are in memory already."""
-        made = cls(lambda items: tensor[list(items)], range(len(tensor)))
-        made._tensor, made._there = tensor, np.ones(len(tensor), dtype=bool)
+    def of(cls, batch: Batch) -> Self:
+        """All of them, which are in memory already."""
+        made = cls(lambda items: batch[list(items)], range(len(batch)))
+        made._kept, made._there = batch, np.ones(len(batch), dtype=bool)
         return made
 
-    def rows(self, start: int, stop: int) -> Tensor:
+    def rows(self, start: int, stop: int) -> Batch:
         """A view of some of them, `[stop - start, ...]`."""
         missing = [place for place in range(start, stop) if not self._there[place]]
         if missing:
             values = self._read([self._indices[place] for place in missing])
-            if self._tensor is None:
-                # memory is taken page by page, when it is written; strides decide which kernels run
-                shape = (len(self._indices), *values.shape[1:])
-                self._tensor = torch.empty_strided(shape, values.stride(), dtype=values.dtype, device="cpu")
-            self._tensor[missing] = values
+            if self._kept is None:
+                self._kept = _room(values, len(self._indices))
+            for kept, new in zip(tensors_of(self._kept), tensors_of(values), strict=True):
+                kept[missing] = new
             self._there[missing] = True
-        assert self._tensor is not None or start == stop
-        return torch.empty(0) if self._tensor is None else self._tensor[start:stop]
+        assert self._kept is not None or start == stop
+        return torch.empty(0) if self._kept is None else self._kept[start:stop]
+
+
+def _room(like: Batch, items: int) -> Batch:
+    """For so many items: memory is taken page by page, when it is written; strides decide which kernels run."""
+    if isinstance(like, Inputs):
+        return Inputs({name: _room_of(tensor, items) for name, tensor in like.tensors.items()})
+    return _room_of(like, items)
+
+
+def _room_of(like: Tensor, items: int) -> Tensor:
+    return torch.empty_strided((items, *like.shape[1:]), like.stride(), dtype=like.dtype, device="cpu")

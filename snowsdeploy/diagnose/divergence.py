@@ -21,6 +21,7 @@ from onnx import ModelProto, NodeProto
 from torch import Tensor
 from torch.fx import Node
 
+from snowsdeploy.batch import Batch
 from snowsdeploy.diagnose.intermediates import Values, program_values, recompute
 from snowsdeploy.layout.onnx_layout import node_layers
 from snowsdeploy.models.graph import argument, base_name
@@ -57,7 +58,7 @@ class Comparison:
     model: ModelProto
     found: Values
     graph: ProgramGraph
-    images: Tensor
+    images: Batch
     fp32: Mapping[str, Array]
 
     def rows(self) -> Iterator[ValueDifference]:

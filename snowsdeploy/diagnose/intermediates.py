@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper, shape_inference
-from torch import Tensor
 from torch.fx import Node
 
+from snowsdeploy.batch import Batch
 from snowsdeploy.errors import ProviderError
 from snowsdeploy.models.graph import evaluate
 from snowsdeploy.models.program_graph import ProgramGraph
-from snowsdeploy.runtime.session import OrtSession
+from snowsdeploy.runtime.session import Feed, OrtSession
 from snowsdeploy.settings.runtime import RuntimeSettings
 
 Values = dict[str, NDArray[Any]]
@@ -33,7 +32,7 @@ def float_types(model: ModelProto) -> dict[str, int]:
     return {name: types[name] for name in produced if types.get(name) in FLOATS}
 
 
-def file_values(model: ModelProto, runtime: RuntimeSettings, images: NDArray[np.float32]) -> Values:
+def file_values(model: ModelProto, runtime: RuntimeSettings, images: Feed) -> Values:
     """Every floating-point value between nodes, in graph order, as the file says: without graph rewriting.
 
     Where ONNX Runtime cannot run the whole file, the values of the longest part from its start that does run.
@@ -64,7 +63,7 @@ def file_values(model: ModelProto, runtime: RuntimeSettings, images: NDArray[np.
         return _run(_watched(model, types, runs), runtime, images)
 
 
-def _run(model: ModelProto, runtime: RuntimeSettings, images: NDArray[np.float32]) -> Values:
+def _run(model: ModelProto, runtime: RuntimeSettings, images: Feed) -> Values:
     session = OrtSession.open(model.SerializeToString(), runtime, rewrite=False)
     return dict(zip(session.output_names, session.run(images), strict=True))
 
@@ -79,9 +78,9 @@ def _watched(model: ModelProto, types: dict[str, int], count: int) -> ModelProto
     return watched
 
 
-def program_values(graph: ProgramGraph, images: Tensor) -> dict[Node, Any]:
+def program_values(graph: ProgramGraph, images: Batch) -> dict[Node, Any]:
     """Every value of a program, placeholders included."""
-    values: dict[Node, Any] = {**graph.state_values(), graph.image: images}
+    values: dict[Node, Any] = {**graph.state_values(), **graph.given(images)}
     with torch.no_grad():
         evaluate(graph.nodes, values)
     return values

@@ -8,8 +8,8 @@ import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
 from onnx import ModelProto
-from torch import Tensor
 
+from snowsdeploy.batch import Batch
 from snowsdeploy.diagnose.bisection import Kind, first_divergent, kind_of, most_added
 from snowsdeploy.diagnose.divergence import Comparison, difference
 from snowsdeploy.diagnose.intermediates import Values, file_values
@@ -26,7 +26,7 @@ def debug_parity(
     pruned: Program,
     file: Path,
     fp32_file: Path,
-    images: Tensor,
+    images: Batch,
     runtime: RuntimeSettings,
     *,
     precision: Precision,
@@ -99,7 +99,7 @@ def _read(path: Path) -> ModelProto:
         ) from error
 
 
-def _rewriting(path: Path, model: ModelProto, found: Values, runtime: RuntimeSettings, images: Tensor) -> float:
+def _rewriting(path: Path, model: ModelProto, found: Values, runtime: RuntimeSettings, images: Batch) -> float:
     """Largest relative difference of an output with and without graph rewriting."""
     names = [o.name for o in model.graph.output]
     if not all(name in found for name in names):

@@ -31,6 +31,6 @@ def build_account(path: Path, runtime: RuntimeSettings, batch: int = 1) -> Engin
     fresh = runtime.model_copy(update={"provider_option": options, "engine_cache": None})
     with captured_stderr() as text:
         session = OrtSession.open(path, fresh, verbose=True)
-        session.run(session.random_images(batch))
+        session.run(session.random_inputs(batch))
         log = text()
     return captured_account(log)

@@ -51,10 +51,10 @@ def latency_regression(new: Variant, old: Variant, policy: GatePolicy) -> Iterat
         yield _inconclusive("latency against baseline", text, "latency is not in both reports, on one provider")
         return
     controlled = _same_dense_model(new, old)
-    before = {ratio.batch for ratio in old.latency.ratios}
+    before = {ratio.at for ratio in old.latency.ratios}
     for ratio in new.latency.ratios:
-        if ratio.batch in before:
-            change = latency_change(new.latency, old.latency, ratio.batch, controlled=controlled)
+        if ratio.at in before:
+            change = latency_change(new.latency, old.latency, ratio.at, controlled=controlled)
             yield judge_change(change, limit=limit, floor_ms=policy.latency_floor_ms)
 
 
@@ -63,12 +63,12 @@ class LatencyChange:
     """By how much a file has become slower, with an interval; 0.1 is ten percent.
 
     Attributes:
-        batch: Batch size.
+        at: Batch size, and the items' where it varies.
         controlled: Whether the dense file of both runs was the control.
         median_ms: Median latency of the new sparse file.
     """
 
-    batch: int
+    at: str
     controlled: bool
     median_ms: float
     value: float
@@ -76,24 +76,24 @@ class LatencyChange:
     high: float
 
 
-def latency_change(new: Latency, old: Latency, batch: int, *, controlled: bool) -> LatencyChange:
+def latency_change(new: Latency, old: Latency, at: str, *, controlled: bool) -> LatencyChange:
     """The change from one run to another; both runs are independent.
 
     Args:
         new: Of the report.
         old: Of the baseline.
-        batch: A batch size that both have.
+        at: What both have: `LatencyCase.at`.
         controlled: Compare sparse over dense, not sparse alone.
     """
-    series, before = _sparse(new, batch), _sparse(old, batch)
+    series, before = _sparse(new, at), _sparse(old, at)
     if controlled:
-        now, then = (next(r for r in side.ratios if r.batch == batch) for side in (new, old))
+        now, then = (next(r for r in side.ratios if r.at == at) for side in (new, old))
         ends = _quotient((then.speedup, then.low, then.high), (now.speedup, now.low, now.high))
     else:
         sides = ((s.p50_ms, s.p50_low_ms, s.p50_high_ms) for s in (series, before))
         ends = _quotient(*sides)
     value, low, high = (end - 1 for end in ends)
-    return LatencyChange(batch, controlled, series.p50_ms, value, low, high)
+    return LatencyChange(at, controlled, series.p50_ms, value, low, high)
 
 
 def _quotient(a: _Estimate, b: _Estimate) -> _Estimate:
@@ -115,7 +115,7 @@ def judge_change(change: LatencyChange, *, limit: float, floor_ms: float) -> Rul
     text = _latency_limit(limit, floor_ms)
     control = ", the dense file as control" if change.controlled else ""
     measured = f"{change.value:+.1%} [{change.low:+.1%}, {change.high:+.1%}]{control}"
-    name = f"latency against baseline, batch {change.batch}"
+    name = f"latency against baseline, batch {change.at}"
     before_ms = change.median_ms / (1 + change.value)
     if change.high * before_ms <= floor_ms or change.high <= limit / 100:
         return RuleResult(rule=name, measured=measured, limit=text, verdict="pass")
@@ -134,8 +134,8 @@ def _same_dense_model(new: Variant, old: Variant) -> bool:
     return same_source and (new.dense.precision, new.dense.opset) == (old.dense.precision, old.dense.opset)
 
 
-def _sparse(latency: Latency, batch: int) -> LatencySeries:
-    return next(s for s in latency.series if (s.role, s.batch) == ("sparse", batch))
+def _sparse(latency: Latency, at: str) -> LatencySeries:
+    return next(s for s in latency.series if (s.role, s.at) == ("sparse", at))
 
 
 def size_regression(new: Variant, old: Variant, policy: GatePolicy) -> Iterator[RuleResult]:

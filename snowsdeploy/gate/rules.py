@@ -124,7 +124,7 @@ def speedup(variant: Variant, report: Report, policy: GatePolicy) -> Iterator[Ru
     for ratio in variant.latency.ratios:
         outcome: Outcome = "pass" if ratio.low >= limit else "fail" if ratio.high < limit else "inconclusive"
         yield RuleResult(
-            rule=f"speed-up, batch {ratio.batch}",
+            rule=f"speed-up, batch {ratio.at}",
             measured=f"{ratio.speedup:.2f}x [{ratio.low:.2f}, {ratio.high:.2f}]",
             limit=f">= {limit:g}x",
             verdict=outcome,
@@ -143,7 +143,7 @@ def latency(variant: Variant, report: Report, policy: GatePolicy) -> Iterator[Ru
         return
     for row in variant.latency.series:
         if row.role == "sparse":
-            name, passed = f"latency, batch {row.batch}", row.p50_ms <= limit
+            name, passed = f"latency, batch {row.at}", row.p50_ms <= limit
             yield _result(name, f"{row.p50_ms:.2f} ms", f"<= {limit:g} ms", passed=passed)
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from snowsdeploy.data.samples import Samples
 from snowsdeploy.errors import DataError, NumericsError
-from snowsdeploy.runtime.session import OrtSession
+from snowsdeploy.runtime.session import Feed, OrtSession
 from snowsdeploy.tasks.classify import Logits
 
 Key = TypeVar("Key", bound=Hashable)
@@ -40,16 +39,16 @@ def collect_logits(
     parts: dict[Key, list[Logits]] = {key: [] for key in sessions}
     done = 0
     for batch in samples.batches(batch_size):
-        images: NDArray[np.float32] = batch.numpy()
+        feed = batch.numpy()
         for key, session in sessions.items():
-            parts[key].append(_logits(session, images))
-        done += len(images)
+            parts[key].append(_logits(session, feed))
+        done += len(batch)
         progress(done, len(samples))
     return {key: np.concatenate(rows) for key, rows in parts.items()}
 
 
-def _logits(session: OrtSession, images: NDArray[Any]) -> Logits:
-    first = session.run(images)[0]
+def _logits(session: OrtSession, feed: Feed) -> Logits:
+    first = session.run(feed)[0]
     if first.ndim != 2:
         raise DataError(
             "accuracy needs one vector of logits an image", seen=first.shape, fix="leave out --eval-data for this model"

@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from snowsdeploy.runtime.session import OrtSession
+from snowsdeploy.runtime.providers import Provider
+from snowsdeploy.runtime.session import Feed, OrtSession
 from snowsdeploy.values import Latency, LatencyRatio, LatencySeries, Role
 
 UNSTABLE_COV = 0.025  # trtexec's limit for "GPU compute time is unstable"
@@ -21,7 +22,7 @@ Times = NDArray[np.float64]
 
 def measure_latency(
     open_files: Callable[[], tuple[OrtSession, OrtSession]],
-    make_input: Callable[[int], NDArray[np.float32]],
+    make_input: Callable[[int], Feed],
     batch_sizes: Sequence[int],
     *,
     runs: int = 50,
@@ -68,14 +69,14 @@ def measure_latency(
         uses_sparsity=sparse.provider.uses_sparsity,
         series=tuple(series),
         ratios=tuple(ratios),
-        note=_note(sparse, series, pattern),
+        note=latency_note(sparse.provider, series, pattern),
     )
 
 
 def _interleaved(
     dense: OrtSession,
     sparse: OrtSession,
-    images: NDArray[np.float32],
+    images: Feed,
     *,
     runs: int,
     warmup: int,
@@ -158,16 +159,17 @@ def _draws(samples: Times, rng: np.random.Generator) -> NDArray[np.intp]:
     return draws
 
 
-def _note(session: OrtSession, series: Sequence[LatencySeries], pattern: str) -> str:
+def latency_note(provider: Provider, series: Sequence[LatencySeries], pattern: str) -> str:
+    """What a reader must know about figures of a provider."""
     parts = []
-    if session.provider.uses_sparsity == "no":
+    if provider.uses_sparsity == "no":
         parts.append(
-            f"{session.provider.ep} multiplies zeros like any value: {pattern} brings no speed here and a ratio near 1 "
+            f"{provider.ep} multiplies zeros like any value: {pattern} brings no speed here and a ratio near 1 "
             "is expected."
         )
     if pattern != "2:4":
         parts.append(f"Sparse tensor cores run 2:4 and gain nothing from {pattern}.")
-    elif session.provider.uses_sparsity == "no":
+    elif provider.uses_sparsity == "no":
         parts.append("Speed needs TensorRT on a GPU with sparse tensor cores.")
     noisy = [s for s in series if s.cov > UNSTABLE_COV]
     if noisy:

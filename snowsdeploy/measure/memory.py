@@ -45,7 +45,7 @@ def measure_into(request: str, result: str, folder: str) -> None:
     # Everything that any file needs is loaded by now, and counts before.
     before, used = psutil.Process().memory_info().rss, used_memory()
     session = OrtSession.open(Path(wanted["path"]), runtime)
-    images = session.random_images(wanted["batch"])
+    images = session.random_inputs(wanted["batch"])
     for _ in range(_CALLS):
         session.run(images)
     after = used_memory()

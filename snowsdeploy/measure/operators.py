@@ -71,7 +71,7 @@ def _kernels(path: Path, runtime: RuntimeSettings, batch: int, trace: Path | Non
     """Node name, operator and milliseconds of every kernel call."""
     with tempfile.TemporaryDirectory() as folder:
         session = OrtSession.open(path, runtime, profile=Path(folder) / "profile")
-        images = session.random_images(batch)
+        images = session.random_inputs(batch)
         for _ in range(_TRACED):
             session.run(images)
         text = Path(session.session.end_profiling()).read_text(encoding="utf-8")

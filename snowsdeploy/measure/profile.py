@@ -238,7 +238,7 @@ def _timed(
 
 
 def _caller(file: Contestant, session: OrtSession, batch: int) -> Callable[[], object]:
-    images = session.random_images(batch)
+    images = session.random_inputs(batch)
     return session.bind(images) if file.copies == "excluded" else lambda: session.run(images)
 
 

@@ -18,8 +18,8 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from snowsdeploy.errors import SourceError
-from snowsdeploy.models.factory import current_directory_first
 from snowsdeploy.models.formats import FileFormat, first_line, truncated
+from snowsdeploy.user_code import current_directory_first
 
 # Where trainers put the weights, the first that is there counts: those of timm.models._helpers.load_state_dict in its
 # order (averaged weights first), and those of other trainers beside them.

@@ -78,9 +78,9 @@ def operation_kind(node: Node, image_values: set[Node]) -> Kind | None:
     return _KINDS.get(name)
 
 
-def image_dependent(nodes: Iterable[Node], image: Node) -> set[Node]:
-    """The nodes whose value depends on the image's pixels (sizes do not count), `image` included."""
-    found = {image}
+def image_dependent(nodes: Iterable[Node], *sources: Node) -> set[Node]:
+    """The nodes whose value depends on that of some (sizes do not count), those included."""
+    found = set(sources)
     for node in nodes:
         if base_name(node) != "sym_size" and any(parent in found for parent in node.all_input_nodes):
             found.add(node)

@@ -1,4 +1,4 @@
-"""The one form that every model takes: a `torch.export` ATen program with a dynamic batch dimension."""
+"""The one form that every model takes: a `torch.export` ATen program, its inputs and outputs named."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 from torch.export.passes import move_to_device_pass
+from torch.utils import _pytree as pytree
 
+from snowsdeploy.batch import Batch, tensors_of
 from snowsdeploy.errors import GraphError
 from snowsdeploy.files import atomic_path, writing
-from snowsdeploy.values import Preprocessing, SourceInfo
+from snowsdeploy.values import InputInfo, ModelSignature, Preprocessing, SourceInfo
 
 
 @dataclass(frozen=True)
@@ -24,17 +26,27 @@ class Program:
     """A traced model, its preprocessing and where it came from.
 
     Attributes:
-        exported: Functional ATen program; one image input `[batch, C, H, W]`, batch dimension dynamic. Convolutions
-            and linear layers are whole nodes (`aten.conv2d.default`, `aten.linear.default`).
-        preprocessing: How raw images become its input.
+        exported: Functional ATen program; the first axis of every input is the batch, of any size. Convolutions and
+            linear layers are whole nodes (`aten.conv2d.default`, `aten.linear.default`).
+        preprocessing: How raw images become its input; None where inputs are taken as they are.
         source: Where the weights came from.
-        classes: Size of the last axis of the first output.
+        signature: Names, shapes and types of its inputs, names of its outputs.
+        classes: Size of the last axis of the first output; 0 where that has no axis but the batch.
+        varying: The same model with the signature's dynamic axes, for files and for inputs of other sizes; None where
+            only the batch varies.
     """
 
     exported: ExportedProgram = field(repr=False)
-    preprocessing: Preprocessing
+    preprocessing: Preprocessing | None
     source: SourceInfo
+    signature: ModelSignature
     classes: int
+    varying: ExportedProgram | None = field(default=None, repr=False)
+
+    @property
+    def inputs(self) -> tuple[InputInfo, ...]:
+        """What it takes, in order."""
+        return self.signature.inputs
 
     @property
     def state_dict(self) -> dict[str, Tensor]:
@@ -55,23 +67,14 @@ class Program:
                     seen=tuple(state[name].shape) if name in state else "no such name",
                     fix="use weights that were solved for this program",
                 )
-            # The state dict's alias would otherwise be shared with this program's parameter.
-            copy = value.detach().clone()
-            parameter = isinstance(state[name], torch.nn.Parameter)
-            state[name] = torch.nn.Parameter(copy, requires_grad=False) if parameter else copy
-        old = self.exported
-        exported = ExportedProgram(
-            root=old.graph_module,
-            graph=old.graph,
-            graph_signature=old.graph_signature,
-            state_dict=state,
-            range_constraints=old.range_constraints,
-            module_call_graph=old.module_call_graph,
-            example_inputs=old.example_inputs,
-            constants=old.constants,
-            verifiers=old.verifiers,
-        )
-        return replace(self, exported=exported)
+        exported = _with_state(self.exported, weights)
+        varying = None if self.varying is None else _with_state(self.varying, weights)
+        return replace(self, exported=exported, varying=varying)
+
+    @property
+    def shipped(self) -> ExportedProgram:
+        """What files are made of."""
+        return self.exported if self.varying is None else self.varying
 
     def on(self, device: torch.device) -> Program:
         """The same program on a device, with its constants and what its nodes make; this one is unchanged."""
@@ -82,19 +85,28 @@ class Program:
             exported = copy.deepcopy(self.exported)
         return replace(self, exported=move_to_device_pass(exported, device))
 
-    def run(self, images: Tensor) -> tuple[Tensor, ...]:
+    def run(self, batch: Batch) -> tuple[Tensor, ...]:
         """Run the program in PyTorch.
 
         Args:
-            images: `[batch, C, H, W]`.
+            batch: The only input, or `Inputs`.
 
         Returns:
-            Every output tensor, in the order of the exported graph.
+            Every output tensor, in the order of the signature.
         """
+        given = iter(tensors_of(batch))
+        values = [next(given) if isinstance(i, str) else i for i in self.exported.graph_signature.user_inputs]
+        exported = self.shipped if self._other_sizes(batch) else self.exported
+        spec = exported.call_spec.in_spec
+        assert spec is not None
+        args, kwargs = pytree.tree_unflatten(values, spec)
         with torch.no_grad():
-            outputs = self.exported.module()(images)
-        leaves = torch.utils._pytree.tree_leaves(outputs)
-        return tuple(leaf for leaf in leaves if isinstance(leaf, Tensor))
+            outputs = exported.module(check_guards=False)(*args, **kwargs)
+        return tuple(leaf for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Tensor))
+
+    def _other_sizes(self, batch: Batch) -> bool:
+        sizes = [tuple(tensor.shape[1:]) for tensor in tensors_of(batch)]
+        return sizes != [info.shape for info in self.inputs]
 
     def save(self, path: Path) -> None:
         """Write a `.pt2` file with the preprocessing beside the graph; atomic.
@@ -102,12 +114,31 @@ class Program:
         Raises:
             OutputError: It could not be written.
         """
-        extra = {
-            "preprocessing.json": self.preprocessing.model_dump_json(),
-            "source.json": self.source.model_dump_json(),
-        }
+        extra = {"source.json": self.source.model_dump_json(), "signature.json": self.signature.model_dump_json()}
+        if self.preprocessing is not None:
+            extra["preprocessing.json"] = self.preprocessing.model_dump_json()
         with writing(path), atomic_path(path) as target:
-            torch.export.save(self.exported, target, extra_files=extra)
+            torch.export.save(self.shipped, target, extra_files=extra)
+
+
+def _with_state(old: ExportedProgram, weights: Mapping[str, Tensor]) -> ExportedProgram:
+    state = dict(old.state_dict)
+    for name, value in weights.items():
+        # The state dict's alias would otherwise be shared with the old program's parameter.
+        copied = value.detach().to(state[name].device, copy=True)
+        parameter = isinstance(state[name], torch.nn.Parameter)
+        state[name] = torch.nn.Parameter(copied, requires_grad=False) if parameter else copied
+    return ExportedProgram(
+        root=old.graph_module,
+        graph=old.graph,
+        graph_signature=old.graph_signature,
+        state_dict=state,
+        range_constraints=old.range_constraints,
+        module_call_graph=old.module_call_graph,
+        example_inputs=old.example_inputs,
+        constants=old.constants,
+        verifiers=old.verifiers,
+    )
 
 
 def saved_source(path: Path) -> SourceInfo | None:

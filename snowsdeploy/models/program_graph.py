@@ -9,6 +9,7 @@ from functools import cached_property
 from torch import Tensor
 from torch.fx import Node
 
+from snowsdeploy.batch import Batch, tensors_of
 from snowsdeploy.models.graph import base_name, image_dependent, operation_kind, weight_argument
 from snowsdeploy.models.program import Program
 from snowsdeploy.values import layer_name
@@ -46,7 +47,7 @@ class ProgramGraph:
 
     @cached_property
     def placeholders(self) -> tuple[Node, ...]:
-        """Parameters, buffers, constants and the image."""
+        """Parameters, buffers, constants and what the model takes."""
         return tuple(n for n in self.program.exported.graph.nodes if n.op == "placeholder")
 
     @cached_property
@@ -59,20 +60,24 @@ class ProgramGraph:
         return next(node for node, name in self.state_names.items() if name == weight)
 
     @cached_property
-    def image(self) -> Node:
-        """The placeholder of the image batch."""
-        name = self.program.exported.graph_signature.user_inputs[0]
-        return next(n for n in self.placeholders if n.name == name)
+    def inputs(self) -> tuple[Node, ...]:
+        """The placeholders of what the model takes, in order."""
+        by_name = {n.name: n for n in self.placeholders}
+        return tuple(by_name[i] for i in self.program.exported.graph_signature.user_inputs if isinstance(i, str))
+
+    def given(self, batch: Batch) -> dict[Node, Tensor]:
+        """Placeholder -> tensor, of what the model takes."""
+        return dict(zip(self.inputs, tensors_of(batch), strict=True))
 
     @cached_property
     def image_values(self) -> set[Node]:
-        """Nodes that carry image data."""
-        return image_dependent(self.nodes, self.image)
+        """Nodes that carry data of the items."""
+        return image_dependent(self.nodes, *self.inputs)
 
     @cached_property
     def constant_nodes(self) -> tuple[Node, ...]:
         """Call nodes that depend on weights alone, neither on pixels nor on the batch size."""
-        batched = {self.image}
+        batched = set(self.inputs)
         for node in self.nodes:
             if any(parent in batched for parent in node.all_input_nodes):
                 batched.add(node)
@@ -106,7 +111,8 @@ class ProgramGraph:
     def outputs(self) -> tuple[Node, ...]:
         """The program's output values."""
         node = next(n for n in self.program.exported.graph.nodes if n.op == "output")
-        return tuple(node.all_input_nodes)
+        given = [n for n in node.args[0] if isinstance(n, Node)]
+        return tuple(n for n in given if isinstance(n.meta.get("val"), Tensor))
 
     @cached_property
     def real_outputs(self) -> tuple[Node, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -12,11 +13,26 @@ from snowsdeploy.errors import SourceError
 from snowsdeploy.models.formats import first_line
 from snowsdeploy.models.pt2_safety import find_code
 from snowsdeploy.models.quiet import silent_loggers
-from snowsdeploy.values import Preprocessing
+from snowsdeploy.values import ModelSignature, Preprocessing
 
 
-def read_pt2(path: Path, *, allow_pickle: bool = False) -> tuple[ExportedProgram, Preprocessing | None]:
-    """A program, and the preprocessing that `Program.save` put beside it.
+@dataclass(frozen=True)
+class SavedProgram:
+    """What a `.pt2` file holds.
+
+    Attributes:
+        exported: The program.
+        preprocessing: Where `Program.save` put it there.
+        signature: Likewise.
+    """
+
+    exported: ExportedProgram
+    preprocessing: Preprocessing | None = None
+    signature: ModelSignature | None = None
+
+
+def read_pt2(path: Path, *, allow_pickle: bool = False) -> SavedProgram:
+    """A program, and what `Program.save` put beside it.
 
     Args:
         path: The file.
@@ -25,16 +41,17 @@ def read_pt2(path: Path, *, allow_pickle: bool = False) -> tuple[ExportedProgram
     Raises:
         SourceError: The file cannot be loaded, or could run code and that is not allowed.
     """
-    extra = {"preprocessing.json": ""}
+    extra = {"preprocessing.json": "", "signature.json": ""}
     try:
         code = None if allow_pickle else find_code(path)
         with silent_loggers("torch.export", "torch._export.serde.serialize"):  # of what is then raised
             exported = torch.export.load(path, extra_files=extra) if code is None else None
-        text = extra["preprocessing.json"]
+        text, names = extra["preprocessing.json"], extra["signature.json"]
         preprocessing = Preprocessing.model_validate_json(text) if text else None
+        signature = ModelSignature.model_validate_json(names) if names else None
     except ValidationError as error:
         raise SourceError(
-            "the preprocessing in the .pt2 file cannot be read",
+            "what lies beside the program in the .pt2 file cannot be read",
             seen=f"{path}: {first_line(error)}",
             fix="export the program again",
         ) from error
@@ -51,4 +68,4 @@ def read_pt2(path: Path, *, allow_pickle: bool = False) -> tuple[ExportedProgram
             allowed="a graph of ATen operators with tensors as raw bytes",
             fix="only if you trust whoever made the file, add --allow-pickle",
         )
-    return exported, preprocessing
+    return SavedProgram(exported, preprocessing, signature)

@@ -21,7 +21,7 @@ from snowsdeploy.models.timm_models import create_timm_model, timm_preprocessing
 from snowsdeploy.models.unwrap import unwrapped
 from snowsdeploy.models.usable import require_usable
 from snowsdeploy.models.weights import load_weights
-from snowsdeploy.values import Preprocessing, SourceInfo
+from snowsdeploy.values import ModelSignature, Preprocessing, SourceInfo
 
 __all__ = ["LoadedModel", "ModelRequest", "load_model", "read_pt2"]
 
@@ -57,11 +57,13 @@ class LoadedModel:
         model: In evaluation mode, float32, no gradients.
         source: For the report.
         preprocessing: What the architecture or the file says; None when neither says anything.
+        signature: Names of inputs and outputs, of a program that this package saved.
     """
 
     model: nn.Module | ExportedProgram
     source: SourceInfo
     preprocessing: Preprocessing | None
+    signature: ModelSignature | None = None
 
 
 def load_model(request: ModelRequest) -> LoadedModel:
@@ -118,8 +120,9 @@ def _from_file(path: Path, request: ModelRequest) -> LoadedModel:
         digest = file_digest(stream, "sha256").hexdigest()
     if kind is FileFormat.PT2:
         _refuse_arch(request)
-        exported, preprocessing = read_pt2(path, allow_pickle=request.allow_pickle)
-        return LoadedModel(exported, SourceInfo(source=str(path), format="pt2", sha256=digest), preprocessing)
+        saved = read_pt2(path, allow_pickle=request.allow_pickle)
+        info = SourceInfo(source=str(path), format="pt2", sha256=digest)
+        return LoadedModel(saved.exported, info, saved.preprocessing, saved.signature)
     checkpoint = read_checkpoint(path, kind, allow_pickle=request.allow_pickle)
     module, arch, weights = _module_for(checkpoint, request)
     source = SourceInfo(

@@ -19,5 +19,5 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     """
     kind = detect_format(path)
     if kind is FileFormat.PT2:
-        return dict(read_pt2(path)[0].state_dict)
+        return dict(read_pt2(path).exported.state_dict)
     return read_checkpoint(path, kind, allow_pickle=False).state_dict

@@ -2,112 +2,214 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
+from dataclasses import dataclass, replace
 from io import StringIO
 
 import torch
 from torch import Tensor, fx, nn
 from torch.export import Dim, ExportedProgram
 
-from snowsdeploy.errors import GraphError, NumericsError
+from snowsdeploy.batch import Batch
+from snowsdeploy.errors import GraphError, NumericsError, UsageError
+from snowsdeploy.models.outputs import plain_outputs, with_outputs
 from snowsdeploy.models.program import Program
 from snowsdeploy.models.quiet import silent_loggers
-from snowsdeploy.values import Preprocessing, SourceInfo
+from snowsdeploy.models.signature import (
+    ONE_INPUT,
+    call_of,
+    chosen_outputs,
+    input_names,
+    output_names,
+    random_batch,
+    renamed_outputs,
+)
+from snowsdeploy.models.sizes import at_one_size, found_axes, other_sizes, traced_axes
+from snowsdeploy.values import DynamicAxis, InputInfo, ModelSignature, Preprocessing, SourceInfo
 
 _LOGGERS = ("torch.fx.experimental.symbolic_shapes", "torch.export._trace", "torch.export")
 _CAUSES = ("Not all values of", "You marked")  # torch.export's line that says why a size cannot vary
 _ROUNDING = 1e-2  # far above what another order of sums makes, far below what other images make
 TRACE_BATCH = 2  # torch.export treats sizes 0 and 1 as constants
+CHECKED_WITH = 3  # items
 
 
-def trace(module: nn.Module, preprocessing: Preprocessing, source: SourceInfo) -> Program:
+@dataclass(frozen=True)
+class Wanted:
+    """What the user says of inputs and outputs.
+
+    Attributes:
+        inputs: Names, shapes and types; None for one image of the preprocessing's size.
+        example: Three items or more to trace and check with; random ones without.
+        output_names: In place of the model's own.
+        outputs: Names of those to keep; empty for all.
+        batch: The only number of items that it takes at once; None for any.
+        dynamic: Axes that may vary beside the batch.
+    """
+
+    inputs: tuple[InputInfo, ...] | None = None
+    example: Batch | None = None
+    output_names: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    batch: int | None = None
+    dynamic: tuple[DynamicAxis, ...] = ()
+
+
+def trace(
+    module: nn.Module, preprocessing: Preprocessing | None, source: SourceInfo, wanted: Wanted | None = None
+) -> Program:
     """Trace a module in evaluation mode into one ATen graph.
 
     Args:
-        module: Takes one image batch `[batch, C, H, W]`.
-        preprocessing: `input_size` is the traced size.
+        module: Takes batches of the inputs.
+        preprocessing: `input_size` is the traced size of the image; None where inputs are taken as they are.
         source: Recorded in the program.
+        wanted: What the user says of inputs and outputs.
 
     Raises:
         GraphError: `torch.export` refuses the model, or the batch dimension cannot be dynamic.
         NumericsError: The outputs of a random batch are not finite.
+        UsageError: Names of inputs or outputs are not the model's.
     """
     _require_free_names(module)
     module = module.eval().requires_grad_(False)
-    example = torch.randn(TRACE_BATCH, *preprocessing.input_size, generator=torch.Generator().manual_seed(0))
-    with _clear_message(preprocessing.input_size), _quiet():
-        batch = {0: Dim("batch", min=1)}
-        shapes = ((batch,),) if _takes_any_number(module) else (batch,)
-        exported = torch.export.export(module, (example,), dynamic_shapes=shapes, strict=False)
-    return adopt(exported, preprocessing, source)
+    wanted = wanted or Wanted()
+    inputs = wanted.inputs or image_input(preprocessing)
+    count = wanted.batch or TRACE_BATCH
+    example = random_batch(inputs, count, 0) if wanted.example is None else wanted.example[:count]
+    axes = {} if wanted.batch else {0: Dim("batch", min=1)}
+    call = call_of(module, example, {i.name: axes | traced_axes(wanted.dynamic, i.name) for i in inputs})
+    with _clear_message(inputs), _quiet(), plain_outputs(module):
+        exported = torch.export.export(module, call.args, call.kwargs, dynamic_shapes=call.dynamic, strict=False)
+    return adopt(exported, preprocessing, source, replace(wanted, inputs=inputs))
 
 
-def _takes_any_number(module: nn.Module) -> bool:
-    """Whether the first input of `forward` is `*args`, which torch.export describes as a tuple."""
-    parameters = list(inspect.signature(module.forward).parameters.values())
-    return bool(parameters) and parameters[0].kind is inspect.Parameter.VAR_POSITIONAL
+def image_input(preprocessing: Preprocessing | None) -> tuple[InputInfo, ...]:
+    """The one image that a preprocessing makes."""
+    if preprocessing is None:
+        raise UsageError(
+            "nothing says what the model takes",
+            seen="no size",
+            fix="add --input-size C,H,W, or --input NAME=SHAPE for each input",
+        )
+    return (InputInfo(name=ONE_INPUT, shape=preprocessing.input_size),)
 
 
-def adopt(exported: ExportedProgram, preprocessing: Preprocessing, source: SourceInfo) -> Program:
+def adopt(
+    exported: ExportedProgram,
+    preprocessing: Preprocessing | None,
+    source: SourceInfo,
+    wanted: Wanted | None = None,
+) -> Program:
     """Take a program that is already exported, for example from a `.pt2` file.
 
     Raises:
-        GraphError: It has more than one input or a static batch dimension, changes its buffers or its input, or does
-            not run.
+        GraphError: A batch dimension is static, it changes its buffers or its inputs, or does not run.
         NumericsError: The outputs of a random batch are not finite.
+        UsageError: Names of inputs or outputs are not the program's.
     """
+    wanted = wanted or Wanted()
     with _adopted("decompose it"), _quiet():
         exported = exported.run_decompositions({})  # functional, with convolutions and linears kept whole
-    inputs = exported.graph_signature.user_inputs
-    if len(inputs) != 1:
-        raise GraphError(
-            "the model must take one image tensor", seen=f"{len(inputs)} inputs", fix="wrap it in a module"
-        )
-    _require_dynamic_batch(exported)
     _require_pure(exported)
-    outputs = _checked_outputs(Program(exported, preprocessing, source, classes=0))
-    if not outputs or outputs[0].dim() < 2:
-        raise GraphError(
-            "the model's first output must be [batch, ..., classes]", seen=[tuple(o.shape) for o in outputs]
-        )
-    for index, output in enumerate(outputs):
+    names = output_names(exported)
+    if wanted.output_names:
+        names = renamed_outputs(names, wanted.output_names)
+    if wanted.outputs:
+        places = chosen_outputs(names, wanted.outputs)
+        exported, names = with_outputs(exported, places), [names[place] for place in places]
+    inputs, batch = _described(exported, wanted.inputs), _fixed_batch(exported)
+    dynamic, varying = found_axes(exported, inputs, wanted.dynamic), None
+    if dynamic:
+        varying = exported
+        with _adopted(f"fix its sizes at {_sizes(inputs)}"), _quiet():
+            exported = at_one_size(varying, inputs, batch).run_decompositions({})
+    signature = ModelSignature(inputs=inputs, outputs=tuple(names), batch=batch, dynamic=dynamic)
+    unchecked = Program(exported, preprocessing, source, signature, 0, varying)
+    outputs = _checked_outputs(unchecked, wanted.example)
+    other_sizes(unchecked)  # says where the model does not run
+    if not outputs:
+        raise GraphError("the model gives no tensor", seen="no output", fix="return what is to be deployed")
+    for name, output in zip(names, outputs, strict=True):
         if not torch.isfinite(output).all():
             raise NumericsError(
-                f"output {index} of the dense model holds NaN or Inf on random images",
+                f"output {name} of the dense model holds NaN or Inf on random images",
                 fix="check the checkpoint: a diverged training run, or weights of another architecture",
             )
-    return Program(exported, preprocessing, source, classes=outputs[0].shape[-1])
+    classes = outputs[0].shape[-1] if outputs[0].dim() > 1 else 0
+    return replace(unchecked, classes=classes)
 
 
-def _checked_outputs(program: Program) -> tuple[Tensor, ...]:
-    """Outputs for three random images, of a model that is a function of each image alone."""
-    size = "x".join(map(str, program.preprocessing.input_size))
-    images = torch.randn(3, *program.preprocessing.input_size, generator=torch.Generator().manual_seed(1))
-    with _adopted(f"run it on {len(images)} images of {size}"):
-        outputs, again = program.run(images), program.run(images)
-    with _adopted(f"run it on 1 image of {size}"):
-        alone = program.run(images[:1])
+def _described(exported: ExportedProgram, given: Sequence[InputInfo] | None) -> tuple[InputInfo, ...]:
+    """The program's own inputs, under the names that the user gave."""
+    placeholders = {n.name: n.meta["val"] for n in exported.graph.nodes if n.op == "placeholder"}
+    tensors = [placeholders[n] for n in exported.graph_signature.user_inputs if isinstance(n, str)]
+    own = input_names(exported) if len(tensors) > 1 else [ONE_INPUT]
+    if given is not None and len(given) != len(tensors):
+        raise UsageError(
+            "the inputs are not those of the program",
+            seen=", ".join(map(str, given)),
+            allowed=f"{len(tensors)}: {', '.join(own)}",
+        )
+    if given is not None:
+        by_name = {info.name for info in given} == set(own)
+        own = own if by_name else [info.name for info in given]
+    sizes = {info.name: info.shape for info in given or ()}
+    return tuple(
+        InputInfo(
+            name=name,
+            shape=sizes.get(name) or tuple(s if isinstance(s, int) else 1 for s in value.shape[1:]),
+            dtype=str(value.dtype).removeprefix("torch."),
+        )
+        for name, value in zip(own, tensors, strict=True)
+    )
+
+
+def _checked_outputs(program: Program, example: Batch | None) -> tuple[Tensor, ...]:
+    """Outputs for three items, of a model that is a function of each item alone."""
+    size, fixed = _sizes(program.inputs), program.signature.batch
+    count = fixed or CHECKED_WITH
+    batch = random_batch(program.inputs, count, 1) if example is None else example[:count]
+    with _adopted(f"run it on {len(batch)} items of {size}"):
+        outputs, again = program.run(batch), program.run(batch)
     index = _first_difference(outputs, again)
     if index is not None:
         raise GraphError(
             "the model gives another output when it runs again",
-            seen=_random_place(program.exported) or f"output {index}",
+            seen=_random_place(program.exported) or _which(program, index),
             fix="take what is random out of forward: dropout needs training=self.training",
         )
+    if fixed is not None:
+        return outputs
+    with _adopted(f"run it on 1 item of {size}"):
+        alone = program.run(batch[:1])
     none = torch.empty(0)  # for outputs that are of the whole batch and say nothing of one image
-    first = tuple(output[:1] if output.dim() and len(output) == len(images) else none for output in outputs)
+    first = tuple(output[:1] if output.dim() and len(output) == len(batch) else none for output in outputs)
     index = _first_difference(first, alone)
     if index is not None:
         raise GraphError(
             "the model's output for an image depends on the other images of its batch",
-            seen=f"output {index}",
-            fix="take out what is computed over the batch, such as a normalisation in training mode",
+            seen=_which(program, index),
+            fix="take out what is computed over the batch, such as a normalisation in training mode; if it is meant, "
+            "--static-batch N",
         )
     return outputs
+
+
+def _which(program: Program, index: int) -> str:
+    """An output, as a reader knows it."""
+    names = program.signature.outputs
+    return f"output {names[index]}" if len(names) > 1 else "its output"
+
+
+def _sizes(inputs: Sequence[InputInfo]) -> str:
+    """`3x224x224`, or the inputs by their names."""
+    if len(inputs) == 1 and inputs[0].name == ONE_INPUT:
+        return "x".join(map(str, inputs[0].shape)) or "one number"
+    return ", ".join(map(str, inputs))
 
 
 def _first_difference(expected: tuple[Tensor, ...], found: tuple[Tensor, ...]) -> int | None:
@@ -154,8 +256,8 @@ def _adopted(what: str) -> Iterator[None]:
         raise GraphError(
             f"the exported model cannot be used: PyTorch could not {what}",
             seen=f"{type(error).__name__}: {(lines or [''])[0][:300]}",
-            allowed="a model for one float image tensor [batch, C, H, W] and any batch size",
-            fix="check --input-size, and that nothing in forward reads the batch size as a number",
+            allowed="a model for any batch size",
+            fix="check --input-size or --input, and that nothing in forward reads the batch size as a number",
         ) from error
 
 
@@ -170,32 +272,44 @@ def _require_free_names(module: nn.Module) -> None:
         )
 
 
-def _require_dynamic_batch(exported: ExportedProgram) -> None:
-    name = exported.graph_signature.user_inputs[0]
-    node = next(n for n in exported.graph.nodes if n.op == "placeholder" and n.name == name)
-    value = node.meta["val"]
-    if not isinstance(value, Tensor) or isinstance(value.shape[0], int):
+def _fixed_batch(exported: ExportedProgram) -> int | None:
+    """The first axis of every input where it cannot vary.
+
+    Raises:
+        GraphError: Of some inputs it can, or it differs between them.
+    """
+    placeholders = {n.name: n for n in exported.graph.nodes if n.op == "placeholder"}
+    names = [name for name in exported.graph_signature.user_inputs if isinstance(name, str)]
+    values = [placeholders[name].meta["val"] for name in names]
+    firsts = [value.shape[0] if isinstance(value, Tensor) and value.dim() else 0 for value in values]
+    fixed = {first for first in firsts if isinstance(first, int)}
+    if not fixed:
+        return None
+    if len(fixed) > 1 or 0 in fixed or len([f for f in firsts if isinstance(f, int)]) < len(firsts):
         raise GraphError(
-            "the exported program has a fixed batch size",
-            seen=tuple(value.shape) if isinstance(value, Tensor) else value,
-            allowed="a dynamic first dimension",
+            "the inputs of the exported program do not all have the batch as their first axis",
+            seen=", ".join(f"{name} {tuple(value.shape)}" for name, value in zip(names, values, strict=True)),
+            allowed="the same first axis of every input, fixed or dynamic",
             fix='export it with dynamic_shapes=({0: torch.export.Dim("batch")},)',
         )
+    return fixed.pop()
 
 
 @contextmanager
-def _clear_message(input_size: tuple[int, ...]) -> Iterator[None]:
+def _clear_message(inputs: Sequence[InputInfo]) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # torch.export raises many types, most of them private
         lines = [line.strip(" -") for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
         first = next((line.partition(". ")[0] for line in lines if line.startswith(_CAUSES)), lines[0])
         where = _user_frame(error)
+        fixed = "or fix the batch with --static-batch N, " if "batch" in first else ""
         raise GraphError(
-            f"torch.export cannot trace the model with images of {'x'.join(map(str, input_size))}",
+            f"torch.export cannot trace the model with inputs of {_sizes(inputs)}",
             seen=first[:300] + (f" (at {where})" if where else ""),
             allowed="a model without data-dependent Python control flow, for any batch size",
-            fix="check --input-size and --arch; rewrite the operation named above, or pass a .pt2 exported by yourself",
+            fix=f"check --input-size and --arch; rewrite the operation named above, {fixed}or pass a .pt2 exported by "
+            "yourself",
         ) from error
 
 

@@ -78,10 +78,12 @@ def measure_memory(
     """
     graph = ProgramGraph(prepared.program)
     plan = make_plan(settings, prepared.count(settings.batch_size))
+    if (fixed := prepared.program.signature.batch) is not None:
+        return _unmeasured(resources, prepared, budget, fixed)
     image = next(iter(prepared.calibration.batches(1))).to(prepared.device)
     own = min(len(prepared.calibration), share(prepared.count(settings.batch_size)) * settings.batch_size)
     if budget.host is None:  # all images lie there
-        budget = replace(budget, used=budget.used + own * image.numel() * image.itemsize)
+        budget = replace(budget, used=budget.used + own * image.nbytes)
     curvature = bool(plan.sensitivity) or (settings.permutes and settings.permute_score == "curvature")
     with alone():
         needs = measure_needs(graph, prepared.weights, prepared.pattern, plan, image, curvature=curvature)
@@ -91,6 +93,26 @@ def measure_memory(
         batch=settings.batch_size,
         budget=budget,
         storage=None if resources.activations == "auto" else resources.activations,
+    )
+
+
+def _unmeasured(resources: ResourceSettings, prepared: Prepared, budget: Budget, batch: int) -> MemoryPlan:
+    """Of a model that takes one number of items only: there is no smaller batch to measure on or to go back to."""
+    units = len(prepared.weights)
+    storage = "memory" if resources.activations == "auto" else resources.activations
+    return MemoryPlan(
+        budget_bytes=budget.device,
+        base_bytes=budget.used,
+        storage=storage,
+        planned_batch=batch,
+        batch_size=batch,
+        whole_images=batch,
+        loss_images=batch,
+        peak_bytes=budget.used,
+        disk_bytes=0,
+        units=(),
+        unit_peaks=(0,) * units,
+        measured=False,
     )
 
 
@@ -133,8 +155,9 @@ def within_memory(
             if not out_of_memory(error):
                 raise
             seen = str(error).splitlines()[0][:160]
-        if memory.batch_size == 1:
-            raise ResourceError("memory ran out", seen=f"1 image at once on {device}; {seen}", fix=_LESS)
+        if memory.batch_size == 1 or not memory.measured:
+            items = f"{memory.batch_size} image{'s' * (memory.batch_size > 1)} at once"
+            raise ResourceError("memory ran out", seen=f"{items} on {device}; {seen}", fix=_LESS)
         fewer = {name: max(1, getattr(memory, name) // 2) for name in ("batch_size", "whole_images", "loss_images")}
         before, memory = memory.batch_size, memory.model_copy(update=fewer)
         space.write_plan(memory)

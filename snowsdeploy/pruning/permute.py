@@ -6,8 +6,8 @@ import time
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
 
+from snowsdeploy.batch import Batch
 from snowsdeploy.distributed import map_in_turn
 from snowsdeploy.models.program import Program
 from snowsdeploy.models.program_graph import ProgramGraph
@@ -26,7 +26,7 @@ def permute_channels(
     program: Program,
     weights: Sequence[str],
     pattern: Pattern,
-    batches: Sequence[Tensor],
+    batches: Sequence[Batch],
     *,
     score: Score,
     seed: int,

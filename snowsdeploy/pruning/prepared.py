@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
+from snowsdeploy.batch import Batch
 from snowsdeploy.data.samples import Samples
 from snowsdeploy.device import OnDevice, choose_device, wake
 from snowsdeploy.distributed import rank, world
+from snowsdeploy.errors import UsageError
 from snowsdeploy.models.layers import decide_layers
 from snowsdeploy.models.program import Program
 from snowsdeploy.models.program_graph import ProgramGraph
@@ -19,9 +22,13 @@ from snowsdeploy.progress import Observer
 from snowsdeploy.pruning.checkpoints import Checkpoints
 from snowsdeploy.pruning.permute import permute_channels
 from snowsdeploy.pruning.plan import make_plan
+from snowsdeploy.selectors import SELECTORS
+from snowsdeploy.selectors.base import AbstractLossSelector
 from snowsdeploy.settings.prune import PruneSettings
 from snowsdeploy.settings.resources import ResourceSettings
 from snowsdeploy.values import LayerDecision, MemoryPlan, Permutation
+
+S = TypeVar("S", bound=PruneSettings)
 
 
 @dataclass(frozen=True)
@@ -53,7 +60,7 @@ class Prepared:
         """How many batches of a size the images of all processes make."""
         return -(-len(self.calibration) // size)
 
-    def batches(self, size: int) -> Sequence[Tensor]:
+    def batches(self, size: int) -> Sequence[Batch]:
         """This process' images in batches, on the device when they are asked for."""
         return OnDevice(list(self.calibration.batches(size, slice(rank(), None, world()))), self.device)
 
@@ -89,6 +96,24 @@ class Prepared:
         )
         observer.message(str(permutation))
         return replace(self, program=program, permutation=permutation)
+
+
+def fitted(settings: S, program: Program) -> S:
+    """The settings for a program that takes one number of items only: batches of that size, channels as they are.
+
+    Raises:
+        UsageError: A setting needs single items.
+    """
+    batch = program.signature.batch
+    if batch is None:
+        return settings
+    if issubclass(SELECTORS[settings.selector], AbstractLossSelector):
+        raise UsageError(
+            "a selector of the loss looks at single items, and the model takes a fixed number of them",
+            seen=f"--selector {settings.selector}, {batch} items at once",
+            fix="choose another --selector, such as exchange",
+        )
+    return settings.model_copy(update={"batch_size": batch, "permute": False})
 
 
 def prepare(program: Program, samples: Samples, settings: PruneSettings, resources: ResourceSettings) -> Prepared:

@@ -9,6 +9,7 @@ from functools import partial
 from torch import Tensor
 from torch.fx import Node
 
+from snowsdeploy.batch import Batch, tensors_of
 from snowsdeploy.device import release_memory
 from snowsdeploy.errors import LayoutError
 from snowsdeploy.models.program import Program
@@ -88,7 +89,7 @@ class Solved:
 
 def prune_program(
     program: Program,
-    batches: Sequence[Tensor],
+    batches: Sequence[Batch],
     weights: Sequence[str],
     pattern: Pattern,
     plan: Plan,
@@ -137,7 +138,7 @@ def prune_program(
     if plan.sensitivity:
         observer.doing("curvature at the output", 0, total)
     metrics = unit_metrics(graph, batches, units, plan)
-    release_memory(batches[0].device)
+    release_memory(tensors_of(batches[0])[0].device)
     streams = _streams(graph, batches, metrics, plan, {})
     loop = _Loop(weights, masks, streams, total, observer, checkpoints)
     for unit in units:
@@ -241,7 +242,7 @@ def metric_nodes(graph: ProgramGraph, units: Sequence[Unit]) -> list[Node]:
 
 
 def unit_metrics(
-    graph: ProgramGraph, batches: Sequence[Tensor], units: Sequence[Unit], plan: Plan
+    graph: ProgramGraph, batches: Sequence[Batch], units: Sequence[Unit], plan: Plan
 ) -> dict[Node, Tensor]:
     """The diagonal metric of each unit's end and of its layers' outputs, as `Streams` wants it."""
     if not plan.sensitivity:
@@ -253,7 +254,7 @@ def unit_metrics(
 
 def _streams(
     graph: ProgramGraph,
-    batches: Sequence[Tensor],
+    batches: Sequence[Batch],
     metrics: dict[Node, Tensor],
     plan: Plan,
     tensors: dict[str, Tensor],
@@ -266,7 +267,7 @@ def _streams(
 
 
 def _reestimate(
-    graph: ProgramGraph, batches: Sequence[Tensor], tensors: dict[str, Tensor], plan: Plan
+    graph: ProgramGraph, batches: Sequence[Batch], tensors: dict[str, Tensor], plan: Plan
 ) -> tuple[dict[str, Tensor], str]:
     """Batch normalisation statistics, kept only where they bring the output nearer to the dense one."""
     streams = _streams(graph, batches, {}, plan, tensors)

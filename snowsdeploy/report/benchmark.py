@@ -45,6 +45,6 @@ def _rows(variant: Variant, model: str) -> Iterator[Entry]:
         for series in variant.latency.series:
             if series.role == "sparse":
                 spread = f"{series.p50_low_ms:.4g} to {series.p50_high_ms:.4g}"
-                name = f"{model} latency, batch {series.batch}"
+                name = f"{model} latency, batch {series.at}"
                 extra = f"{series.runs} calls on {variant.latency.requested}, p99 {series.p99_ms:.4g} ms"
                 yield Entry(name=name, unit="ms", value=series.p50_ms, range=spread, extra=extra)

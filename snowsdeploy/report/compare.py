@@ -41,7 +41,7 @@ class ComparedFile:
     @property
     def latency(self) -> LatencySeries | None:
         """Of the sparse file at that batch size."""
-        return series(self.variant, "sparse", self.ratio.batch) if self.ratio else None
+        return series(self.variant, "sparse", self.ratio.at) if self.ratio else None
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,7 @@ def latency_plot(latency: Latency, precision: str) -> str:
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter(mpl.ticker.FormatStrFormatter("%g"))
         axes.xaxis.set_minor_formatter(mpl.ticker.NullFormatter())
-        _name_rows(axes, [f"{s.role}, batch {s.batch}" for s in latency.series])
+        _name_rows(axes, [f"{s.role}, batch {s.at}" for s in latency.series])
         axes.set_xlabel("ms a call: median with its interval, marks at p90 and p99")
         return _svg(figure, f"Latency of the dense and the sparse {precision} file at each batch size")
 

@@ -28,7 +28,7 @@ def percent(value: Proportion) -> str:
     return f"{value.value:.2%} [{value.low:.2%}, {value.high:.2%}]"
 
 
-def series(variant: Variant, role: str, batch: int) -> LatencySeries:
+def series(variant: Variant, role: str, at: str) -> LatencySeries:
     """The latencies of one file at one batch size."""
     assert variant.latency is not None
-    return next(s for s in variant.latency.series if (s.role, s.batch) == (role, batch))
+    return next(s for s in variant.latency.series if (s.role, s.at) == (role, at))

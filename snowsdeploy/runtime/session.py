@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import onnxruntime as ort
@@ -19,12 +19,15 @@ from snowsdeploy.runtime.libraries import missing_library
 from snowsdeploy.runtime.providers import PROVIDERS, Provider, not_loaded
 from snowsdeploy.settings.runtime import RuntimeSettings
 
-Array = NDArray[np.float32]
+Array = NDArray[Any]
+# Of a model with one input its array; else name -> array.
+Feed: TypeAlias = Array | Mapping[str, Array]
 _NUMPY = {
     "tensor(float)": "float32",
+    "tensor(double)": "float64",
     "tensor(float16)": "float16",
-    "tensor(uint8)": "uint8",
-    "tensor(int64)": "int64",
+    "tensor(bool)": "bool",
+    **{f"tensor({kind})": kind for kind in ("uint8", "int8", "int16", "int32", "int64")},
 }
 
 
@@ -105,30 +108,30 @@ class OrtSession:
         return cls(session, wanted, {ep: len(operators) for ep, operators in nodes.items()})
 
     @property
-    def input_name(self) -> str:
-        """Name of the image input."""
-        return str(self.session.get_inputs()[0].name)
+    def input_names(self) -> tuple[str, ...]:
+        """Names of the inputs, in order."""
+        return tuple(i.name for i in self.session.get_inputs())
 
     @property
     def output_names(self) -> tuple[str, ...]:
         """Names of the outputs, in order."""
         return tuple(o.name for o in self.session.get_outputs())
 
-    def random_images(self, batch: int, seed: int = 0) -> NDArray[Any]:
-        """Images of the file's own input shape and type, its dynamic dimensions set to `batch`."""
-        value = self.session.get_inputs()[0]
-        shape, kind = _shape(value, batch), _NUMPY[value.type]
+    def random_inputs(self, batch: int, seed: int = 0) -> Feed:
+        """Of the file's own shapes and types, dynamic dimensions set to `batch`; zeros and ones where indices go in."""
         rng = np.random.default_rng(seed)
-        return (
-            rng.integers(0, 256, shape, dtype=np.uint8) if kind == "uint8" else rng.standard_normal(shape).astype(kind)
-        )
+        made = {
+            value.name: _random(_shape(value, batch), _NUMPY[value.type], rng) for value in self.session.get_inputs()
+        }
+        return made if len(made) > 1 else next(iter(made.values()))
 
-    def bind(self, images: NDArray[Any]) -> Callable[[], None]:
-        """A call on images that lie on the device already, whose outputs stay there, at fixed addresses."""
-        device, binding = self.provider.device, self.session.io_binding()
-        binding.bind_ortvalue_input(self.input_name, ort.OrtValue.ortvalue_from_numpy(images, device, 0))
+    def bind(self, feed: Feed) -> Callable[[], None]:
+        """A call on inputs that lie on the device already, whose outputs stay there, at fixed addresses."""
+        device, binding, arrays = self.provider.device, self.session.io_binding(), self._named(feed)
+        for name, array in arrays.items():
+            binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(array, device, 0))
         for value in self.session.get_outputs():
-            shape = _shape(value, len(images))
+            shape = _shape(value, len(next(iter(arrays.values()))))
             place = ort.OrtValue.ortvalue_from_shape_and_type(shape, np.dtype(_NUMPY[value.type]), device, 0)
             binding.bind_ortvalue_output(value.name, place)
 
@@ -138,19 +141,30 @@ class OrtSession:
 
         return call
 
-    def run(self, images: Array) -> list[Array]:
+    def run(self, feed: Feed) -> list[Array]:
         """Run one batch.
 
         Raises:
             ProviderError: ONNX Runtime fails on this input.
         """
+        arrays = self._named(feed)
         try:
-            outputs: Sequence[Any] = self.session.run(None, {self.input_name: images})
+            outputs: Sequence[Any] = self.session.run(None, arrays)
         except Exception as error:  # as above
-            raise ProviderError(
-                f"ONNX Runtime failed on a batch of shape {images.shape}", seen=_reason(error)
-            ) from error
+            shapes = ", ".join(str(array.shape) for array in arrays.values())
+            raise ProviderError(f"ONNX Runtime failed on a batch of shape {shapes}", seen=_reason(error)) from error
         return [np.asarray(o) for o in outputs]
+
+    def _named(self, feed: Feed) -> dict[str, Array]:
+        return dict(feed) if isinstance(feed, Mapping) else {self.input_names[0]: feed}
+
+
+def _random(shape: Sequence[int], kind: str, rng: np.random.Generator) -> Array:
+    if kind == "uint8":
+        return rng.integers(0, 256, shape, dtype=np.uint8)
+    if kind.startswith("float"):
+        return rng.standard_normal(shape).astype(kind)
+    return rng.integers(0, 2, shape).astype(kind)
 
 
 def _shape(value: ort.NodeArg, batch: int) -> list[int]:

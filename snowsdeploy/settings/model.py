@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator
 
-from snowsdeploy.settings.base import Arguments, CommaList, Option, Settings
+from snowsdeploy.settings.base import Arguments, CommaList, Option, Settings, Texts
+from snowsdeploy.values import DTYPES, InputInfo
 
 _PANEL, _INPUT = "Model", "Data"
 
@@ -23,6 +26,55 @@ def _size(value: Any) -> Any:  # noqa: ANN401 - whatever the user wrote
     if len(size) != 3:
         raise ValueError("C,H,W like 3,224,224, or HxW like 224x224")
     return size
+
+
+def read_shape(name: str, text: str) -> InputInfo:
+    """`3,224,224`, `3x224x224` or `128:int64`; an empty shape is one number for each item.
+
+    Raises:
+        ValueError: The text is something else.
+    """
+    sizes, colon, dtype = text.partition(":")
+    try:
+        shape = tuple(int(part) for part in sizes.replace("x", ",").split(",") if part)
+    except ValueError:
+        shape = (0,)
+    if not all(size >= 1 for size in shape) or (colon and dtype not in DTYPES):
+        raise ValueError(f"NAME=SHAPE like image=3,224,224 or ids=128:int64; types are {', '.join(DTYPES)}")
+    return InputInfo(name=name, shape=shape, dtype=dtype or "float32")
+
+
+_AXIS = re.compile(r"(height|width|(\w+):(\d+))(?:=(\d+)\.\.(\d+))?")
+
+
+@dataclass(frozen=True)
+class AxisText:
+    """What the user says of an axis that may vary.
+
+    Attributes:
+        name: `height`, `width`, or the input's.
+        axis: Its place, where an input is named.
+        range: Smallest and largest size.
+    """
+
+    name: str
+    axis: int | None
+    range: tuple[int, int] | None
+
+
+def read_axis(text: str) -> AxisText:
+    """`height`, `width=224..512` or `audio:2`.
+
+    Raises:
+        ValueError: The text is something else.
+    """
+    found = _AXIS.fullmatch(text.strip())
+    low, high = (found[4], found[5]) if found else (None, None)
+    backwards = low is not None and high is not None and not 1 <= int(low) < int(high)
+    if found is None or backwards or (found[3] is not None and int(found[3]) < 1):
+        raise ValueError("height, width or NAME:AXIS with AXIS from 1 on, and a range as in height=224..512")
+    limits = None if low is None or high is None else (int(low), int(high))
+    return AxisText(found[2] or found[1], int(found[3]) if found[3] else None, limits)
 
 
 Side = Annotated[int, Field(ge=1)]
@@ -58,13 +110,50 @@ class ModelSettings(Settings):
     )
     input_size: Annotated[
         tuple[Side, Side, Side] | None, BeforeValidator(_size, json_schema_input_type=_SIZE), Option(_INPUT, "C,H,W")
-    ] = Field(None, description="Size of the model's input; 224x224 means 3,224,224.")
+    ] = Field(None, description="Size of the model's image; 224x224 means 3,224,224.")
+    input: Annotated[Texts, Option(_INPUT, "NAME=SHAPE")] = Field(
+        default_factory=dict,
+        description="An input by its name, without the batch: image=3,224,224 or ids=128:int64; may be repeated.",
+    )
+    static_batch: Annotated[int | None, Option(_INPUT, "N")] = Field(
+        None, ge=1, description="The only number of items the model takes at once; for models that fix or mix them."
+    )
+    dynamic: Annotated[CommaList[str], Option(_INPUT, "AXIS,AXIS")] = Field(
+        (),
+        description="Axes that may vary: height, width, or NAME:AXIS, counted from the batch, which is 0; with a range "
+        "as in height=224..512.",
+    )
+    outputs: Annotated[CommaList[str], Option(_INPUT, "NAME,NAME")] = Field(
+        (), description="Outputs to keep, by name; all without it."
+    )
+    output_names: Annotated[CommaList[str], Option(_INPUT, "NAME,NAME")] = Field(
+        (), description="Names of the outputs in the ONNX file, in place of the model's own."
+    )
     interpolation: Annotated[Literal["bicubic", "bilinear", "nearest"] | None, Option(_INPUT)] = Field(
         None, description="Filter that resizes image files."
     )
     crop_pct: Annotated[float | None, Option(_INPUT, "SHARE")] = Field(
         None, gt=0, le=1, description="Share of the resized image that the centre crop keeps."
     )
+
+    @field_validator("input")
+    @classmethod
+    def _shapes(cls, value: dict[str, str]) -> dict[str, str]:
+        for name, text in value.items():
+            read_shape(name, text)
+        return value
+
+    @field_validator("dynamic")
+    @classmethod
+    def _axes(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for text in value:
+            read_axis(text)
+        return value
+
+    @property
+    def inputs(self) -> tuple[InputInfo, ...]:
+        """What `--input` says, in order."""
+        return tuple(read_shape(name, text) for name, text in self.input.items())
 
     @field_validator("std")
     @classmethod

@@ -11,6 +11,7 @@ from snowsdeploy.settings.runtime import RuntimeSettings
 
 _PANEL, _DATA = "Validation and gates", "Data"
 Count = Annotated[int, Field(ge=1)]
+Size = Annotated[str, Field(pattern=r"^[1-9]\d*x[1-9]\d*$")]
 Capability = Literal["7.5", "8.0", "8.6", "8.9", "12.0"]
 
 
@@ -33,6 +34,9 @@ class MeasureSettings(EvaluationSettings, RuntimeSettings):
     )
     latency_batch: Annotated[CommaList[Count], Option(_PANEL, "N,N")] = Field(
         (1, 8), description="Batch sizes to time; a list, or repeated."
+    )
+    latency_size: Annotated[CommaList[Size], Option(_PANEL, "HxW,HxW")] = Field(
+        (), description="Sizes to time and to compare outputs at, of a model with --dynamic height,width."
     )
     latency_runs: Annotated[int, Option(_PANEL, "N")] = Field(
         50, ge=5, description="Timed calls of each file and batch size."

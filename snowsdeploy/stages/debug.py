@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
+from snowsdeploy.batch import Batch
 from snowsdeploy.diagnose.accuracy import debug_accuracy
 from snowsdeploy.diagnose.parity import debug_parity
 from snowsdeploy.errors import DataError
+from snowsdeploy.models.signature import random_batch
 from snowsdeploy.progress import Observer
 from snowsdeploy.settings.policy import GatePolicy
 from snowsdeploy.settings.runtime import RuntimeSettings
@@ -85,14 +84,13 @@ def run_debug_accuracy(
     return debug_accuracy(pruned.dense, pruned.tensors, pruned.report, chosen, policy=policy, observer=observer)
 
 
-def _debug_images(pruned: Pruned, count: int, data: str | None, was: str | None) -> tuple[Tensor, str]:
+def _debug_images(pruned: Pruned, count: int, data: str | None, was: str | None) -> tuple[Batch, str]:
     """Calibration images, or random ones with the reason."""
     try:
         batch = open_calibration(pruned.report, pruned.dense, data, was=was).rows(
             0, min(count, len(pruned.report.calibration_items))
         )
     except DataError as error:
-        shape = (count, *pruned.dense.preprocessing.input_size)
-        random = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+        random = random_batch(pruned.dense.inputs, count, 0)
         return random, f"{count} random images, since those of the calibration are not there ({error.what})"
     return batch, f"{len(batch)} calibration images"

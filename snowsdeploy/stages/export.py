@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from torch import Tensor
-
+from snowsdeploy.batch import Batch
 from snowsdeploy.data.samples import Samples
 from snowsdeploy.errors import UsageError
 from snowsdeploy.layout.onnx_layout import check_onnx
@@ -30,7 +29,7 @@ class Exporter(Protocol):
     def export(self, program: Program, path: Path, role: Role, metadata: Mapping[str, str]) -> OnnxArtifact:
         """See `snowsdeploy_exporters.OnnxExporter`."""
 
-    def convert(self, source: OnnxArtifact, path: Path, precision: Precision, images: Sequence[Tensor]) -> OnnxArtifact:
+    def convert(self, source: OnnxArtifact, path: Path, precision: Precision, images: Sequence[Batch]) -> OnnxArtifact:
         """See `snowsdeploy_exporters.OnnxExporter`."""
 
     def serve(
@@ -38,8 +37,8 @@ class Exporter(Protocol):
         source: OnnxArtifact,
         path: Path,
         settings: ExportSettings,
-        preprocessing: Preprocessing,
-        images: Sequence[Tensor],
+        preprocessing: Preprocessing | None,
+        images: Sequence[Batch],
     ) -> OnnxArtifact:
         """See `snowsdeploy_exporters.OnnxExporter`."""
 
@@ -108,7 +107,7 @@ def export(
     return artifacts.model_copy(update={"packages": packages})
 
 
-def _conversion_images(samples: Samples | None) -> list[Tensor]:
+def _conversion_images(samples: Samples | None) -> list[Batch]:
     if samples is None:
         raise UsageError(
             "--precision and serving files need calibration images", seen="none", fix="name them with --data"
@@ -123,7 +122,7 @@ def require_ends(settings: ExportSettings, program: Program) -> None:
         UsageError: Nothing says how pixels become its input; its first output is not one row of scores for each image,
             or has fewer classes than asked for.
     """
-    if settings.uint8_input and not program.preprocessing.known:
+    if settings.uint8_input and (program.preprocessing is None or not program.preprocessing.known):
         raise UsageError(
             "--uint8-input needs mean and deviation of the pixels",
             seen="images that were given as tensors, and a model that does not say",
@@ -152,6 +151,13 @@ def _prove(artifacts: ExportReport, report: PruneReport) -> None:
         check_onnx(file.path, pattern, expected, report.sparsity)
 
 
+def _pixels(preprocessing: Preprocessing | None) -> dict[str, str]:
+    """Mean and deviation, where the model takes an image."""
+    if preprocessing is None:
+        return {}
+    return {name: ",".join(map(str, getattr(preprocessing, name))) for name in ("mean", "std")}
+
+
 def _provenance(program: Program, report: PruneReport, role: str) -> dict[str, str]:
     versions = installed_versions(("snowsdeploy", "torch", "onnx", "onnxscript"))
     facts = {
@@ -165,8 +171,7 @@ def _provenance(program: Program, report: PruneReport, role: str) -> dict[str, s
         "permutation": "none" if report.permutation is None else str(report.permutation),
         "seed": str(report.seed),
         "calibration": report.calibration.fingerprint,
-        "mean": ",".join(map(str, program.preprocessing.mean)),
-        "std": ",".join(map(str, program.preprocessing.std)),
+        **_pixels(program.preprocessing),
         "versions": ", ".join(f"{k} {v}" for k, v in versions.items()),
     }
     return {f"snowsdeploy.{key}": value for key, value in facts.items()}

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import nn
 
-from snowsdeploy.data.memory import IN_MEMORY, hold
-from snowsdeploy.data.open import natural_input_size, open_samples
+from snowsdeploy.data.factory import call_data_factory, is_factory
+from snowsdeploy.data.memory import IN_MEMORY, Names, hold
+from snowsdeploy.data.open import natural_input_size, natural_inputs, open_samples
 from snowsdeploy.data.samples import Samples
 from snowsdeploy.errors import DataError, UsageError
 from snowsdeploy.models.objects import adopt_object, name_of
 from snowsdeploy.models.program import Program
 from snowsdeploy.models.program_graph import scored_classes
-from snowsdeploy.models.source import ModelRequest, load_model
-from snowsdeploy.models.trace import adopt, trace
+from snowsdeploy.models.signature import ONE_INPUT, infos_of, parameters_of
+from snowsdeploy.models.sizes import wanted_axes
+from snowsdeploy.models.source import LoadedModel, ModelRequest, load_model
+from snowsdeploy.models.trace import Wanted, adopt, image_input, trace
 from snowsdeploy.settings.jobs import PlanJob
-from snowsdeploy.settings.model import ModelSettings
+from snowsdeploy.settings.model import ModelSettings, read_axis
 from snowsdeploy.tasks.classify import remarks_on_folders, require_labels
-from snowsdeploy.values import Preprocessing, PruneReport
+from snowsdeploy.values import InputInfo, Preprocessing, PruneReport
+
+TRACED_WITH = 3  # items
 
 
 @dataclass(frozen=True)
@@ -71,19 +77,23 @@ def hold_inputs(model: object, data: object, eval_data: object, settings: PlanJo
         UsageError: Nothing tells the preprocessing, or an option does not fit the model.
     """
     count, seed = settings.samples, settings.seed
-    calibration = None if is_source(data) else hold(data, option="data", at_most=count, seed=seed)
-    evaluation = None if eval_data is None or is_source(eval_data) else hold(eval_data, option="eval_data")
-    natural = next((input_size_of(held) for held in (calibration, evaluation) if held is not None), None)
-    tensors_only = calibration is not None and (eval_data is None or evaluation is not None)
-    program = _program(model, natural or natural_input_size(str(data)), settings, as_they_are=tensors_only)
-    for option, held in (("data", calibration), ("eval_data", evaluation)):
-        if held is not None:
-            require_input_size(held, program.preprocessing, option)
+    loaded = model if isinstance(model, Program) else _loaded(model, settings)
+    names = _names(loaded, settings)
+    calibration = _hold(data, "--data" if is_source(data) else "data", names, count, seed)
+    evaluation = _hold(eval_data, "--eval-data" if is_source(eval_data) else "eval_data", names, None, seed)
+    held = next((samples for samples in (calibration, evaluation) if samples is not None), None)
+    source = str(data) if calibration is None else str(eval_data) if evaluation is None and eval_data else None
+    program = loaded if isinstance(loaded, Program) else _traced(loaded, settings, names, held, source)
+    for option, samples in (("data", calibration), ("eval_data", evaluation)):
+        if samples is not None:
+            require_fit(samples, program, option)
     if calibration is None:
-        calibration = open_samples(str(data), program.preprocessing)
+        calibration = open_samples(str(data), program.preprocessing, program.inputs)
     if evaluation is None and eval_data is not None:
         evaluation = open_evaluation(str(eval_data), program)
-    return Inputs(program, calibration.sample(count, seed), evaluation)
+    elif evaluation is not None:
+        evaluation = in_batches(evaluation, program, "--eval-data")
+    return Inputs(program, in_batches(calibration.sample(count, seed), program, "--data"), evaluation)
 
 
 def load_program(settings: ModelSettings, data: str | None = None) -> Program:
@@ -94,26 +104,106 @@ def load_program(settings: ModelSettings, data: str | None = None) -> Program:
         GraphError: It cannot be traced.
         UsageError: Nothing tells the preprocessing.
     """
-    return _program(settings.model, natural_input_size(data) if data else None, settings, as_they_are=False)
+    loaded = _loaded(settings.model, settings)
+    names = _names(loaded, settings)
+    held = _hold(data, "--data", names, TRACED_WITH, 0)
+    return _traced(loaded, settings, names, held, data if held is None else None)
 
 
-def _program(
-    model: object, natural: tuple[int, int, int] | None, settings: ModelSettings, *, as_they_are: bool
+def _loaded(model: object, settings: ModelSettings) -> LoadedModel:
+    if is_source(model):
+        return load_model(_request(settings, str(model)))
+    _require_no_source_options(model, settings)
+    return adopt_object(model)
+
+
+def _names(loaded: LoadedModel | Program, settings: ModelSettings) -> Names:
+    """How the inputs are called: by the user, by the file, or by the model's forward."""
+    if settings.inputs:
+        given = settings.inputs
+        return Names(tuple(i.name for i in given), len(given), raw=all(i.dtype == "uint8" for i in given))
+    signature = loaded.signature
+    if signature is not None:
+        return Names(tuple(i.name for i in signature.inputs), len(signature.inputs))
+    assert not isinstance(loaded, Program)
+    known = parameters_of(loaded.model)
+    return Names(known.names or (ONE_INPUT,), max(known.required, 1))
+
+
+def _hold(data: object, option: str, names: Names, at_most: int | None, seed: int) -> Samples | None:
+    """What is in memory, or what the user's code makes; None for a source that needs the program first."""
+    if data is None:
+        return None
+    if not is_source(data):
+        return hold(data, option=option, names=names, at_most=at_most, seed=seed)
+    if not is_factory(str(data)):
+        return None
+    made = hold(call_data_factory(str(data), option), option=option, names=names, at_most=at_most, seed=seed)
+    return replace(made, info=made.info.model_copy(update={"source": str(data)}))
+
+
+def _traced(
+    loaded: LoadedModel, settings: ModelSettings, names: Names, held: Samples | None, source: str | None
 ) -> Program:
-    """Any model; inputs `as_they_are` need no preprocessing where nothing tells it."""
-    if not is_source(model):
-        _require_no_source_options(model, settings)
-    if isinstance(model, Program):
-        return model
-    loaded = load_model(_request(settings, str(model))) if is_source(model) else adopt_object(model)
+    """The model as a program of the inputs that options and data say."""
+    inputs = settings.inputs or None
+    found = infos_of(held.rows(0, 1), names.all[0]) if held is not None else _arrays(source, names)
+    if inputs is None and found is not None and not _is_image(found):
+        inputs = found
+    if inputs is not None and found is not None and {i.name for i in inputs} == {i.name for i in found}:
+        require_same(found, inputs)
+    preprocessing = None
+    if inputs is None or _is_image(inputs):
+        preprocessing = _preprocessing(loaded, settings, held, source, inputs)
+    count = settings.static_batch or TRACED_WITH
+    example = None if held is None or len(held) < count else held.rows(0, count)
+    if preprocessing is not None:
+        example = None  # random images, whatever the data: the same program for the same size
+    wanted = Wanted(inputs, example, settings.output_names, settings.outputs, settings.static_batch)
+    if settings.dynamic:
+        sized = inputs or image_input(preprocessing)
+        wanted = replace(wanted, dynamic=wanted_axes([read_axis(text) for text in settings.dynamic], sized))
+    if loaded.signature is not None and not settings.output_names:
+        wanted = replace(wanted, output_names=loaded.signature.outputs)
+    if isinstance(loaded.model, nn.Module):
+        return trace(loaded.model, preprocessing, loaded.source, wanted)
+    return adopt(loaded.model, preprocessing, loaded.source, wanted)
+
+
+def _arrays(source: str | None, names: Names) -> tuple[InputInfo, ...] | None:
+    return None if source is None else natural_inputs(source, names.all)
+
+
+def _is_image(inputs: Sequence[InputInfo]) -> bool:
+    """Whether it is one image that a preprocessing can make."""
+    return len(inputs) == 1 and len(inputs[0].shape) == 3 and inputs[0].dtype == "float32"
+
+
+def _preprocessing(
+    loaded: LoadedModel,
+    settings: ModelSettings,
+    held: Samples | None,
+    source: str | None,
+    inputs: Sequence[InputInfo] | None,
+) -> Preprocessing:
+    """Of the model's one image."""
+    natural = _image_size(inputs) if inputs else None
+    if natural is None and held is not None:
+        natural = _image_size(infos_of(held.rows(0, 1)))
+    if natural is None and source is not None:
+        natural = natural_input_size(source)
     known = loaded.preprocessing
-    if known is None and as_they_are and natural is not None:
+    if known is None and held is not None and source is None and natural is not None:
         zeros, ones = (0.0,) * natural[0], (1.0,) * natural[0]
         known = Preprocessing(input_size=natural, mean=zeros, std=ones, known=False)
-    preprocessing = make_preprocessing(settings, known, natural)
-    if isinstance(loaded.model, nn.Module):
-        return trace(loaded.model, preprocessing, loaded.source)
-    return adopt(loaded.model, preprocessing, loaded.source)
+    return make_preprocessing(settings, known, natural)
+
+
+def _image_size(inputs: Sequence[InputInfo]) -> tuple[int, int, int] | None:
+    if not _is_image(inputs):
+        return None
+    channels, height, width = inputs[0].shape
+    return channels, height, width
 
 
 def _request(settings: ModelSettings, model: str) -> ModelRequest:
@@ -139,25 +229,46 @@ def is_source(value: object) -> bool:
     return isinstance(value, str | Path)
 
 
-def input_size_of(samples: Samples) -> tuple[int, int, int]:
-    """Channels, height, width of their images."""
-    _, channels, height, width = samples.rows(0, 1).shape
-    return channels, height, width
-
-
-def require_input_size(samples: Samples, preprocessing: Preprocessing, option: str) -> None:
-    """Refuse images that the model does not take.
+def require_fit(samples: Samples, program: Program, option: str) -> None:
+    """Refuse what the model does not take.
 
     Raises:
-        DataError: They have another size.
+        DataError: The inputs have other names, sizes or types.
     """
-    size = input_size_of(samples)
-    if size != preprocessing.input_size:
+    require_same(infos_of(samples.rows(0, 1), program.inputs[0].name), program.inputs, option)
+
+
+def require_same(found: Sequence[InputInfo], inputs: Sequence[InputInfo], option: str = "the data") -> None:
+    """Refuse inputs that are not those of the model.
+
+    Raises:
+        DataError: They have other names, sizes or types.
+    """
+    if {(i.name, i.shape, i.dtype) for i in found} == {(i.name, i.shape, i.dtype) for i in inputs}:
+        return
+    images = _is_image(found) and _is_image(inputs)
+    raise DataError(
+        f"the images of {option} do not have the model's input size" if images else f"{option} does not fit the model",
+        seen="x".join(map(str, found[0].shape)) if images else ", ".join(map(str, found)),
+        allowed="x".join(map(str, inputs[0].shape)) if images else ", ".join(map(str, inputs)),
+        fix=None if images else "name sizes and types with --input NAME=SHAPE:TYPE",
+    )
+
+
+def in_batches(samples: Samples, program: Program, option: str) -> Samples:
+    """Whole batches of the size that a program takes, where that is fixed; what is left over is left out.
+
+    Raises:
+        DataError: There is not one batch.
+    """
+    size = program.signature.batch
+    if size is None:
+        return samples
+    if len(samples) < size:
         raise DataError(
-            f"the images of {option} do not have the model's input size",
-            seen="x".join(map(str, size)),
-            allowed="x".join(map(str, preprocessing.input_size)),
+            f"{option} does not fill one batch of the model", seen=f"{len(samples)} items", allowed=f"{size} or more"
         )
+    return samples.in_batches_of(size)
 
 
 def open_evaluation(eval_data: str | None, program: Program) -> Samples | None:
@@ -168,7 +279,11 @@ def open_evaluation(eval_data: str | None, program: Program) -> Samples | None:
     """
     if not eval_data:
         return None
-    samples = open_samples(eval_data, program.preprocessing, option="--eval-data").remembered_if_small()
+    made = _hold(eval_data, "--eval-data", _names_of(program), None, 0)
+    if made is not None:
+        require_fit(made, program, "--eval-data")
+    samples = made or open_samples(eval_data, program.preprocessing, program.inputs, option="--eval-data")
+    samples = in_batches(samples.remembered_if_small(), program, "--eval-data")
     classes = scored_classes(program)
     if samples.labels is not None and classes is not None:
         require_labels(samples.labels, classes, samples.classes)
@@ -199,7 +314,7 @@ def open_calibration(report: PruneReport, program: Program, data: object = None,
         )
     if data is None:
         try:
-            source = open_samples(was, program.preprocessing)
+            source = _reopened(was, program, count, report.seed)
         except DataError as error:
             raise DataError(
                 "the run's calibration images cannot be read",
@@ -207,9 +322,9 @@ def open_calibration(report: PruneReport, program: Program, data: object = None,
                 fix="name where they are now with --data",
             ) from error
     elif is_source(data):
-        source = open_samples(str(data), program.preprocessing)
+        source = _reopened(str(data), program, count, report.seed)
     else:
-        source = hold(data, option="data", at_most=count, seed=report.seed)
+        source = hold(data, option="data", names=_names_of(program), at_most=count, seed=report.seed)
     if source.info.origin != report.calibration.origin:
         raise DataError(
             "the calibration images are not those of the pruning run",
@@ -223,7 +338,16 @@ def open_calibration(report: PruneReport, program: Program, data: object = None,
             seen=f"{source.info.source}: {len(missing)} images are not in it",
             fix="name the source with the slice that the run had, or without one",
         )
-    return source.select(report.calibration_items)
+    return in_batches(source.select(report.calibration_items), program, "--data")
+
+
+def _reopened(text: str, program: Program, count: int, seed: int) -> Samples:
+    held = _hold(text, "--data", _names_of(program), count, seed)
+    return held or open_samples(text, program.preprocessing, program.inputs)
+
+
+def _names_of(program: Program) -> Names:
+    return Names(tuple(i.name for i in program.inputs), len(program.inputs))
 
 
 def make_preprocessing(

@@ -26,7 +26,7 @@ from snowsdeploy.files import write_text_atomic
 from snowsdeploy.measure.compilation import require_compiler
 from snowsdeploy.progress import NullObserver, Observer
 from snowsdeploy.pruning.plan import make_selection
-from snowsdeploy.pruning.prepared import prepare
+from snowsdeploy.pruning.prepared import fitted, prepare
 from snowsdeploy.report.store import read_report
 from snowsdeploy.runtime.environment import installed_versions
 from snowsdeploy.runtime.probe import require_provider
@@ -44,7 +44,7 @@ from snowsdeploy.stages.inputs import (
     open_calibration,
     open_evaluation,
     remarks,
-    require_input_size,
+    require_fit,
 )
 from snowsdeploy.stages.packages import Writers, require_formats
 from snowsdeploy.stages.plan import plan
@@ -63,7 +63,15 @@ from snowsdeploy.stages.run_files import (
     write_value,
     write_verdict,
 )
-from snowsdeploy.stages.validate import RUN_HERE, SECTIONS, Section, known_variants, renewed_sections, validate
+from snowsdeploy.stages.validate import (
+    RUN_HERE,
+    SECTIONS,
+    Section,
+    known_variants,
+    renewed_sections,
+    require_sizes,
+    validate,
+)
 from snowsdeploy.values import ExportReport, Report, RunPlan, StageCommand
 
 S = TypeVar("S", bound=Settings)
@@ -318,7 +326,7 @@ def run_validate(
     if settings.compile_for and "compilation" in needed:
         require_compiler()
     if evaluation is not None:
-        require_input_size(evaluation, pruned.dense.preprocessing, "eval_data")
+        require_fit(evaluation, pruned.dense, "eval_data")
     elif needed & {"accuracy", "parity"}:
         evaluation = open_evaluation(settings.eval_data, pruned.dense)
         for text in remarks(evaluation, pruned.dense):
@@ -389,6 +397,8 @@ def _prune(
     inputs = load_all(settings, load, main.eval_data if main else None, observer)
     if main:
         require_ends(main, inputs.program)
+        require_sizes(main, inputs.program)
+    settings = fitted(settings, inputs.program)
     prepared = prepare(inputs.program, inputs.calibration, settings, settings)
     if first:
         run.prepare(force=settings.force, resume=settings.resume)

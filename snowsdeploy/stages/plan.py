@@ -9,8 +9,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from torch import Tensor
-
+from snowsdeploy.batch import Batch
 from snowsdeploy.data.samples import Samples
 from snowsdeploy.device import matmul_tf32
 from snowsdeploy.models.program import Program
@@ -23,7 +22,7 @@ from snowsdeploy.pruning.forecast.cost import Terms, measure_final, measure_unit
 from snowsdeploy.pruning.importance.masks import Masks, prepare_masks
 from snowsdeploy.pruning.importance.saliency import weight_scores
 from snowsdeploy.pruning.memory import fitted_plan, measure_memory, memory_budget
-from snowsdeploy.pruning.prepared import Prepared, prepare
+from snowsdeploy.pruning.prepared import Prepared, fitted, prepare
 from snowsdeploy.pruning.prune import Plan, unit_metrics
 from snowsdeploy.pruning.schedule import Unit, make_schedule
 from snowsdeploy.pruning.workspace import Workspace
@@ -57,7 +56,7 @@ def plan(
     Raises:
         UsageError, DataError, GraphError, NumericsError: As `prune`.
     """
-    settings, resources = resolve(settings or PruneSettings()), resources or ResourceSettings()
+    settings, resources = fitted(resolve(settings or PruneSettings()), program), resources or ResourceSettings()
     with matmul_tf32(False), Workspace.temporary() as space:  # as the run
         prepared = prepare(program, samples, settings, resources)
         return _plan(
@@ -133,16 +132,18 @@ def _plan(
     )
 
 
-def _two_batches(prepared: Prepared, size: int) -> list[Tensor]:
+def _two_batches(prepared: Prepared, size: int) -> list[Batch]:
     """Two batches of the run's size; a single batch is split in half."""
     batches = prepared.batches(size)
     if len(batches) > 1:
         return [batches[0], batches[1]]
+    if prepared.program.signature.batch is not None:
+        return [batches[0], batches[0]]
     half = max(1, len(batches[0]) // 2)
     return [batches[0][:half], batches[0][half : 2 * half] if len(batches[0]) > 1 else batches[0]]
 
 
-def _permute(settings: PruneSettings, prepared: Prepared, batches: Sequence[Tensor], plan: Plan, share: float) -> float:
+def _permute(settings: PruneSettings, prepared: Prepared, batches: Sequence[Batch], plan: Plan, share: float) -> float:
     """Scores grow with the images; a search is measured once for each size of a group."""
     graph = ProgramGraph(prepared.program)
     pattern = prepared.pattern
@@ -159,7 +160,7 @@ def _permute(settings: PruneSettings, prepared: Prepared, batches: Sequence[Tens
 
 
 def _masks(
-    graph: ProgramGraph, prepared: Prepared, batches: Sequence[Tensor], plan: Plan, share: float
+    graph: ProgramGraph, prepared: Prepared, batches: Sequence[Batch], plan: Plan, share: float
 ) -> tuple[float, Masks]:
     """Seconds of masks that are chosen before the first solve, and masks to measure solves on."""
     labels = prepared.labels(len(batches[0]))

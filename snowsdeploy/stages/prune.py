@@ -18,7 +18,7 @@ from snowsdeploy.models.program import Program
 from snowsdeploy.progress import NullObserver, Observer
 from snowsdeploy.pruning.checkpoints import Checkpoints, run_key
 from snowsdeploy.pruning.memory import fit_memory, fitted_plan, within_memory
-from snowsdeploy.pruning.prepared import Prepared, prepare
+from snowsdeploy.pruning.prepared import Prepared, fitted, prepare
 from snowsdeploy.pruning.prune import Solved, prune_program
 from snowsdeploy.pruning.workspace import Workspace
 from snowsdeploy.settings.presets import resolve
@@ -84,7 +84,7 @@ def prune(
         LayoutError: A solved weight breaks the pattern.
         ResourceError: Memory ran out with a single image.
     """
-    settings, resources = resolve(settings or PruneSettings()), resources or ResourceSettings()
+    settings, resources = fitted(resolve(settings or PruneSettings()), program), resources or ResourceSettings()
     prepared = prepare(program, samples, settings, resources)
     return prune_prepared(prepared, settings, resources, space=space, observer=observer or NullObserver())
 

@@ -15,7 +15,7 @@ from snowsdeploy.gate.judge import judge
 from snowsdeploy.models.program import saved_source
 from snowsdeploy.models.source import ModelRequest, load_model
 from snowsdeploy.models.tensor_files import save_tensors
-from snowsdeploy.models.trace import adopt
+from snowsdeploy.models.trace import Wanted, adopt
 from snowsdeploy.progress import Observer
 from snowsdeploy.report.html import render_html
 from snowsdeploy.report.markdown import render_markdown
@@ -56,9 +56,11 @@ def load_pruned(run: RunDirectory) -> Pruned:
         raise OutputError("the pruning run is damaged", seen=f"{run.path}: {error}", fix="run it again") from error
     loaded = load_model(ModelRequest(str(run.program)))
     source = saved_source(run.program)
-    if loaded.preprocessing is None or source is None or isinstance(loaded.model, nn.Module):
+    if loaded.signature is None or source is None or isinstance(loaded.model, nn.Module):
         raise OutputError("the pruning run does not say how it was made", seen=run.program, fix="run it again")
-    return Pruned(adopt(loaded.model, loaded.preprocessing, source), tensors, masks, report)
+    signature = loaded.signature
+    wanted = Wanted(signature.inputs, output_names=signature.outputs, dynamic=signature.dynamic)
+    return Pruned(adopt(loaded.model, loaded.preprocessing, source, wanted), tensors, masks, report)
 
 
 def load_export(run: RunDirectory) -> ExportReport:

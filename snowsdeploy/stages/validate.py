@@ -8,9 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal, get_args
 
-import torch
-from torch import Tensor
-
+from snowsdeploy.batch import Batch
 from snowsdeploy.data.samples import Samples
 from snowsdeploy.engines.account import EngineAccount
 from snowsdeploy.engines.build import build_account
@@ -18,9 +16,11 @@ from snowsdeploy.engines.evidence import add_engine
 from snowsdeploy.layout.onnx_layout import check_onnx
 from snowsdeploy.measure.accuracy import collect_logits
 from snowsdeploy.measure.compilation import check_compilation
-from snowsdeploy.measure.latency import OPENINGS, measure_latency
+from snowsdeploy.measure.latency import OPENINGS, latency_note, measure_latency
 from snowsdeploy.measure.parity import measure_parity
 from snowsdeploy.models.program import Program
+from snowsdeploy.models.signature import random_batch
+from snowsdeploy.models.sizes import other_sizes, sized
 from snowsdeploy.patterns.pattern import Pattern
 from snowsdeploy.progress import NullObserver, Observer
 from snowsdeploy.runtime.environment import describe_environment, peak_memory_bytes
@@ -35,6 +35,7 @@ from snowsdeploy.values import (
     EngineEvidence,
     ExportReport,
     FilePair,
+    InputInfo,
     Latency,
     OnnxArtifact,
     Precision,
@@ -110,6 +111,7 @@ def validate(
         environment=before.environment if before and not here else describe_environment(),
         source=pruned.dense.source,
         preprocessing=pruned.dense.preprocessing,
+        signature=pruned.dense.signature,
         prune=pruned.report,
         variants=variants,
         serving=files.serving,
@@ -118,6 +120,16 @@ def validate(
         seconds={**seconds, "validate": took},
         peak_memory_bytes=max(peak_memory_bytes(), (before.peak_memory_bytes or 0) if before else 0),
     )
+
+
+def require_sizes(settings: MeasureSettings, program: Program) -> None:
+    """Refuse sizes to time that the model does not take, before minutes are spent.
+
+    Raises:
+        UsageError: There is one.
+    """
+    for text in settings.latency_size:
+        sized(program.inputs, program.signature.dynamic, text)
 
 
 def known_variants(before: Report | None, files: ExportReport) -> dict[Precision, Variant]:
@@ -237,14 +249,34 @@ class _Measurement:
         return (evidence, None) if account is None else add_engine(evidence, account)
 
     def _latency(self, pair: FilePair) -> Latency:
+        """At each size that is asked for; at the traced one without."""
+        signature = self.pruned.dense.signature
+        found = [
+            self._latency_at(pair, sized(signature.inputs, signature.dynamic, size), size)
+            for size in self.settings.latency_size or ("",)
+        ]
+        series = tuple(row for one in found for row in one.series)
+        ratios = tuple(row for one in found for row in one.ratios)
+        note = latency_note(PROVIDERS[found[0].requested], series, self.pruned.report.pattern)
+        return found[0].model_copy(update={"series": series, "ratios": ratios, "note": note})
+
+    def _latency_at(self, pair: FilePair, inputs: Sequence[InputInfo], size: str) -> Latency:
+        fixed = self.pruned.dense.signature.batch
         compiles = bool(PROVIDERS[self.settings.provider].cache)
-        return measure_latency(
+        found = measure_latency(
             lambda: (OrtSession.open(pair.dense.path, self.settings), OrtSession.open(pair.sparse.path, self.settings)),
-            lambda batch: _random_images(self.pruned.dense, batch).numpy(),
-            self.settings.latency_batch,
+            lambda batch: random_batch(inputs, batch, 0).numpy(),
+            [fixed] if fixed else self.settings.latency_batch,
             runs=self.settings.latency_runs,
             openings=1 if compiles else OPENINGS,
             pattern=self.pruned.report.pattern,
+        )
+        update = {"size": size}
+        return found.model_copy(
+            update={
+                "series": tuple(row.model_copy(update=update) for row in found.series),
+                "ratios": tuple(row.model_copy(update=update) for row in found.ratios),
+            }
         )
 
     def _accuracy(self, pair: FilePair, logits: Mapping[str, Logits], evaluation: Samples) -> Accuracy:
@@ -258,15 +290,21 @@ class _Measurement:
             provider=PROVIDERS[self.settings.provider].name,
         )
 
-    def _parity_batches(self) -> list[Tensor]:
+    def _parity_batches(self) -> list[Batch]:
         """Real images when there are some, so that the outputs compared are those that matter."""
-        if self.evaluation is not None and len(self.evaluation) >= max(PARITY_BATCHES):
-            return [self.evaluation.rows(0, n) for n in PARITY_BATCHES]
-        return [_random_images(self.pruned.dense, n) for n in PARITY_BATCHES]
+        fixed = self.pruned.dense.signature.batch
+        sizes = PARITY_BATCHES if fixed is None else (fixed,)
+        if self.evaluation is not None and len(self.evaluation) >= max(sizes):
+            batches = [self.evaluation.rows(0, n) for n in sizes]
+        else:
+            batches = [random_batch(self.pruned.dense.inputs, n, 0) for n in sizes]
+        return [*batches, *(random_batch(inputs, fixed or 2, 0) for inputs in self._other_sizes())]
 
-
-def _random_images(program: Program, count: int) -> Tensor:
-    return torch.randn(count, *program.preprocessing.input_size, generator=torch.Generator().manual_seed(0))
+    def _other_sizes(self) -> list[tuple[InputInfo, ...]]:
+        """Those asked for, and two more that the program takes, where axes vary."""
+        signature = self.pruned.dense.signature
+        asked = [sized(signature.inputs, signature.dynamic, text) for text in self.settings.latency_size]
+        return list(dict.fromkeys([*asked, *other_sizes(self.pruned.dense)]))
 
 
 def _warnings(report: PruneReport, evaluation: Samples | None) -> tuple[str, ...]:

@@ -32,9 +32,18 @@ from snowsdeploy.values.plan import RunPlan, UnitCost
 from snowsdeploy.values.profile import Copies, FileRatio, GpuReading, OperatorTime, Profile, ProfiledFile, TimedFile
 from snowsdeploy.values.pruning import LayerDecision, LayerReport, PruneReport, SelectionReport
 from snowsdeploy.values.report import Report, RuleResult, Variant, Verdict
-from snowsdeploy.values.source import DataInfo, Preprocessing, SourceInfo
+from snowsdeploy.values.source import (
+    DTYPES,
+    DataInfo,
+    DynamicAxis,
+    InputInfo,
+    ModelSignature,
+    Preprocessing,
+    SourceInfo,
+)
 
 __all__ = [
+    "DTYPES",
     "PARITY_LIMITS",
     "SCHEMA_VERSION",
     "Accuracy",
@@ -48,6 +57,7 @@ __all__ = [
     "DataInfo",
     "Distance",
     "Divergence",
+    "DynamicAxis",
     "EngineEvidence",
     "EngineSource",
     "Environment",
@@ -56,6 +66,7 @@ __all__ = [
     "FileRatio",
     "Format",
     "GpuReading",
+    "InputInfo",
     "Latency",
     "LatencyRatio",
     "LatencySeries",
@@ -64,6 +75,7 @@ __all__ = [
     "LayerReport",
     "LayerSparsity",
     "MemoryPlan",
+    "ModelSignature",
     "OnnxArtifact",
     "OperatorTime",
     "Package",

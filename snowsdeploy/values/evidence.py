@@ -63,12 +63,23 @@ class SparsityEvidence(Artifact):
 
 
 class ParityRow(Artifact):
-    """torch against ONNX for one output at one batch size."""
+    """torch against ONNX for one output at one batch size.
+
+    Attributes:
+        output: Its name.
+        batch: Items at once.
+        max_abs: Largest difference.
+        relative_l2: 2-norm of the difference over that of torch's values; of whole numbers and truth values, where
+            distances mean nothing, the share that differs. What half precision rounds away does not count in an output
+            of half precision.
+        dtype: Of the output.
+    """
 
     output: str
     batch: int
     max_abs: float
     relative_l2: float
+    dtype: str = "float32"
 
 
 class Parity(Artifact):
@@ -76,6 +87,15 @@ class Parity(Artifact):
 
     provider: str
     rows: tuple[ParityRow, ...]
+
+    def __str__(self) -> str:
+        """The largest error, and of which output where there are several."""
+        if not self.rows:
+            return "nothing compared"
+        worst = max(self.rows, key=lambda row: row.relative_l2)
+        what = "relative error" if worst.dtype.startswith("float") else "share of values that differ"
+        where = f", at {worst.output}" if len({row.output for row in self.rows}) > 1 else ""
+        return f"{what} at most {worst.relative_l2:.1e}{where}"
 
     @property
     def worst_relative_l2(self) -> float:

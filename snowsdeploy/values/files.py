@@ -9,7 +9,7 @@ from snowsdeploy.values.command import StageCommand
 
 
 class OnnxArtifact(Artifact):
-    """One exported file; each `output_names` entry is a tensor, in the order of the program's outputs.
+    """One exported file; its inputs and outputs are named in the order of the program's.
 
     Attributes:
         precision: Of its matrix products and convolutions.
@@ -23,7 +23,7 @@ class OnnxArtifact(Artifact):
     opset: int
     precision: Precision = "fp32"
     kept: dict[str, str] = Field(default_factory=dict)
-    input_name: str
+    input_names: tuple[str, ...]
     output_names: tuple[str, ...]
     metadata: dict[str, str] = Field(default_factory=dict)
 

@@ -7,7 +7,24 @@ from typing import Literal
 from snowsdeploy.values.base import Artifact, Tristate
 
 
-class LatencySeries(Artifact):
+class LatencyCase(Artifact):
+    """What was put in at once.
+
+    Attributes:
+        batch: Items.
+        size: Of each, where a model takes several: height x width.
+    """
+
+    batch: int
+    size: str = ""
+
+    @property
+    def at(self) -> str:
+        """`8`, or `8 of 320x320`: what tells one measurement from another."""
+        return f"{self.batch} of {self.size}" if self.size else str(self.batch)
+
+
+class LatencySeries(LatencyCase):
     """Latencies of one file at one batch size, milliseconds a call.
 
     Attributes:
@@ -16,7 +33,6 @@ class LatencySeries(Artifact):
     """
 
     role: Literal["dense", "sparse"]
-    batch: int
     runs: int
     mean_ms: float
     p50_ms: float
@@ -27,10 +43,9 @@ class LatencySeries(Artifact):
     cov: float
 
 
-class LatencyRatio(Artifact):
+class LatencyRatio(LatencyCase):
     """Dense over sparse median latency at one batch size (above 1: sparse is faster), with a bootstrap interval."""
 
-    batch: int
     speedup: float
     low: float
     high: float

@@ -38,6 +38,7 @@ class MemoryPlan(Artifact):
         disk_bytes: Written at most.
         units: In order.
         unit_peaks: Expected at each, bytes.
+        measured: False for a model with a fixed batch, whose needs are not known.
     """
 
     budget_bytes: int
@@ -51,6 +52,7 @@ class MemoryPlan(Artifact):
     disk_bytes: int
     units: tuple[UnitMemory, ...]
     unit_peaks: tuple[int, ...]
+    measured: bool = True
 
     def __str__(self) -> str:
         where = {
@@ -61,6 +63,8 @@ class MemoryPlan(Artifact):
             "recompute": "activations computed again at each use",
         }[self.storage]
         halved = f", {self.planned_batch} before memory ran out" if self.batch_size < self.planned_batch else ""
+        if not self.measured:
+            return f"memory: not predicted, since the batch is fixed; {where}; {self.batch_size} images at once"
         return (
             f"memory: {self.peak_bytes / 2**30:.1f} of {self.budget_bytes / 2**30:.1f} GiB expected; {where}; "
             f"{self.batch_size} images at once{halved}"

@@ -15,7 +15,7 @@ from snowsdeploy.values.evidence import Compilation, Parity, SparsityEvidence
 from snowsdeploy.values.files import OnnxArtifact, Package
 from snowsdeploy.values.latency import Environment, Latency
 from snowsdeploy.values.pruning import PruneReport
-from snowsdeploy.values.source import Preprocessing, SourceInfo
+from snowsdeploy.values.source import ModelSignature, Preprocessing, SourceInfo
 
 
 class RuleResult(Artifact):
@@ -81,7 +81,8 @@ class Report(Artifact):
     commands: tuple[StageCommand, ...]
     environment: Environment
     source: SourceInfo
-    preprocessing: Preprocessing
+    preprocessing: Preprocessing | None
+    signature: ModelSignature
     prune: PruneReport
     variants: tuple[Variant, ...] = ()
     serving: tuple[OnnxArtifact, ...] = ()

@@ -29,6 +29,68 @@ class Preprocessing(Artifact):
     known: bool = True
 
 
+DTYPES = ("float32", "float64", "float16", "int64", "int32", "int16", "int8", "uint8", "bool")
+
+
+class InputInfo(Artifact):
+    """One input of a model.
+
+    Attributes:
+        name: In data, in ONNX files and in reports.
+        shape: Of one item: the batch axis is left out.
+        dtype: torch's name of its type, such as float32 or int64.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str = "float32"
+
+    def __str__(self) -> str:
+        """`image 3x224x224`."""
+        sizes = "x".join(map(str, self.shape)) or "one number"
+        return f"{self.name} {sizes}" + ("" if self.dtype == "float32" else f" {self.dtype}")
+
+
+class DynamicAxis(Artifact):
+    """An axis of an input, beside the batch, that may vary.
+
+    Attributes:
+        input: Name.
+        axis: Its place; 0 is the batch.
+        name: In the ONNX file.
+        smallest: Allowed size; None where nothing is said.
+        largest: Likewise.
+    """
+
+    input: str
+    axis: int
+    name: str
+    smallest: int | None = None
+    largest: int | None = None
+
+
+class ModelSignature(Artifact):
+    """What a model takes and gives.
+
+    Attributes:
+        inputs: In order.
+        outputs: Names, in order.
+        batch: How many items it takes at once, where it takes no other number.
+        dynamic: Axes that may vary beside the batch.
+    """
+
+    inputs: tuple[InputInfo, ...]
+    outputs: tuple[str, ...]
+    batch: int | None = None
+    dynamic: tuple[DynamicAxis, ...] = ()
+
+    def __str__(self) -> str:
+        """`takes image 3x224x224; gives scores, boxes`."""
+        fixed = "" if self.batch is None else f", {self.batch} items at once and no other number"
+        fixed += f", {' and '.join(dict.fromkeys(a.name for a in self.dynamic))} may vary" if self.dynamic else ""
+        return f"takes {', '.join(map(str, self.inputs))}{fixed}; gives {', '.join(self.outputs)}"
+
+
 class SourceInfo(Artifact):
     """Where the model came from.
 

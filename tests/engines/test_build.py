@@ -44,7 +44,7 @@ def test_the_engine_is_built_anew_and_its_log_read(monkeypatch: pytest.MonkeyPat
             opened.append((runtime, verbose))
             return cls()
 
-        def random_images(self, batch: int) -> Any:
+        def random_inputs(self, batch: int) -> Any:
             return np.zeros((batch, 1))
 
         def run(self, images: Any) -> None:

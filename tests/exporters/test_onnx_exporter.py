@@ -102,7 +102,7 @@ def test_one_file_with_dynamic_batch_and_plain_names(exported: Exported) -> None
     assert [p.name for p in artifact.path.parent.iterdir()] == ["model.onnx"]
     graph = onnx.load(artifact.path, load_external_data=False).graph
     (image,) = graph.input
-    assert image.name == artifact.input_name == "input"
+    assert (image.name,) == artifact.input_names == ("input",)
     assert [d.dim_param or d.dim_value for d in image.type.tensor_type.shape.dim] == ["batch", 3, 8, 8]
     (output,) = graph.output
     assert artifact.output_names == (output.name,) == ("output",)

@@ -56,7 +56,7 @@ def test_every_file_is_timed_and_its_time_attributed(files: list[Path], tmp_path
 
 
 def test_inputs_have_the_files_own_shape(files: list[Path]) -> None:
-    images = OrtSession.open(files[0]).random_images(3)
+    images = OrtSession.open(files[0]).random_inputs(3)
     assert images.shape == (3, 3, 8, 8)
     assert images.dtype == np.float32
 

@@ -69,10 +69,11 @@ def test_a_users_program_loads(plain):
 
 def test_own_programs_bring_their_preprocessing(tiny, tmp_path):
     tiny.save(tmp_path / "p.pt2")
-    exported, preprocessing = read_pt2(tmp_path / "p.pt2")
-    assert preprocessing == tiny.preprocessing
+    saved = read_pt2(tmp_path / "p.pt2")
+    assert saved.preprocessing == tiny.preprocessing
+    assert saved.signature == tiny.signature
     x = torch.randn(3, 3, 8, 8)
-    torch.testing.assert_close(exported.module()(x), tiny.run(x)[0])
+    torch.testing.assert_close(saved.exported.module()(x), tiny.run(x)[0])
 
 
 def test_arch_is_refused(plain):
@@ -162,7 +163,7 @@ def test_guards_are_executed_by_torch(plain, tmp_path):
         content["guards_code"] = [f"__import__('pathlib').Path({str(ran)!r}).touch() is None"]
 
     edit_json(plain, edit)
-    exported, _ = read_pt2(plain, allow_pickle=True)
+    exported = read_pt2(plain, allow_pickle=True).exported
     exported.module()(torch.randn(1, 3, 8, 8))
     assert ran.exists()
 
@@ -201,7 +202,7 @@ def test_weights_that_end_too_early(plain, capfd):
 def test_damaged_preprocessing(tiny_cnn, tmp_path):
     tiny_cnn.save(tmp_path / "p.pt2")
     rewrite(tmp_path / "p.pt2", {"extra/preprocessing.json": b'{"mean": 3}'})
-    with pytest.raises(SourceError, match=r"preprocessing in the \.pt2 file"):
+    with pytest.raises(SourceError, match=r"beside the program in the \.pt2 file"):
         read_pt2(tmp_path / "p.pt2")
 
 

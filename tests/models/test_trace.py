@@ -84,7 +84,9 @@ def test_outputs_that_are_not_finite_are_refused() -> None:
         trace(Overflowing(), PREPROCESSING, SOURCE)
 
 
-def test_a_fixed_batch_size_is_refused() -> None:
+def test_a_fixed_batch_is_kept_and_said() -> None:
     exported = torch.export.export(nn.Sequential(nn.Flatten(), nn.Linear(192, 4)), (torch.randn(2, 3, 8, 8),))
-    with pytest.raises(GraphError, match="fixed batch size"):
-        adopt(exported, PREPROCESSING, SOURCE)
+    program = adopt(exported, PREPROCESSING, SOURCE)
+    assert program.signature.batch == 2
+    assert "2 items at once and no other number" in str(program.signature)
+    assert program.run(torch.randn(2, 3, 8, 8))[0].shape == (2, 4)

@@ -70,7 +70,7 @@ BAD: dict[str, tuple[Callable[[], nn.Module], type[SnowsDeployError], str, str]]
         lambda: Net(lambda _, x: x - x.mean(0, keepdim=True)),
         GraphError,
         "depends on the other images",
-        "output 0",
+        "its output",
     ),
 }
 

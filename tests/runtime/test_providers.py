@@ -120,7 +120,7 @@ def test_a_provider_that_compiles_nothing_keeps_nothing(tmp_path: Path) -> None:
 
 def test_bound_calls_run_at_fixed_addresses(files: dict[str, Path]) -> None:
     session = OrtSession.open(files["dense"])
-    images = session.random_images(3)
+    images = session.random_inputs(3)
     call = session.bind(images)
     call()
     call()

@@ -41,6 +41,7 @@ def _print_layers(console: Console, report: Report) -> None:
     name = report.source.arch or report.source.source
     console.print()
     say(console, f"{name}: {pruned} of {total} layers pruned to {report.prune.pattern}", style="bold")
+    say(console, f"It {report.signature}.")
     print_kept_dense(console, report.prune.decisions)
     print_permutation(console, report.prune.permutation)
 
@@ -59,8 +60,7 @@ def _print_variant(console: Console, variant: Variant, report: Report) -> None:
     if variant.engine is not None:
         print_engine(console, variant.engine)
     if variant.parity is not None:
-        error = variant.parity.worst_relative_l2
-        say(console, f"PyTorch against ONNX Runtime: relative error at most {error:.1e}.")
+        say(console, f"PyTorch against ONNX Runtime: {variant.parity}.")
     if (found := variant.compilation) is not None:
         say(
             console,
@@ -96,12 +96,12 @@ def _print_accuracy(console: Console, accuracy: Accuracy) -> None:
 def _print_latency(console: Console, latency: Latency) -> None:
     columns = ("batch", "dense\np50", "\np90", "\np99", "sparse\np50", "\np90", "\np99", "dense / sparse")
     table = make_table(f"Latency in ms, --provider {latency.requested}", *columns, numbers=columns)
-    rows = {(s.role, s.batch): s for s in latency.series}
+    rows = {(s.role, s.at): s for s in latency.series}
     for ratio in latency.ratios:
-        pair = (rows["dense", ratio.batch], rows["sparse", ratio.batch])
+        pair = (rows["dense", ratio.at], rows["sparse", ratio.at])
         numbers = [_milliseconds(v) for s in pair for v in (s.p50_ms, s.p90_ms, s.p99_ms)]
         interval = escape(f"{ratio.speedup:.2f} [{ratio.low:.2f}, {ratio.high:.2f}]")
-        table.add_row(str(ratio.batch), *numbers, interval)
+        table.add_row(ratio.at.replace(" of ", "\nof "), *numbers, interval)
     console.print(table)
     placed = ", ".join(f"{count} nodes on {name}" for name, count in latency.providers.items())
     say(console, f"Really ran: {placed}.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,15 +32,21 @@ class Tensor:
         return "x".join(map(str, (batch, *self.dims)))
 
 
-def read_io(path: Path) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """The image input and the outputs of a file.
+def read_io(path: Path) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """Inputs and outputs of a file.
 
     Raises:
         ExportError: A tensor has no batch axis in front.
     """
     graph = onnx.load(path, load_external_data=False).graph
     batch = graph.input[0].type.tensor_type.shape.dim[0].dim_param
-    return _read(graph.input[0], batch, path), tuple(_read(value, batch, path) for value in graph.output)
+    inputs, outputs = ([_read(value, batch, path) for value in values] for values in (graph.input, graph.output))
+    return tuple(inputs), tuple(outputs)
+
+
+def shapes(inputs: Sequence[Tensor], batch: int) -> str:
+    """`image:8x3x224x224,meta:8x4`, as TensorRT's tools write it."""
+    return ",".join(f"{value.name}:{value.shape(batch)}" for value in inputs)
 
 
 def _read(value: onnx.ValueInfoProto, batch: str, path: Path) -> Tensor:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from snowsdeploy.stages.packages import Contents
 from snowsdeploy.values import ExportReport, OnnxArtifact
-from snowsdeploy_exporters.formats.graph_io import BATCHES, read_io
+from snowsdeploy_exporters.formats.graph_io import BATCHES, read_io, shapes
 from snowsdeploy_exporters.formats.templates import write_template
 from snowsdeploy_exporters.formats.tensorrt_build import build_engine, reason_not_to_build
 
@@ -46,9 +47,9 @@ def write_tensorrt(contents: Contents, folder: Path) -> Sequence[str]:
         for engine in engines:
             build_engine(engine.source.path, folder / engine.name, sparse=engine.sparse)
         return ["the engines fit this GPU and this version of TensorRT only"]
-    image, _ = read_io(contents.files.fp32.sparse.path)
+    inputs, _ = read_io(contents.files.fp32.sparse.path)
     script = folder / SCRIPT
-    write_template(f"{SCRIPT}.j2", script, engines=engines, image=image, batches=BATCHES)
+    write_template(f"{SCRIPT}.j2", script, engines=engines, profile=partial(shapes, inputs), batches=BATCHES)
     script.chmod(0o755)
     return [
         f"no engine was built: {reason}; {SCRIPT} builds and times {len(engines)} engines with trtexec on a machine "

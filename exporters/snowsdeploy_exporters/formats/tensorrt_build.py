@@ -57,9 +57,9 @@ def _config(trt: Any, builder: Any, network: Any, *, sparse: bool) -> Any:  # no
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     if sparse:
         config.set_flag(trt.BuilderFlag.SPARSE_WEIGHTS)
-    image = network.get_input(0)
     profile = builder.create_optimization_profile()
-    profile.set_shape(image.name, *((batch, *tuple(image.shape)[1:]) for batch in BATCHES))
+    for value in (network.get_input(index) for index in range(network.num_inputs)):
+        profile.set_shape(value.name, *((batch, *tuple(value.shape)[1:]) for batch in BATCHES))
     config.add_optimization_profile(profile)
     return config
 

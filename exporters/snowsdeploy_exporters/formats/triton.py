@@ -7,13 +7,14 @@ import re
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from onnx import TensorProto
 
 from snowsdeploy.stages.packages import Contents
 from snowsdeploy.values import ExportReport, OnnxArtifact, SourceInfo
-from snowsdeploy_exporters.formats.graph_io import BATCHES, read_io
+from snowsdeploy_exporters.formats.graph_io import BATCHES, read_io, shapes
 from snowsdeploy_exporters.formats.templates import write_template
 
 DATA_TYPES = {
@@ -73,7 +74,7 @@ def base_name(source: SourceInfo) -> str:
 
 
 def _write_model(model: Model, folder: Path) -> None:
-    image, outputs = read_io(model.source.path)
+    inputs, outputs = read_io(model.source.path)
     version = folder / "1"
     version.mkdir(parents=True)
     _link(model.source.path, version / "model.onnx")
@@ -81,7 +82,8 @@ def _write_model(model: Model, folder: Path) -> None:
         "config.pbtxt.j2",
         folder / "config.pbtxt",
         model=model,
-        image=image,
+        inputs=inputs,
+        profile=partial(shapes, inputs),
         outputs=outputs,
         types=DATA_TYPES,
         batches=BATCHES,

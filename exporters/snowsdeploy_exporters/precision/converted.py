@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 
-import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-Images = NDArray[np.float32]
+# Of a model with one input its array; else name -> array.
+Images: TypeAlias = NDArray[Any] | Mapping[str, NDArray[Any]]
 ASKED = "asked for by --keep-fp32"
+
+
+def named(images: Images, name: str) -> dict[str, NDArray[Any]]:
+    """By the names of the model's inputs, of which a single one is called so."""
+    return dict(images) if isinstance(images, Mapping) else {name: images}
 
 
 @dataclass(frozen=True)

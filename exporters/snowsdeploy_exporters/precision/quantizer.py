@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import onnx
+from numpy.typing import NDArray
 from onnx import ModelProto
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantType
 from onnxruntime.quantization.calibrate import create_calibrator
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 from onnxruntime.quantization.quant_utils import load_model_with_shape_infer
 
-from snowsdeploy_exporters.precision.converted import Images
+from snowsdeploy_exporters.precision.converted import Images, named
 
 PRODUCTS = ("Conv", "Gemm", "MatMul")
 
@@ -87,8 +88,8 @@ class _Reader(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has n
     """Feeds the images one batch at a time."""
 
     def __init__(self, name: str, batches: Sequence[Images]) -> None:
-        self._feeds: Iterator[dict[str, Images]] = iter([{name: images} for images in batches])
+        self._feeds = iter([named(images, name) for images in batches])
 
-    def get_next(self) -> dict[str, Images] | None:
+    def get_next(self) -> dict[str, NDArray[Any]] | None:
         """The next batch, None at the end."""
         return next(self._feeds, None)

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, ValueInfoProto, helper, shape_inference
 
-from snowsdeploy_exporters.precision.converted import Images
+from snowsdeploy_exporters.precision.converted import Images, named
 
 Outputs = list[NDArray[np.float32]]
 
 
-def run_model(model: ModelProto, batches: Sequence[NDArray[Any]]) -> Iterator[Outputs]:
+def run_model(model: ModelProto, batches: Sequence[Images]) -> Iterator[Outputs]:
     """The outputs for each batch, on the CPU."""
     session = ort.InferenceSession(model.SerializeToString(), _options(), providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
     for images in batches:
-        yield [np.asarray(output) for output in session.run(None, {name: images})]
+        yield [np.asarray(output) for output in session.run(None, named(images, name))]
 
 
 def largest_values(model: ModelProto, batches: Sequence[Images]) -> dict[str, float]:

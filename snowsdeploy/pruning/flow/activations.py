@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
+from snowsdeploy.batch import Batch
 from snowsdeploy.errors import NumericsError
 from snowsdeploy.models.graph import evaluate
 from snowsdeploy.models.program_graph import ProgramGraph
@@ -28,7 +29,7 @@ class Activations:
     def __init__(
         self,
         graph: ProgramGraph,
-        batches: Sequence[Tensor],
+        batches: Sequence[Batch],
         state: Values,
         storage: Storage = IN_MEMORY,
         name: str = "activations",
@@ -37,7 +38,7 @@ class Activations:
 
         Args:
             graph: The program's graph.
-            batches: Image batches `[batch, C, H, W]`.
+            batches: What the model takes.
             state: Placeholder -> tensor for parameters, buffers and constants.
             storage: Where values are between uses; where it keeps none they are computed from the images each time.
             name: Of the store.
@@ -67,7 +68,7 @@ class Activations:
             for batch in range(len(self)):
                 values = self._live(batch)
                 self._run(self._between(self._position, stop), values)
-                live = {n: v for n, v in values.items() if n is not self.graph.image}
+                live = {n: v for n, v in values.items() if n not in self.graph.inputs}
                 self._store.save(batch, {n.name: v for n, v in live.items() if self.graph.last_use(n) >= stop})
         self._position = stop
 
@@ -111,7 +112,7 @@ class Activations:
 
     def _live(self, batch: int) -> Values:
         """A batch's values at the position, and its images."""
-        values: Values = {self.graph.image: self._images[batch]}
+        values: Values = {**self.graph.given(self._images[batch])}
         if self._store is None:
             self._run(self._between(0, self._position), values)
         elif self._position:

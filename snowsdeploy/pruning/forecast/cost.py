@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
+from snowsdeploy.batch import Batch
 from snowsdeploy.models.program_graph import ProgramGraph
 from snowsdeploy.patterns.masks import mask_by_score
 from snowsdeploy.patterns.pattern import Pattern
@@ -112,7 +113,7 @@ class Timed:
 
 def measure_units(
     graph: ProgramGraph,
-    batches: Sequence[Tensor],
+    batches: Sequence[Batch],
     units: Sequence[Unit],
     plan: Plan,
     *,
@@ -188,7 +189,7 @@ def _measure(
 
 def measure_final(
     graph: ProgramGraph,
-    batches: Sequence[Tensor],
+    batches: Sequence[Batch],
     units: Sequence[Unit],
     method: Reconstruction,
     pattern: Pattern,

@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, final
 
-import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+from snowsdeploy.batch import Batch, joined
 
 
 @final
@@ -58,12 +59,12 @@ def peak_bytes(run: Callable[[], object]) -> int:
     return footprint.peak
 
 
-def growth(run: Callable[[Tensor], object], image: Tensor) -> int:
+def growth(run: Callable[[Batch], object], image: Batch) -> int:
     """Bytes that each further image costs while something runs.
 
     Args:
         run: Takes images.
         image: `[1, C, H, W]`.
     """
-    one, two = (peak_bytes(partial(run, images)) for images in (image, torch.cat([image, image])))
+    one, two = (peak_bytes(partial(run, images)) for images in (image, joined([image, image])))
     return max(two - one, 0)

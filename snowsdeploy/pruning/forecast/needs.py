@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
+from snowsdeploy.batch import Batch, joined
 from snowsdeploy.models.graph import evaluate, layer_input
 from snowsdeploy.models.program_graph import ProgramGraph
 from snowsdeploy.patterns.pattern import Pattern
@@ -51,7 +52,7 @@ class Needs:
 
 
 def measure_needs(
-    graph: ProgramGraph, weights: Sequence[str], pattern: Pattern, plan: Plan, image: Tensor, *, curvature: bool
+    graph: ProgramGraph, weights: Sequence[str], pattern: Pattern, plan: Plan, image: Batch, *, curvature: bool
 ) -> Needs:
     """Measure what a plan needs; windows of the same shapes are measured once.
 
@@ -76,10 +77,10 @@ def measure_needs(
 
 
 def _unit_needs(
-    graph: ProgramGraph, units: Sequence[Unit], pattern: Pattern, plan: Plan, image: Tensor
+    graph: ProgramGraph, units: Sequence[Unit], pattern: Pattern, plan: Plan, image: Batch
 ) -> list[UnitMemory]:
     sizes = measure_sizes(graph, image)
-    pair = [image, torch.cat([image, image])]
+    pair = [image, joined([image, image])]
     stream = Activations(graph, pair, graph.state_values())
     known: dict[object, int] = {}
     kept, trials = pattern.share, 2 if plan.method.targets == "auto" else 1
@@ -112,7 +113,7 @@ class Sizes:
         return sum(self.values.get(node, 0) for node in nodes)
 
 
-def measure_sizes(graph: ProgramGraph, image: Tensor) -> Sizes:
+def measure_sizes(graph: ProgramGraph, image: Batch) -> Sizes:
     """Run one image through the dense model and look at every value.
 
     Args:
@@ -120,8 +121,8 @@ def measure_sizes(graph: ProgramGraph, image: Tensor) -> Sizes:
         image: `[1, C, H, W]`.
     """
     state = graph.state_values()
-    values: dict[Node, Any] = {**state, graph.image: image}
-    sizes: dict[Node, int] = {graph.image: _bytes(image)}
+    values: dict[Node, Any] = {**state, **graph.given(image)}
+    sizes: dict[Node, int] = {node: _bytes(tensor) for node, tensor in graph.given(image).items()}
     for node in graph.nodes:
         with torch.no_grad():
             evaluate([node], values)
@@ -169,7 +170,7 @@ def unit_memory(
         together: X^T X of all layers at once, as in the final pass.
     """
     live = live_values(graph, graph.order[window.calls[0]])
-    aside = [n for n in window.live_ins if n in graph.image_values and n not in live and n is not graph.image]
+    aside = [n for n in window.live_ins if n in graph.image_values and n not in live and n not in graph.inputs]
     layers = [graph.program.state_dict[name] for name in unit.weights]
     factors = trials * sum(_factor_bytes(weight, kept) for weight in layers)
     work = max(min(WORK_BYTES, 3 * 8 * _squares(weight, kept)) for weight in layers)

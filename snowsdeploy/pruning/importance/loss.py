@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.fx import Node
 from torch.nn.functional import cross_entropy, one_hot
 
+from snowsdeploy.batch import Batch
 from snowsdeploy.distributed import all_sum, in_turn, number, share_of_most, sum_number, world
 from snowsdeploy.errors import DataError, GraphError
 from snowsdeploy.models.graph import base_name, layer_input
@@ -40,7 +41,7 @@ class _Part:
 
     batch: int
     start: int
-    images: Tensor
+    images: Batch
 
 
 @final
@@ -54,7 +55,7 @@ class ProgramLoss:
         self,
         graph: ProgramGraph,
         state: Mapping[Node, Tensor],
-        images: Sequence[Tensor],
+        images: Sequence[Batch],
         labels: Tensor | None,
         *,
         names: Sequence[str],
@@ -189,7 +190,7 @@ class ProgramLoss:
         return dict(zip(wanted, found, strict=True))
 
     def _outputs(
-        self, weights: Mapping[str, Tensor], images: Tensor, names: Sequence[str]
+        self, weights: Mapping[str, Tensor], images: Batch, names: Sequence[str]
     ) -> tuple[dict[Node, Any], Tensor]:
         """Inputs and outputs of some weights' layers, with derivatives to the latter, and the logits."""
         calls = [call for name in names for call in self._graph.layers[name].calls]
@@ -200,13 +201,13 @@ class ProgramLoss:
     def _evaluate(
         self,
         weights: Mapping[str, Tensor],
-        images: Tensor,
+        images: Batch,
         wanted: Sequence[Node] = (),
         ends: Sequence[Node] = (),
     ) -> dict[Node, Any]:
         graph = self._graph
         replaced = {self._placeholders[n]: w for n, w in weights.items()}
-        given = {**self._state, **replaced, graph.image: images}
+        given = {**self._state, **replaced, **graph.given(images)}
         # the output too is an end: where no layer reaches it, derivatives are zero
         return evaluate_whole(graph, given, wanted, ends=[*ends, graph.outputs[0]])
 

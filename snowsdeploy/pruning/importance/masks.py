@@ -10,6 +10,7 @@ from typing import Literal, Self
 import torch
 from torch import Tensor
 
+from snowsdeploy.batch import Batch
 from snowsdeploy.distributed import all_sum
 from snowsdeploy.errors import DataError, NumericsError, UsageError
 from snowsdeploy.models.graph import layer_input
@@ -125,7 +126,7 @@ class Masks:
 
 def prepare_masks(
     graph: ProgramGraph,
-    batches: Sequence[Tensor],
+    batches: Sequence[Batch],
     labels: Tensor | None,
     *,
     names: Sequence[str],
@@ -238,7 +239,7 @@ def _by_loss(
 
 
 def _dense_scores(
-    graph: ProgramGraph, batches: Sequence[Tensor], names: Sequence[str], selector: AbstractScore
+    graph: ProgramGraph, batches: Sequence[Batch], names: Sequence[str], selector: AbstractScore
 ) -> dict[str, Tensor]:
     """Scores by the inputs of the dense model, front to back, one layer's moments at a time."""
     if not selector.reads_inputs:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
+from snowsdeploy.batch import Batch
 from snowsdeploy.distributed import all_sum
 from snowsdeploy.models.graph import base_name, layer_input
 from snowsdeploy.models.program_graph import ProgramGraph
@@ -21,7 +22,7 @@ Score = Literal["magnitude", "inputs", "curvature"]
 
 def weight_scores(
     graph: ProgramGraph,
-    batches: Sequence[Tensor],
+    batches: Sequence[Batch],
     weights: Sequence[str],
     score: Score,
     *,
@@ -57,7 +58,7 @@ def _normed(weight: Tensor, energies: Sequence[Tensor]) -> Tensor:
 
 
 def _energies(
-    graph: ProgramGraph, batches: Sequence[Tensor], calls: Sequence[Node], curvature: dict[Node, Tensor]
+    graph: ProgramGraph, batches: Sequence[Batch], calls: Sequence[Node], curvature: dict[Node, Tensor]
 ) -> dict[Node, Tensor]:
     """Sums of squared inputs, `[1 or K, d]`, batch by batch: no activations of other batches are held."""
     totals: dict[Node, Tensor] = {}

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
+from snowsdeploy.batch import Batch
 from snowsdeploy.distributed import all_sum, number
 from snowsdeploy.models.program_graph import ProgramGraph
 from snowsdeploy.pruning.flow.whole import evaluate_whole
@@ -25,7 +26,7 @@ WHOLE_IMAGES = 16  # a whole model's graph is held for so many images at once, w
 def output_curvature(
     graph: ProgramGraph,
     state: Mapping[Node, Tensor],
-    batches: Sequence[Tensor],
+    batches: Sequence[Batch],
     nodes: Sequence[Node],
     seed: int = 0,
     *,
@@ -60,14 +61,14 @@ def output_curvature(
 def _squares(
     graph: ProgramGraph,
     state: Mapping[Node, Tensor],
-    images: Tensor,
+    images: Batch,
     nodes: Sequence[Node],
     generator: torch.Generator,
 ) -> dict[Node, Tensor]:
     """Squares of the gradients at each node along random signs; the graph is gone when this returns."""
     with torch.enable_grad():
         # outputs too are ends: one that depends on no node has derivatives of zero
-        values = evaluate_whole(graph, {**state, graph.image: images}, (), ends={*nodes, *graph.real_outputs})
+        values = evaluate_whole(graph, {**state, **graph.given(images)}, (), ends={*nodes, *graph.real_outputs})
     outputs = [as_tensor(values[n]) for n in graph.real_outputs]
     signs = [torch.randint(0, 2, y.shape, generator=generator, device="cpu").to(y) * 2 - 1 for y in outputs]
     ends = [as_tensor(values[n]) for n in nodes]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
+from snowsdeploy.batch import Batch
 from snowsdeploy.distributed import sum_number
 from snowsdeploy.models.program_graph import ProgramGraph
 from snowsdeploy.pruning.flow.activations import Activations
@@ -40,7 +41,7 @@ class Streams:
 
 def open_streams(
     graph: ProgramGraph,
-    batches: Sequence[Tensor],
+    batches: Sequence[Batch],
     dense: Mapping[Node, Tensor],
     pruned: Mapping[Node, Tensor],
     *,

@@ -21,7 +21,8 @@ def test_program_and_weights_are_the_pruned_ones(tiny: Program, tmp_path: Path) 
     folder.mkdir()
     write_torch(contents, folder)
     assert {p.name for p in folder.iterdir()} == {PROGRAM, WEIGHTS}
-    exported, preprocessing = read_pt2(folder / PROGRAM)
+    saved = read_pt2(folder / PROGRAM)
+    exported, preprocessing = saved.exported, saved.preprocessing
     assert preprocessing == tiny.preprocessing
     images = images_of(tiny, 3)[0]
     with torch.no_grad():

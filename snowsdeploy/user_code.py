@@ -1,0 +1,76 @@
+"""The user's own code by its name, found from the current directory as application servers find it."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from snowsdeploy.errors import SnowsDeployError
+
+
+class UserCodeError(SnowsDeployError):
+    """It cannot be imported, is not there, or raises; whoever asked says what it was for."""
+
+
+def call_user_code(text: str, arguments: Mapping[str, Any], fix: str | None = None) -> object:
+    """Import and call `package.module:function`.
+
+    Args:
+        text: Its name.
+        arguments: Keyword arguments.
+        fix: What to do where it raises.
+
+    Raises:
+        UserCodeError: It cannot be imported, or raises.
+    """
+    with current_directory_first():
+        function = _find(text)
+        try:
+            return function(**arguments)
+        except (Exception, SystemExit) as error:  # the user's code may raise anything
+            raise UserCodeError(
+                f"the factory {text} raised {type(error).__name__}", seen=_first_line(error), fix=fix
+            ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+
+
+def _find(text: str) -> Callable[..., object]:
+    module_name, _, attribute = text.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except (Exception, SystemExit) as error:  # the user's code runs when it is imported
+        raise UserCodeError(
+            "the module cannot be imported",
+            seen=f"{module_name}: {type(error).__name__}: {_first_line(error)}",
+            allowed="package.module:factory, importable from the current directory",
+            fix=f"run from the folder that holds {module_name.partition('.')[0]}.py",
+        ) from error
+    factory: Callable[..., object] | None = getattr(module, attribute, None)
+    if not callable(factory):
+        names = [n for n in vars(module) if not n.startswith("_") and callable(getattr(module, n))]
+        raise UserCodeError(
+            f"{module_name} has no such factory",
+            seen=text,
+            allowed=", ".join(f"{module_name}:{n}" for n in names[:12])
+            or f"nothing: {module_name} defines no function",
+        )
+    return factory
+
+
+@contextmanager
+def current_directory_first() -> Iterator[None]:
+    """Import from the current directory, as application servers do."""
+    folder = str(Path.cwd())
+    sys.path.insert(0, folder)
+    try:
+        yield
+    finally:
+        with suppress(ValueError):  # the imported code may have changed the path itself
+            sys.path.remove(folder)
