@@ -151,8 +151,8 @@ def output_names(exported: ExportedProgram) -> list[str]:
         return [ONE_OUTPUT]
     found = []
     for place, path in enumerate(paths):
-        named = any(isinstance(key, str) for key in path)
-        found.append("_".join(map(str, path)) if named else f"{ONE_OUTPUT}_{place}")
+        first = next((n for n, key in enumerate(path) if isinstance(key, str)), None)
+        found.append(f"{ONE_OUTPUT}_{place}" if first is None else "_".join(map(str, path[first:])))
     return _unique([re.sub(r"\W+", "_", name) for name in found])
 
 

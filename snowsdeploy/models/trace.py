@@ -263,7 +263,8 @@ def _adopted(what: str) -> Iterator[None]:
 
 def _require_free_names(module: nn.Module) -> None:
     """Names that a graph module has itself cannot be those of submodules."""
-    taken = [name for name, _ in module.named_children() if hasattr(fx.GraphModule, name)]
+    empty = fx.GraphModule(nn.Module(), fx.Graph())
+    taken = [name for name, _ in module.named_children() if hasattr(empty, name)]
     if taken:
         raise GraphError(
             "a submodule has a name that torch.export needs itself",

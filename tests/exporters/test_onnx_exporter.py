@@ -220,7 +220,7 @@ def test_layers_of_equal_weights_keep_their_names(tmp_path: Path) -> None:
         (lambda t: (t.mean((2, 3)), None), {"output": ["batch", 8]}),
         (
             lambda t: {"logits": t.mean((2, 3)), "rest": [t.shape[0], t.relu()]},
-            {"output_0": ["batch", 8], "output_1": ["batch", 8, 8, 8]},
+            {"logits": ["batch", 8], "rest_1": ["batch", 8, 8, 8]},
         ),
         (lambda t: (t.mean((2, 3)),) * 2, {"output_0": ["batch", 8], "output_1": ["batch", 8]}),
         (lambda t: t.reshape(-1, 4).mean(-1, keepdim=True), {"output": ["128*batch", 1]}),

@@ -147,7 +147,7 @@ class Made:
 
         def create_network(flags: int) -> SimpleNamespace:
             asked["network"] = flags
-            return SimpleNamespace(get_input=lambda index: image)
+            return SimpleNamespace(get_input=lambda index: image, num_inputs=1)
 
         def build(network: object, config: SimpleNamespace) -> bytes | None:
             asked["verbosity"] = config.profiling_verbosity
