@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
+LAYERS = {"conv1d": "conv", "conv2d": "conv", "conv3d": "conv", "linear": "linear"}
 Kind = Literal["conv", "linear", "activation", "norm", "attention", "sum"]
 
 # Base names of ATen operators that count as one operation of a window (SNOWS, section 3: "the next K operations").

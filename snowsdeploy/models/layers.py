@@ -8,8 +8,8 @@ from fnmatch import fnmatchcase
 from torch.fx import Node
 
 from snowsdeploy.errors import UsageError
-from snowsdeploy.models.graph import argument, base_name, weight_argument
-from snowsdeploy.models.program_graph import LAYERS, ProgramGraph
+from snowsdeploy.models.graph import LAYERS, argument, base_name, weight_argument
+from snowsdeploy.models.program_graph import ProgramGraph
 from snowsdeploy.patterns.pattern import Pattern
 from snowsdeploy.values import LayerDecision
 

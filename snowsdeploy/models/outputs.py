@@ -57,10 +57,10 @@ def with_outputs(exported: ExportedProgram, places: Sequence[int]) -> ExportedPr
     """A program that gives some of its tensors only, and computes nothing for the others.
 
     Args:
-        exported: Decomposed; unchanged.
+        exported: Decomposed; its graph is taken over, so it is of no use after.
         places: Of the tensors to keep, counted among the tensors it gives.
     """
-    module = copy.deepcopy(exported.graph_module)
+    module = exported.graph_module
     old = exported.graph_signature
     output = next(node for node in module.graph.nodes if node.op == "output")
     specs = list(zip(old.output_specs, output.args[0], strict=True))

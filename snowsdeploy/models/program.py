@@ -80,10 +80,7 @@ class Program:
         """The same program on a device, with its constants and what its nodes make; this one is unchanged."""
         if all(tensor.device == device for tensor in self.state_dict.values()):
             return self
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # torch 2.11 warns about how it copies its own trees
-            exported = copy.deepcopy(self.exported)
-        return replace(self, exported=move_to_device_pass(exported, device))
+        return replace(self, exported=move_to_device_pass(_copied(self.exported), device))
 
     def run(self, batch: Batch) -> tuple[Tensor, ...]:
         """Run the program in PyTorch.
@@ -119,6 +116,18 @@ class Program:
             extra["preprocessing.json"] = self.preprocessing.model_dump_json()
         with writing(path), atomic_path(path) as target:
             torch.export.save(self.shipped, target, extra_files=extra)
+
+
+def _copied(exported: ExportedProgram) -> ExportedProgram:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # torch 2.11 warns about how it copies its own trees
+        made = copy.deepcopy(exported)
+    for old, new in zip(exported.graph.nodes, made.graph.nodes, strict=True):
+        if new.name != old.name:  # a copy renames what is called like a builtin, such as `input`
+            new.name = old.name
+            new.target = old.target if old.op == "placeholder" else new.target
+    made.graph_module.recompile()
+    return made
 
 
 def _with_state(old: ExportedProgram, weights: Mapping[str, Tensor]) -> ExportedProgram:

@@ -10,11 +10,9 @@ from torch import Tensor
 from torch.fx import Node
 
 from snowsdeploy.batch import Batch, tensors_of
-from snowsdeploy.models.graph import base_name, image_dependent, operation_kind, weight_argument
+from snowsdeploy.models.graph import LAYERS, base_name, image_dependent, operation_kind, weight_argument
 from snowsdeploy.models.program import Program
 from snowsdeploy.values import layer_name
-
-LAYERS = {"conv1d": "conv", "conv2d": "conv", "conv3d": "conv", "linear": "linear"}
 
 
 @dataclass(frozen=True, eq=False)

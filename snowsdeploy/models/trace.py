@@ -15,6 +15,7 @@ from torch.export import Dim, ExportedProgram
 
 from snowsdeploy.batch import Batch
 from snowsdeploy.errors import GraphError, NumericsError, UsageError
+from snowsdeploy.models.fold import fold_weights
 from snowsdeploy.models.outputs import plain_outputs, with_outputs
 from snowsdeploy.models.program import Program
 from snowsdeploy.models.quiet import silent_loggers
@@ -114,6 +115,7 @@ def adopt(
     wanted = wanted or Wanted()
     with _adopted("decompose it"), _quiet():
         exported = exported.run_decompositions({})  # functional, with convolutions and linears kept whole
+        exported = fold_weights(exported)
     _require_pure(exported)
     names = output_names(exported)
     if wanted.output_names:

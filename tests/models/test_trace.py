@@ -90,3 +90,11 @@ def test_a_fixed_batch_is_kept_and_said() -> None:
     assert program.signature.batch == 2
     assert "2 items at once and no other number" in str(program.signature)
     assert program.run(torch.randn(2, 3, 8, 8))[0].shape == (2, 4)
+
+
+def test_a_model_whose_input_is_called_like_a_builtin_can_be_moved() -> None:
+    program = trace(nn.Sequential(nn.Flatten(), nn.Linear(192, 4)), PREPROCESSING, SOURCE)
+    assert program.exported.graph_signature.user_inputs == ("input",)
+    moved = program.on(torch.device("meta"))
+    assert all(tensor.device.type == "meta" for tensor in moved.state_dict.values())
+    assert [n.name for n in moved.exported.graph.nodes] == [n.name for n in program.exported.graph.nodes]
