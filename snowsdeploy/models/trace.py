@@ -14,6 +14,7 @@ from torch import Tensor, fx, nn
 from torch.export import Dim, ExportedProgram
 
 from snowsdeploy.errors import GraphError, NumericsError
+from snowsdeploy.models.caches import attributes_kept, forget_runs
 from snowsdeploy.models.program import Program
 from snowsdeploy.models.quiet import silent_loggers
 from snowsdeploy.values import Preprocessing, SourceInfo
@@ -38,12 +39,22 @@ def trace(module: nn.Module, preprocessing: Preprocessing, source: SourceInfo) -
     """
     _require_free_names(module)
     module = module.eval().requires_grad_(False)
-    example = torch.randn(TRACE_BATCH, *preprocessing.input_size, generator=torch.Generator().manual_seed(0))
+    images = torch.randn(2 * TRACE_BATCH, *preprocessing.input_size, generator=torch.Generator().manual_seed(0))
     with _clear_message(preprocessing.input_size), _quiet():
-        batch = {0: Dim("batch", min=1)}
-        shapes = ((batch,),) if _takes_any_number(module) else (batch,)
-        exported = torch.export.export(module, (example,), dynamic_shapes=shapes, strict=False)
+        try:
+            exported = _exported(module, images[:TRACE_BATCH])
+        except Exception:  # as _clear_message says
+            if not forget_runs(module, images):
+                raise
+            exported = _exported(module, images[:TRACE_BATCH])
     return adopt(exported, preprocessing, source)
+
+
+def _exported(module: nn.Module, example: Tensor) -> ExportedProgram:
+    batch = {0: Dim("batch", min=1)}
+    shapes = ((batch,),) if _takes_any_number(module) else (batch,)
+    with attributes_kept(module):  # torch.export leaves tensors without values in caches
+        return torch.export.export(module, (example,), dynamic_shapes=shapes, strict=False)
 
 
 def _takes_any_number(module: nn.Module) -> bool:
