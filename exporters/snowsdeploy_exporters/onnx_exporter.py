@@ -53,7 +53,7 @@ class OnnxExporter:
             program: The program; its zeros stay zeros, batch normalisation is folded into convolutions.
             path: The file to write; atomic.
             role: Recorded in the artifact.
-            metadata: Provenance, written to the model's metadata.
+            metadata: Provenance and what the user adds, written to the model's metadata.
 
         Raises:
             ExportError: The exporter lacks an operator, the file would exceed 2 GiB, or the ONNX checker refuses it.

@@ -9,11 +9,12 @@ from torch.fx import Node
 
 from snowsdeploy.errors import UsageError
 from snowsdeploy.models.graph import LAYERS, argument, base_name, weight_argument
+from snowsdeploy.models.other_products import OtherProduct, other_products
 from snowsdeploy.models.program_graph import ProgramGraph
 from snowsdeploy.patterns.pattern import Pattern
 from snowsdeploy.values import LayerDecision
 
-STEM_CHANNELS = 4  # an image has 1 to 4 channels: its convolution is memory-bound and never gains
+STEM_CHANNELS = 4  # so few channels are one group of the pattern: the convolution is memory-bound and never gains
 
 
 def decide_layers(
@@ -38,13 +39,18 @@ def decide_layers(
         for text in patterns:
             if not any(fnmatchcase(name, text) for name in names):
                 raise UsageError(f"{option} matches no layer", seen=text, allowed=_shorten(names), fix="use * and ?")
-    heads = graph.classifiers()
+    heads, stems = graph.classifiers(), graph.stems()
     rows = []
     for layer in graph.layers.values():
-        reason = _refusal(layer.calls, pattern) or _choice(layer.name, set(layer.calls) & heads, include, exclude)
+        calls = set(layer.calls)
+        reason = _refusal(layer.calls, pattern, reads_input=bool(calls & stems))
+        reason = reason or _choice(layer.name, calls & heads, include, exclude)
+            layer.name, set(layer.calls) & heads, include, exclude
+        )
         rows.append((graph.order[layer.calls[0]], _decision(layer.name, layer.weight, layer.calls, reason)))
     computed = "its weight is computed in the graph"
     rows += [(graph.order[n], _decision(n.name, None, (n,), computed)) for n in graph.unnamed_calls]
+    rows += [(graph.order[other.node], _other(other)) for other in other_products(graph)]
     decisions = tuple(decision for _, decision in sorted(rows, key=lambda row: row[0]))
     if not any(d.prunable for d in decisions):
         reasons = sorted({d.reason for d in decisions})
@@ -71,7 +77,19 @@ def _decision(name: str, weight: str | None, nodes: tuple[Node, ...], reason: st
     )
 
 
-def _refusal(nodes: tuple[Node, ...], pattern: Pattern) -> str:
+def _other(found: OtherProduct) -> LayerDecision:
+    return LayerDecision(
+        name=found.name,
+        weight=found.weight,
+        kind="other",
+        shape=found.shape,
+        calls=1,
+        prunable=False,
+        reason=found.reason,
+    )
+
+
+def _refusal(nodes: tuple[Node, ...], pattern: Pattern, *, reads_input: bool) -> str:
     """Why the hardware or the solver cannot take the layer, empty when they can."""
     node = nodes[0]
     weight = weight_argument(node)
@@ -86,7 +104,7 @@ def _refusal(nodes: tuple[Node, ...], pattern: Pattern) -> str:
     if base_name(node) == "conv3d":
         return "3-D convolution"
     if base_name(node) != "linear" and shape[1] <= STEM_CHANNELS:
-        return f"stem ({shape[1]} input channels)"
+        return f"stem ({shape[1]} input channels)" if reads_input else f"only {shape[1]} input channels"
     if shape[1] % pattern.m:
         return f"{shape[1]} input channels, not a multiple of {pattern.m}"
     if others:

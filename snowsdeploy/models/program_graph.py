@@ -14,6 +14,9 @@ from snowsdeploy.models.graph import LAYERS, base_name, image_dependent, operati
 from snowsdeploy.models.program import Program
 from snowsdeploy.values import layer_name
 
+_PROBABILITIES = ("sigmoid", "log_sigmoid")  # like softmax, which counts as attention
+_PRODUCTS = ("mul", "matmul", "bmm", "baddbmm", "div")
+
 
 @dataclass(frozen=True, eq=False)
 class Layer:
@@ -154,7 +157,11 @@ class ProgramGraph:
         return tuple(n for n in self.nodes if base_name(n) in LAYERS and n in self.image_values and n not in named)
 
     def classifiers(self) -> set[Node]:
-        """Layer nodes with no counted operation between them and an output: the classifier, or several heads."""
+        """Layer nodes with nothing but data movement and a final sigmoid or softmax between them and an output.
+
+        They are the classifier, or several heads. A residual sum ends the search, and so does a product of two
+        activations: what lies before them is the body. A sum of heads is still a head.
+        """
         found: set[Node] = set()
         frontier, seen = list(self.outputs), set()
         while frontier:
@@ -165,9 +172,44 @@ class ProgramGraph:
             kind = operation_kind(node, self.image_values)
             if base_name(node) in LAYERS:
                 found.add(node)
-            elif kind not in ("norm", "activation"):  # a sum or a mean of heads is still a head
+                continue
+            passes = kind not in ("norm", "activation") or base_name(node) in _PROBABILITIES
+            if passes and not self._is_residual(node) and not self._is_gate(node):
                 frontier.extend(node.all_input_nodes)
         return found
+
+    def stems(self) -> set[Node]:
+        """Layer nodes that read what the model takes, with nothing but data movement and normalisation before them."""
+        found: set[Node] = set()
+        raw = set(self.inputs)
+        for node in self.nodes:
+            if node not in self.image_values or not any(a in raw for a in node.all_input_nodes):
+                continue
+            if base_name(node) in LAYERS:
+                found.add(node)
+            elif operation_kind(node, self.image_values) in (None, "norm"):
+                raw.add(node)
+        return found
+
+    def _is_residual(self, node: Node) -> bool:
+        """Whether a sum adds something to what that was computed from, by a layer; not to the model's own input."""
+        terms = self._activations(node) if base_name(node) in ("add", "sub") else []
+        return any(
+            one is not other and other in self.reached_from(one) and self._after_a_layer(one)
+            for one in terms
+            for other in terms
+            if one in self.order
+        )
+
+    def _is_gate(self, node: Node) -> bool:
+        """Whether a product multiplies two activations."""
+        return base_name(node) in _PRODUCTS and len(self._activations(node)) > 1
+
+    def _activations(self, node: Node) -> list[Node]:
+        return [a for a in node.all_input_nodes if a in self.image_values]
+
+    def _after_a_layer(self, node: Node) -> bool:
+        return any(node is call or node in self.reached_from(call) for x in self.layers.values() for call in x.calls)
 
 
 def _is_real(node: Node) -> bool:

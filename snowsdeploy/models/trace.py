@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, replace
 from io import StringIO
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -15,12 +16,14 @@ from torch.export import Dim, ExportedProgram
 
 from snowsdeploy.batch import Batch
 from snowsdeploy.errors import GraphError, NumericsError, UsageError
+from snowsdeploy.models.caches import attributes_kept, forget_runs
 from snowsdeploy.models.fold import fold_weights
 from snowsdeploy.models.outputs import plain_outputs, with_outputs
 from snowsdeploy.models.program import Program
 from snowsdeploy.models.quiet import silent_loggers
 from snowsdeploy.models.signature import (
     ONE_INPUT,
+    Call,
     call_of,
     chosen_outputs,
     input_names,
@@ -80,12 +83,28 @@ def trace(
     wanted = wanted or Wanted()
     inputs = wanted.inputs or image_input(preprocessing)
     count = wanted.batch or TRACE_BATCH
-    example = random_batch(inputs, count, 0) if wanted.example is None else wanted.example[:count]
+    given = random_batch(inputs, count, 0) if wanted.example is None else wanted.example
     axes = {} if wanted.batch else {0: Dim("batch", min=1)}
-    call = call_of(module, example, {i.name: axes | traced_axes(wanted.dynamic, i.name) for i in inputs})
-    with _clear_message(inputs), _quiet(), plain_outputs(module):
-        exported = torch.export.export(module, call.args, call.kwargs, dynamic_shapes=call.dynamic, strict=False)
+    varying = {i.name: axes | traced_axes(wanted.dynamic, i.name) for i in inputs}
+    call = call_of(module, given[:count], varying)
+    with _clear_message(inputs), _quiet():
+        try:
+            exported = _exported(module, call)
+        except Exception:  # as _clear_message says
+            if not forget_runs(module, lambda batch: _run(module, batch, varying), random_batch(inputs, 4, 0)):
+                raise
+            exported = _exported(module, call)
     return adopt(exported, preprocessing, source, replace(wanted, inputs=inputs))
+
+
+def _run(module: nn.Module, batch: Batch, axes: Mapping[str, Mapping[int, Any]]) -> object:
+    call = call_of(module, batch, axes)
+    return module(*call.args, **call.kwargs)
+
+
+def _exported(module: nn.Module, call: Call) -> ExportedProgram:
+    with attributes_kept(module), plain_outputs(module):  # torch.export leaves tensors without values in caches
+        return torch.export.export(module, call.args, call.kwargs, dynamic_shapes=call.dynamic, strict=False)
 
 
 def image_input(preprocessing: Preprocessing | None) -> tuple[InputInfo, ...]:

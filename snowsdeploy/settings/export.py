@@ -7,10 +7,11 @@ from typing import Annotated, Any, get_args
 from pydantic import Field, field_validator
 
 from snowsdeploy.errors import UsageError
-from snowsdeploy.settings.base import CommaList, Option, Repeated, Settings, one_of
+from snowsdeploy.settings.base import CommaList, Option, Repeated, Settings, Texts, one_of
 from snowsdeploy.values import Precision
 
 _PANEL = "Export"
+METADATA_PREFIX = "snowsdeploy."  # of the keys in a file's metadata that say where it came from
 
 # Format beside ONNX -> its writer in snowsdeploy_exporters.formats; a line for each.
 WRITERS = {"tensorrt": "tensorrt:write_tensorrt", "triton": "triton:write_triton", "torch": "pytorch:write_torch"}
@@ -29,6 +30,10 @@ class ExportSettings(Settings):
     )
     format: Annotated[CommaList[Format], Option(_PANEL, "NAME,NAME")] = Field(
         ("onnx",), min_length=1, description=f"Formats to write beside ONNX: {', '.join(WRITERS)}."
+    )
+    metadata: Annotated[Texts, Option(_PANEL, "KEY=VALUE")] = Field(
+        default_factory=dict,
+        description="Entry of the ONNX files' metadata, such as class names for what loads them; may be repeated.",
     )
     uint8_input: Annotated[bool, Option(_PANEL)] = Field(
         False, description="Also write serving.onnx, which takes uint8 pixels [batch, H, W, C] and normalises them."
@@ -50,6 +55,19 @@ class ExportSettings(Settings):
                 seen="ONNX Runtime's CPU provider has no bfloat16 Conv, MatMul or Gemm",
                 allowed=", ".join(get_args(Precision)),
                 fix="use fp16: a node whose values would overflow stays in FP32",
+            )
+        return value
+
+    @field_validator("metadata", mode="after")
+    @classmethod
+    def _not_ours(cls, value: dict[str, str]) -> dict[str, str]:
+        taken = [key for key in value if not key or key.startswith(METADATA_PREFIX)]
+        if taken:
+            raise UsageError(
+                "--metadata: the key is empty or one of those that say where the file came from",
+                seen=", ".join(map(repr, taken)),
+                allowed=f"any other that does not begin with {METADATA_PREFIX}",
+                fix="choose another key",
             )
         return value
 

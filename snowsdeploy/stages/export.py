@@ -15,7 +15,7 @@ from snowsdeploy.models.program_graph import ProgramGraph
 from snowsdeploy.patterns.pattern import Pattern
 from snowsdeploy.progress import NullObserver, Observer
 from snowsdeploy.runtime.environment import installed_versions
-from snowsdeploy.settings.export import ExportSettings
+from snowsdeploy.settings.export import METADATA_PREFIX, ExportSettings
 from snowsdeploy.stages.packages import Contents, Place, Writers, require_formats, write_packages
 from snowsdeploy.stages.prune import Pruned
 from snowsdeploy.values import ExportReport, FilePair, OnnxArtifact, Precision, Preprocessing, PruneReport, Role
@@ -85,7 +85,8 @@ def export(
     observer.stage("export", f"dense and sparse, {', '.join(dict.fromkeys(['fp32', *settings.precision]))}")
     try:
         place.remove_exports()
-        files = [exporter.export(p, place.onnx(r), r, _provenance(pruned.dense, report, r)) for r, p in programs]
+        metadata = {r: settings.metadata | _provenance(pruned.dense, report, r) for r, _ in programs}
+        files = [exporter.export(p, place.onnx(r), r, metadata[r]) for r, p in programs]
         pairs = [FilePair(dense=files[0], sparse=files[1])]
         for precision in converted:
             observer.message(f"converting to {precision}")
@@ -174,4 +175,4 @@ def _provenance(program: Program, report: PruneReport, role: str) -> dict[str, s
         **_pixels(program.preprocessing),
         "versions": ", ".join(f"{k} {v}" for k, v in versions.items()),
     }
-    return {f"snowsdeploy.{key}": value for key, value in facts.items()}
+    return {f"{METADATA_PREFIX}{key}": value for key, value in facts.items()}

@@ -14,12 +14,12 @@ from snowsdeploy.values.source import DataInfo
 
 
 class LayerDecision(Artifact):
-    """One convolution or linear layer of the graph: is it pruned, and if not, why not.
+    """One layer of the graph that multiplies by a weight: is it pruned, and if not, why not.
 
     Attributes:
         name: Module path (the weight's name without `.weight`), or the graph node where the weight has no name.
         weight: Fully qualified name of the weight in the state dict; None when the graph computes it.
-        kind: conv or linear.
+        kind: conv, linear, or another product with a weight, which always stays dense.
         shape: Shape of the weight as PyTorch stores it.
         calls: How often the graph uses the weight.
         prunable: Whether the layer is pruned.
@@ -28,7 +28,7 @@ class LayerDecision(Artifact):
 
     name: str
     weight: str | None
-    kind: Literal["conv", "linear"]
+    kind: Literal["conv", "linear", "other"]
     shape: tuple[int, ...]
     calls: int = 1
     prunable: bool

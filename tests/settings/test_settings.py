@@ -72,6 +72,9 @@ def test_lists_pairs_and_sizes_are_read_from_texts_and_from_values() -> None:
         ("latency_batch", ["1,x"], "--latency-batch"),
         ("model_arg", ["num_classes"], "--model-arg"),
         ("model_arg", ["a b=1"], "--model-arg"),
+        ("metadata", ["names"], "--metadata"),
+        ("metadata", {"snowsdeploy.pattern": "2:4"}, "--metadata"),
+        ("metadata", {"": "2:4"}, "--metadata"),
     ],
 )
 def test_unreadable_texts_name_their_option(option: str, value: object, name: str) -> None:

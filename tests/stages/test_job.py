@@ -76,7 +76,8 @@ def settings(folder: Path, **options: object) -> MainJob:
 
 
 def test_the_main_job_leaves_a_report_that_matches_its_files(folder: Path) -> None:
-    report = run_main_job(settings(folder), OnnxExporter(), command="snowsdeploy prune-export ...")
+    config = settings(folder, metadata=["names={0: 'cat', 1: 'x=y'}", "stride=32"])
+    report = run_main_job(config, OnnxExporter(), command="snowsdeploy prune-export ...")
     run = RunDirectory(folder / "run")
     assert read_report(run.report) == report
     assert {p.name for p in run.path.iterdir()} == {
@@ -92,7 +93,9 @@ def test_the_main_job_leaves_a_report_that_matches_its_files(folder: Path) -> No
     assert report.verdict is not None
     metadata = {p.key: p.value for p in onnx.load(run.onnx("sparse")).metadata_props}
     assert metadata["snowsdeploy.pattern"] == "2:4"
+    assert (metadata["names"], metadata["stride"]) == ("{0: 'cat', 1: 'x=y'}", "32")
     assert "gate" in run.summary.read_text()
+    assert read_settings(MainJob, {"out": folder / "again"}, run.config).metadata == config.metadata
 
 
 def test_stages_alone_give_what_the_main_job_gives(folder: Path) -> None:
