@@ -45,8 +45,6 @@ def decide_layers(
         calls = set(layer.calls)
         reason = _refusal(layer.calls, pattern, reads_input=bool(calls & stems))
         reason = reason or _choice(layer.name, calls & heads, include, exclude)
-            layer.name, set(layer.calls) & heads, include, exclude
-        )
         rows.append((graph.order[layer.calls[0]], _decision(layer.name, layer.weight, layer.calls, reason)))
     computed = "its weight is computed in the graph"
     rows += [(graph.order[n], _decision(n.name, None, (n,), computed)) for n in graph.unnamed_calls]
