@@ -115,7 +115,8 @@ def image_input(preprocessing: Preprocessing | None) -> tuple[InputInfo, ...]:
             seen="no size",
             fix="add --input-size C,H,W, or --input NAME=SHAPE for each input",
         )
-    return (InputInfo(name=ONE_INPUT, shape=preprocessing.input_size),)
+    dtype = str(torch.get_default_dtype()).removeprefix("torch.")
+    return (InputInfo(name=ONE_INPUT, shape=preprocessing.input_size, dtype=dtype),)
 
 
 def adopt(

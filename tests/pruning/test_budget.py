@@ -73,7 +73,7 @@ def test_sizes_are_those_of_the_values(tiny: Program) -> None:
     graph = ProgramGraph(tiny)
     image = next(iter(tiny.exported.example_inputs[0]))[:1]  # type: ignore[index]
     sizes = measure_sizes(graph, image)
-    assert sizes.values[graph.image] == image.numel() * 4
+    assert sizes.values[graph.inputs[0]] == image.numel() * 4
     last = graph.outputs[0]
     assert sizes.values[last] == tiny.classes * 4
     assert sizes.state >= sum(t.numel() * 4 for t in tiny.state_dict.values() if t.is_floating_point())

@@ -23,7 +23,7 @@ def test_the_inputs_score_is_the_layers_own_error(tiny_cnn: Program, batches: li
     graph = ProgramGraph(tiny_cnn)
     score = weight_scores(graph, batches, ["strided.weight"], "inputs")["strided.weight"]
     (call,) = graph.layers["strided.weight"].calls
-    values = {**graph.state_values(), graph.image: torch.cat(batches)}
+    values = {**graph.state_values(), **graph.given(torch.cat(batches))}
     evaluate(graph.nodes, values)
     x, weight = as_tensor(values[call.args[0]]), tiny_cnn.state_dict["strided.weight"]
     errors = []

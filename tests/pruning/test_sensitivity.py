@@ -19,7 +19,7 @@ def test_every_batch_has_a_probe_of_its_own_so_that_they_average_to_the_diagonal
     state, (node,) = graph.state_values(), graph.layers["strided.weight"].calls
     image = torch.randn(1, 3, 8, 8, dtype=torch.float64)
 
-    values = {**state, graph.image: image}
+    values = {**state, **graph.given(image)}
     evaluate(graph.nodes, values)
     after = graph.nodes[graph.order[node] + 1 :]
 

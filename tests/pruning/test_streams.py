@@ -39,7 +39,7 @@ def streams_at(
 
 def input_of(program: Program, weight: str, images: torch.Tensor) -> torch.Tensor:
     graph = ProgramGraph(program)
-    values = {**graph.state_values(), graph.image: images}
+    values = {**graph.state_values(), **graph.given(images)}
     evaluate(graph.nodes, values)
     return as_tensor(values[layer_input(graph.layers[weight].calls[0])])
 

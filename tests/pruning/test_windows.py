@@ -35,7 +35,7 @@ def all_values(graph: ProgramGraph, images: torch.Tensor) -> dict[Node, object]:
     recorder.values = {}
     placeholders = [n for n in exported.graph.nodes if n.op == "placeholder"]
     state = double_state(graph)
-    recorder.run(*[images if n is graph.image else state[n] for n in placeholders])
+    recorder.run(*[images if n in graph.inputs else state[n] for n in placeholders])
     return recorder.values
 
 
