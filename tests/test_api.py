@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 import snowsdeploy
 from snowsdeploy import PruneSettings
 from snowsdeploy.data.memory import hold
-from snowsdeploy.errors import DataError, NumericsError, SourceError, UsageError
+from snowsdeploy.errors import DataError, GraphError, NumericsError, SourceError, UsageError
 from snowsdeploy.progress import NullObserver
 from snowsdeploy.values import Report
 from tests.cli.conftest import shell_environment
@@ -264,9 +264,9 @@ BAD: dict[str, tuple[Callable[[], object], Callable[[], object], type[Exception]
     "no model": (lambda: 3, lambda: IMAGES, SourceError, "nothing that can be pruned"),
     "uncopyable": (Uncopyable, lambda: IMAGES, SourceError, "cannot be copied"),
     "no data": (make, lambda: 3, DataError, "data is nothing"),
-    "a dict": (make, lambda: {"x": IMAGES}, DataError, "data is nothing"),
+    "a dict of texts": (make, lambda: {"x": "a"}, DataError, "no tensor"),
     "pixels": (make, lambda: torch.zeros(4, 3, 8, 8, dtype=torch.uint8), DataError, "as the model takes them"),
-    "one image": (make, lambda: IMAGES[0], DataError, "as the model takes them"),
+    "one image": (make, lambda: IMAGES[0], GraphError, "with inputs of 8x8"),
     "empty": (make, lambda: IMAGES[:0], DataError, "no image"),
     "empty list": (make, list, DataError, "no image"),
     "sizes": (make, lambda: [IMAGES, IMAGES[..., :4]], DataError, "differ in size"),

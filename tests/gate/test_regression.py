@@ -60,7 +60,7 @@ def test_the_interval_of_a_change_is_that_of_a_quotient_of_independent_estimates
     old, new = (with_ratio(make_report(), value).variants[0].latency for value in (1.0, 0.8))
     assert old is not None
     assert new is not None
-    change = latency_change(new, old, 1, controlled=True)
+    change = latency_change(new, old, "1", controlled=True)
     spread = math.log(1.03) / 1.96
     quotients = np.exp(rng.normal(0, spread, 10**6) - rng.normal(math.log(0.8), spread, 10**6)) - 1
     low, high = np.quantile(quotients, [0.025, 0.975])

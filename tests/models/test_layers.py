@@ -55,7 +55,7 @@ def test_nothing_left_to_prune_is_an_error() -> None:
 
 
 class Odd(nn.Module):
-    """Grouped, channels that do not divide, a computed weight, a weight shared with another operator."""
+    """Grouped, channels that do not divide, a weight that depends on the input, one shared with another operator."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ class Odd(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = torch.relu(self.from_six(torch.relu(self.to_six(self.grouped(self.stem(x))))))
-        x = torch.relu(nn.functional.conv2d(x, self.standardised / self.standardised.norm()))
+        x = torch.relu(nn.functional.conv2d(x, self.standardised * x.mean()))
         y = torch.relu(self.shared(x.mean((2, 3))))
         return self.head(torch.relu(y @ self.shared.weight.T))
 

@@ -80,7 +80,8 @@ class HostStore(AbstractStore):
             largest = float(value.abs().max()) if value.numel() else 0.0
             # small values too are moved into float16's normal range, where the relative error is bounded
             scale = largest / _HALF_RANGE if largest > 0 else 1.0
-            value = (value / scale).to(torch.float16)
+            if scale >= torch.finfo(value.dtype).tiny:  # below it there is no scale to divide by: kept as they are
+                value = (value / scale).to(torch.float16)
         host = value.to("cpu")
         return (host.pin_memory() if origin[1].type == "cuda" else host), scale, origin
 
