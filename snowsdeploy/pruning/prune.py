@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from torch import Tensor
@@ -18,13 +18,15 @@ from snowsdeploy.patterns.pattern import Pattern
 from snowsdeploy.patterns.violations import count_violations
 from snowsdeploy.progress import Observer
 from snowsdeploy.pruning.checkpoints import Checkpoints
+from snowsdeploy.pruning.flow.derivatives import Derivatives, notes_of, operator_names
+from snowsdeploy.pruning.flow.probe import probe_derivatives
 from snowsdeploy.pruning.flow.storage import IN_MEMORY, Storage
 from snowsdeploy.pruning.importance.loss import LOSS_IMAGES
 from snowsdeploy.pruning.importance.masks import Masks, Selection, prepare_masks
 from snowsdeploy.pruning.importance.sensitivity import WHOLE_IMAGES, output_curvature
 from snowsdeploy.pruning.norms import reestimate_batch_norms
 from snowsdeploy.pruning.schedule import Unit, make_schedule
-from snowsdeploy.pruning.solve.final import final_pass
+from snowsdeploy.pruning.solve.final import final_hindrance, final_pass
 from snowsdeploy.pruning.solve.problem import UnitSolution
 from snowsdeploy.pruning.solve.reconstruct import Reconstruction, Tell
 from snowsdeploy.pruning.solve.streams import Streams, open_streams, output_error
@@ -62,6 +64,26 @@ class Plan:
     storage: Storage = IN_MEMORY
     at_once: int = WHOLE_IMAGES
     loss_at_once: int = LOSS_IMAGES
+
+    def units(self, graph: ProgramGraph, weights: Sequence[str]) -> tuple[Unit, ...]:
+        """Of layers by their weights' names; none has layers on both sides of what cannot be differentiated."""
+        walls = self.method.derivatives.blocking(self.method.curvature) if self.method.newton else ()
+        return make_schedule(graph, weights, joint=self.joint, layers=self.layers, walls=walls)
+
+    def without_hindered(self, graph: ProgramGraph, units: Sequence[Unit]) -> tuple[Plan, tuple[str, ...]]:
+        """Without a final pass where that cannot be differentiated, and the sentence that says so."""
+        words = final_hindrance(graph, units, self.final) if self.final else ""
+        return (replace(self, final=None), (f"no final pass over all layers: {words}",)) if words else (self, ())
+
+
+def differentiable(plan: Plan, graph: ProgramGraph, batch: Batch) -> Plan:
+    """The plan with what the graph's operators lack; the same where it differentiates nothing but single layers."""
+    layers_only = plan.method.horizon == 0 and plan.method.newton is None and plan.final is None
+    if layers_only and not plan.sensitivity:
+        return plan
+    found = probe_derivatives(graph, batch)
+    final = replace(plan.final, derivatives=found) if plan.final else None
+    return replace(plan, method=replace(plan.method, derivatives=found), final=final)
 
 
 @dataclass(frozen=True)
@@ -133,7 +155,9 @@ def prune_program(
         )
 
     masks = _choose_or_restore(choose, pattern, plan.selection, checkpoints)
-    units = make_schedule(graph, weights, joint=plan.joint, layers=plan.layers)
+    plan = differentiable(plan, graph, batches[0])
+    units = plan.units(graph, weights)
+    plan, hindered = plan.without_hindered(graph, units)
     total = len(units) + (plan.final is not None)
     if plan.sensitivity:
         observer.doing("curvature at the output", 0, total)
@@ -143,7 +167,9 @@ def prune_program(
     loop = _Loop(weights, masks, streams, total, observer, checkpoints)
     for unit in units:
         loop.solve("|".join(unit.weights), unit.names, partial(plan.method.solve, graph, unit, streams, masks.select))
-    notes = []
+    notes = [*notes_of((r.derivatives for r in loop.reports), len(loop.reports)), *hindered]
+    if plan.sensitivity:
+        notes += _metric_notes(graph, plan.method.derivatives, units)
     if plan.reestimate:
         statistics, note = _reestimate(graph, batches, loop.tensors, plan)
         loop.tensors |= statistics
@@ -161,6 +187,16 @@ def prune_program(
         notes.append(f"final pass: relative output error {before:.3g} -> {after:.3g}")
     reports = tuple(loop.reports[: len(units)])
     return Solved(loop.tensors, loop.kept, reports, final, masks.report, masks.shares(), tuple(notes))
+
+
+def _metric_notes(graph: ProgramGraph, found: Derivatives, units: Sequence[Unit]) -> list[str]:
+    """The layers whose errors are not weighed by the output, if there are any."""
+    calls = [call for unit in units for layer in unit.layers for call in layer.calls]
+    opaque = found.opaque(graph, calls)
+    if not opaque:
+        return []
+    count, names = f"{len(opaque)} of {len(calls)}", operator_names(opaque.values())
+    return [f"errors of {count} layers are not weighed by what they do to the output: no derivative of {names}"]
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -44,7 +44,9 @@ def block_end(graph: ProgramGraph, weight: str) -> Node | None:
     return next(ends, None)
 
 
-def make_schedule(graph: ProgramGraph, weights: Sequence[str], *, joint: bool, layers: int = 1) -> tuple[Unit, ...]:
+def make_schedule(
+    graph: ProgramGraph, weights: Sequence[str], *, joint: bool, layers: int = 1, walls: Collection[Node] = ()
+) -> tuple[Unit, ...]:
     """Front to back: one layer a unit, or all layers of a residual block.
 
     Args:
@@ -53,6 +55,7 @@ def make_schedule(graph: ProgramGraph, weights: Sequence[str], *, joint: bool, l
         joint: Solve the layers that flow into the same residual sum together.
         layers: Put consecutive blocks into one unit until it has at least so many layers; a residual block that the
             unit does not flow into, as in parallel branches, begins another.
+        walls: Nodes through which nothing is differentiated: layers on both sides of one are in units of their own.
     """
     ends = {w: block_end(graph, w) for w in weights}
     if not joint:
@@ -64,7 +67,24 @@ def make_schedule(graph: ProgramGraph, weights: Sequence[str], *, joint: bool, l
             units[-1] += names
         else:
             units.append(names)
-    return tuple(Unit(tuple(graph.layers[w] for w in unit), ends[unit[-1]]) for unit in units)
+    parts = [part for unit in units for part in _between(graph, unit, walls)]
+    return tuple(Unit(tuple(graph.layers[w] for w in part), ends[part[-1]]) for part in parts)
+
+
+def _between(graph: ProgramGraph, weights: Sequence[str], walls: Collection[Node]) -> list[tuple[str, ...]]:
+    """Consecutive layers with no wall from one to another."""
+    parts: list[tuple[str, ...]] = []
+    behind: set[Node] = set()  # what depends on a wall behind the part's layers
+    for weight in weights:
+        calls = graph.layers[weight].calls
+        if not parts or any(call in behind for call in calls):
+            parts.append((weight,))
+            behind = set()
+        else:
+            parts[-1] += (weight,)
+        met = (wall for wall in walls if any(wall in graph.reached_from(call) for call in calls))
+        behind = behind.union(*(graph.reached_from(wall) for wall in met))
+    return parts
 
 
 def _reach(graph: ProgramGraph, weights: Sequence[str], end: Node | None) -> bool:

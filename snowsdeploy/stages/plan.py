@@ -23,8 +23,8 @@ from snowsdeploy.pruning.importance.masks import Masks, prepare_masks
 from snowsdeploy.pruning.importance.saliency import weight_scores
 from snowsdeploy.pruning.memory import fitted_plan, measure_memory, memory_budget
 from snowsdeploy.pruning.prepared import Prepared, fitted, prepare
-from snowsdeploy.pruning.prune import Plan, unit_metrics
-from snowsdeploy.pruning.schedule import Unit, make_schedule
+from snowsdeploy.pruning.prune import Plan, differentiable, unit_metrics
+from snowsdeploy.pruning.schedule import Unit
 from snowsdeploy.pruning.workspace import Workspace
 from snowsdeploy.settings.presets import resolve
 from snowsdeploy.settings.prune import PruneSettings
@@ -90,7 +90,9 @@ def _plan(
     stages = {"load": load_seconds, "permute": permute}
     graph = ProgramGraph(prepared.program)
     stages["masks"], masks = _masks(graph, prepared, batches, plan, share)
-    units = make_schedule(graph, prepared.weights, joint=plan.joint, layers=plan.layers)
+    plan = differentiable(plan, graph, batches[0])
+    units = plan.units(graph, prepared.weights)
+    plan, _ = plan.without_hindered(graph, units)
     seconds, metrics = timed(lambda: unit_metrics(graph, batches[:1], units, replace(plan, held_back=0)))
     stages["sensitivity"] = seconds * share
     seen_images = total if settings.curvature_samples == "all" else min(settings.curvature_samples, total)

@@ -53,6 +53,7 @@ class LayerReport(Artifact):
         products: Curvature products spent.
         product_flops: Floating-point operations of one of them: matrix products and convolutions.
         product_precision: Their precision; with its error when reduced, or why it was not reduced.
+        derivatives: What operators of the window lack, and how it is solved instead; empty where nothing is lacking.
         newton_seconds: Wall time of the Newton steps alone.
         seconds: Wall time of this solve.
         outcome: The solver's result as a sentence.
@@ -73,6 +74,7 @@ class LayerReport(Artifact):
     products: int
     product_flops: float = 0.0
     product_precision: str = ""
+    derivatives: str = ""
     newton_seconds: float = 0.0
     seconds: float
     outcome: str

@@ -159,7 +159,7 @@ def measure_units(
         if signature not in found:
             observer(number, unit)
             found[signature] = (
-                _measure(plan.method, window, unit, pairs, choose=Timed(select, apart), images=len(batches[0])),
+                _measure(graph, plan.method, window, unit, pairs, choose=Timed(select, apart), images=len(batches[0])),
                 number,
             )
         costs.append(found[signature])
@@ -167,9 +167,16 @@ def measure_units(
 
 
 def _measure(
-    method: Reconstruction, window: Window, unit: Unit, pairs: Sequence[Streams], *, choose: Timed, images: int
+    graph: ProgramGraph,
+    method: Reconstruction,
+    window: Window,
+    unit: Unit,
+    pairs: Sequence[Streams],
+    *,
+    choose: Timed,
+    images: int,
 ) -> Terms:
-    method = replace(method, curvature_batches=1)
+    method = replace(method.on(graph, window), curvature_batches=1)
     trials = 2 if method.targets == "auto" else 1
     share = method.targets if isinstance(method.targets, float) else 1.0
     totals, counts, product = [], [], 0.0

@@ -25,10 +25,11 @@ from snowsdeploy.pruning.flow.windows import Window
 from snowsdeploy.pruning.forecast.footprint import growth, peak_bytes
 from snowsdeploy.pruning.importance.loss import ProgramLoss
 from snowsdeploy.pruning.importance.sensitivity import output_curvature
-from snowsdeploy.pruning.prune import Plan, metric_nodes
-from snowsdeploy.pruning.schedule import Unit, make_schedule
+from snowsdeploy.pruning.prune import Plan, differentiable, metric_nodes
+from snowsdeploy.pruning.schedule import Unit
 from snowsdeploy.pruning.solve.final import final_window
-from snowsdeploy.pruning.solve.objective import Curvature, Sample, Support, WindowObjective
+from snowsdeploy.pruning.solve.objective import Sample, Support, WindowObjective
+from snowsdeploy.pruning.solve.reconstruct import Reconstruction
 from snowsdeploy.selectors.base import AbstractLossSelector
 from snowsdeploy.solver.least_squares import KEPT_BYTES, WORK_BYTES
 from snowsdeploy.values.memory import UnitMemory
@@ -64,7 +65,9 @@ def measure_needs(
         image: `[1, C, H, W]`, on the device.
         curvature: Whether the curvature of the model's output is estimated.
     """
-    units = make_schedule(graph, weights, joint=plan.joint, layers=plan.layers)
+    plan = differentiable(plan, graph, image)
+    units = plan.units(graph, weights)
+    plan = plan.without_hindered(graph, units)[0]
     state, nodes = graph.state_values(), metric_nodes(graph, units)
     whole = growth(lambda images: output_curvature(graph, state, [images], nodes), image) if curvature else 0
     for_loss = 0
@@ -89,14 +92,14 @@ def _unit_needs(
         window = plan.method.window(graph, unit)
         stream.advance(window.calls[0])
         if window.signature not in known:
-            known[window.signature] = window_bytes(window, stream, plan.method.curvature)
+            known[window.signature] = window_bytes(graph, window, stream, plan.method)
         found.append(unit_memory(graph, sizes, unit, window, known[window.signature], kept=kept, trials=trials))
     if plan.final:
-        window = final_window(graph, units, free=plan.final.free)
+        window = final_window(graph, units, plan.final)
         stream = Activations(graph, pair, graph.state_values())
         stream.advance(window.calls[0])
         everything = Unit(tuple(layer for unit in units for layer in unit.layers), None)
-        per_image = window_bytes(window, stream, plan.final.curvature)
+        per_image = window_bytes(graph, window, stream, plan.final)
         found.append(unit_memory(graph, sizes, everything, window, per_image, kept=kept, together=True))
     return found
 
@@ -187,14 +190,17 @@ def unit_memory(
     )
 
 
-def window_bytes(window: Window, stream: Activations, curvature: Curvature) -> int:
+def window_bytes(graph: ProgramGraph, window: Window, stream: Activations, method: Reconstruction) -> int:
     """Bytes that a window's gradient, curvature product and moments of inputs hold for each image, at most.
 
     Args:
+        graph: The program's graph.
         window: Of a solve.
         stream: Of two batches, of one image and of two, advanced to the window.
-        curvature: Of the products.
+        method: With its curvature, and what operators lack.
     """
+    found = method.derivatives
+    derived = not found.blocking(method.curvature, window.nodes)
     weights = {placeholder: stream.value(placeholder) for placeholder in window.weights}
     support = Support(tuple(torch.ones_like(weight, dtype=torch.bool) for weight in weights.values()))
     start = support.gather(list(weights.values()))
@@ -203,13 +209,15 @@ def window_bytes(window: Window, stream: Activations, curvature: Curvature) -> i
         live_ins = stream.live_ins(batch, window.live_ins)
         with torch.no_grad():
             sample = Sample(live_ins, window(weights, live_ins))
-        objective = WindowObjective(window, support, [sample], None, curvature)
+        passes = found.products(window)
+        objective = WindowObjective(window, support, [sample], None, method.curvature, passes=passes)
 
         def solve() -> None:
             for call in window.calls:
                 gram_matrix([(call, window.intermediate(layer_input(call), weights, live_ins))])
-            objective.value_and_gradient(start)
-            objective.curvature(start)(start)
+            if derived:
+                objective.value_and_gradient(start)
+                objective.curvature(start)(start)
 
         return peak_bytes(solve)
 

@@ -21,7 +21,9 @@ from snowsdeploy.distributed import all_sum, in_turn, number, share_of_most, sum
 from snowsdeploy.errors import DataError, GraphError
 from snowsdeploy.models.graph import base_name, layer_input
 from snowsdeploy.models.program_graph import ProgramGraph
+from snowsdeploy.pruning.flow.derivatives import require_gradients
 from snowsdeploy.pruning.flow.gram import input_rows
+from snowsdeploy.pruning.flow.probe import probe_derivatives
 from snowsdeploy.pruning.flow.whole import evaluate_whole
 from snowsdeploy.pruning.flow.windows import as_tensor
 from snowsdeploy.selectors.base import Tensors
@@ -75,13 +77,15 @@ class ProgramLoss:
 
         Raises:
             DataError: The labels do not fit the images or the classes.
-            GraphError: The output is not one vector an image, or a layer does not have the images as its first axis.
+            GraphError: The output is not one vector an image, a layer does not have the images as its first axis, or
+                an operator behind a layer has no derivative.
         """
         self._graph, self._names, self._seed, self._at_once = graph, tuple(names), seed, at_once
         self._state = dict(state)
         self._batches = images
         self._placeholders = {name: graph.placeholder(name) for name in names}
         calls = [call for name in names for call in graph.layers[name].calls]
+        require_gradients(graph, probe_derivatives(graph, images[0], state), calls, graph.outputs[0])
         with torch.no_grad():
             values = self._evaluate({}, images[0][:1], calls)
         logits = as_tensor(values[graph.outputs[0]])

@@ -17,6 +17,7 @@ from torch.fx import Node
 from snowsdeploy.batch import Batch
 from snowsdeploy.distributed import all_sum, number
 from snowsdeploy.models.program_graph import ProgramGraph
+from snowsdeploy.pruning.flow.probe import probe_derivatives
 from snowsdeploy.pruning.flow.whole import evaluate_whole
 from snowsdeploy.pruning.flow.windows import as_tensor
 
@@ -44,8 +45,12 @@ def output_curvature(
 
     Returns:
         Node -> `[1, ...]`, mean one: only the proportions matter to a relative error. A node that the output does not
-        read has the identity.
+        read has the identity; one in front of an operator without a derivative is left out.
     """
+    opaque = probe_derivatives(graph, batches[0], state).opaque(graph, nodes)
+    nodes = [node for node in nodes if node not in opaque]
+    if not nodes:
+        return {}
     totals: dict[Node, Tensor] = {}
     generators = (torch.Generator().manual_seed(seed * 1_000_003 + number(own)) for own in range(len(batches)))
     pairs = zip(batches, generators, strict=True)

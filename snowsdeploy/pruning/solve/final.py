@@ -19,8 +19,30 @@ from snowsdeploy.pruning.solve.start import factor_inputs
 from snowsdeploy.pruning.solve.streams import Streams, gather_samples
 
 
-def final_window(graph: ProgramGraph, units: Sequence[Unit], *, free: bool) -> Window:
-    """All units' weights, up to their residual sums and the model's outputs."""
+def final_window(graph: ProgramGraph, units: Sequence[Unit], method: Reconstruction) -> Window:
+    """All units' weights, up to their residual sums and the model's outputs, or what can be differentiated of that.
+
+    Args:
+        graph: The program's graph.
+        units: All units.
+        method: With its `free` and what operators lack; `final_hindrance` must have nothing to say of it.
+    """
+    window = _whole(graph, units, free=method.free)
+    return method.derivatives.shortened(graph, window, method.curvature)
+
+
+def final_hindrance(graph: ProgramGraph, units: Sequence[Unit], method: Reconstruction) -> str:
+    """Why there can be no final pass: layers on both sides of what cannot be differentiated; else nothing."""
+    whole = _whole(graph, units, free=False)
+    window = method.derivatives.shortened(graph, whole, method.curvature)
+    blocking = method.derivatives.blocking(method.curvature, whole.nodes)
+    behind = any(call in graph.reached_from(node) for node in blocking for call in window.calls)
+    if not behind and not method.derivatives.exact_only(graph, window, method.curvature):
+        return ""
+    return method.derivatives.words(graph, window, whole, method.curvature)
+
+
+def _whole(graph: ProgramGraph, units: Sequence[Unit], *, free: bool) -> Window:
     ends = (unit.until for unit in units if unit.until is not None)
     reach = tuple(dict.fromkeys([*ends, *graph.real_outputs]))
     return cut_window(graph, [name for unit in units for name in unit.weights], 0, until=reach, free=free)
@@ -55,7 +77,7 @@ def final_pass(
     assert method.newton is not None
     together = Unit(tuple(layer for unit in units for layer in unit.layers), None)
     names = together.weights
-    window = final_window(graph, units, free=method.free)
+    window = final_window(graph, units, method)
     outputs = [n for n in window.outputs if n in graph.outputs]
     for stream in (streams.dense, streams.pruned):
         stream.advance(window.calls[0])
@@ -76,6 +98,7 @@ def final_pass(
         method.curvature_batches,
         metrics=[streams.metrics.get(n) for n in window.outputs],
         shares=shares,
+        passes=method.derivatives.products(window),
     )
     unseen = replace(objective, samples=samples[len(seen) :]) if sum_number(streams.held_back) else None
     start = support.gather([current[p] for p in window.weights])
@@ -85,5 +108,7 @@ def final_pass(
     solution = method.newton_steps(problem, tell)
     values = support.scatter(solution.newton.value)
     report = problem.report(together, window, solution, targets="1 dense", seconds=time.perf_counter() - started)
+    words = method.derivatives.words(graph, window, _whole(graph, units, free=method.free), method.curvature)
+    report = report.model_copy(update={"derivatives": words})
     tensors = {graph.state_names[p]: v for p, v in zip(window.weights, values, strict=True)}
     return UnitSolution(tensors, dict(masks), report)

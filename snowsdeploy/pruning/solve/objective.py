@@ -81,6 +81,8 @@ class WindowObjective:
         metrics: Diagonal metric of each output, `[1, ...]` without the batch axis' size; None entries are the identity.
         shares: Weight of each output's term; empty is equal shares.
         product_precision: Of the window inside Gauss-Newton products; see `products`.
+        passes: How J v of a Gauss-Newton product is computed: forward mode, or two reverse passes where an operator
+            has no forward derivative.
         product: Computes a sample's Gauss-Newton product in place of `one_product`.
     """
 
@@ -93,6 +95,7 @@ class WindowObjective:
     metrics: Sequence[Tensor | None] = ()
     shares: Sequence[float] = ()
     product_precision: Literal["float32", "tf32", "bfloat16"] = "float32"
+    passes: Literal["forward", "reverse"] = "forward"
     product: Callable[[WindowObjective, Tensor, Tensor, Sample], Tensor] | None = None
     scales: tuple[float | Tensor, ...] = field(init=False)
 
@@ -167,14 +170,11 @@ class WindowObjective:
         if self.curvature_kind == "hessian":
             return self._hessian(x, v, sample)
         with matmul_tf32(True) if self.product_precision == "tf32" else nullcontext():
-            return self._gauss_newton(x, v, sample)
+            return self._gauss_newton(x, v, sample) if self.passes == "forward" else self._reversed(x, v, sample)
 
     def _gauss_newton(self, x: Tensor, v: Tensor, sample: Sample) -> Tensor:
         # v -> J v (forward mode) -> 2 s_k J v -> J^T (reverse mode), on one evaluation of the window
-        dtype = torch.bfloat16 if self.product_precision == "bfloat16" else x.dtype
-        leaves = [w.detach().to(dtype).requires_grad_() for w in self.support.scatter(x)]
-        tangents = [t.to(dtype) for t in self.support.scatter(v)]
-        live_ins = {n: _cast(value, x.dtype, dtype) for n, value in sample.live_ins.items()}
+        dtype, leaves, tangents, live_ins = self._rounded(x, v, sample)
         with forward_ad.dual_level():
             duals = [forward_ad.make_dual(w, t) for w, t in zip(leaves, tangents, strict=True)]
             pairs = [forward_ad.unpack_dual(y) for y in self.window(self._weights(duals), live_ins)]
@@ -186,6 +186,30 @@ class WindowObjective:
         # After the level ends: inside it the reverse pass would carry tangents too, which is the Hessian's price.
         gradients = torch.autograd.grad([y for y, _ in live], leaves, [u for _, u in live])
         return self.support.gather(gradients).detach().to(x.dtype)
+
+    def _reversed(self, x: Tensor, v: Tensor, sample: Sample) -> Tensor:
+        """The same without forward mode: `J^T u` is linear in u, and its derivative by u along v is `J v`."""
+        dtype, leaves, tangents, live_ins = self._rounded(x, v, sample)
+        pairs = zip(self.window(self._weights(leaves), live_ins), self.scales, strict=True)
+        live = [(y, s, torch.zeros_like(y, requires_grad=True)) for y, s in pairs if y.requires_grad]
+        outputs, probes = [y for y, _, _ in live], [u for _, _, u in live]
+        pulled = torch.autograd.grad(outputs, leaves, probes, create_graph=True, materialize_grads=True)
+        ends = [(g, t) for g, t in zip(pulled, tangents, strict=True) if g.requires_grad]
+        pushed = torch.autograd.grad(
+            [g for g, _ in ends], probes, [t for _, t in ends], retain_graph=True, materialize_grads=True
+        )
+        along = [(j.detach() * (2 * s)).to(dtype) for j, (_, s, _) in zip(pushed, live, strict=True)]
+        gradients = torch.autograd.grad(outputs, leaves, along, materialize_grads=True)
+        return self.support.gather(gradients).detach().to(x.dtype)
+
+    def _rounded(
+        self, x: Tensor, v: Tensor, sample: Sample
+    ) -> tuple[torch.dtype, list[Tensor], list[Tensor], dict[Node, Any]]:
+        """The precision of a product, and in it the weights to derive by, their tangents and what flows in."""
+        dtype = torch.bfloat16 if self.product_precision == "bfloat16" else x.dtype
+        leaves = [w.detach().to(dtype).requires_grad_() for w in self.support.scatter(x)]
+        tangents = [t.to(dtype) for t in self.support.scatter(v)]
+        return dtype, leaves, tangents, {n: _cast(value, x.dtype, dtype) for n, value in sample.live_ins.items()}
 
     def _hessian(self, x: Tensor, v: Tensor, sample: Sample) -> Tensor:
         leaves = self._leaves(x)

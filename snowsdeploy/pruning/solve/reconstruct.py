@@ -12,6 +12,7 @@ from snowsdeploy.device import release_memory
 from snowsdeploy.distributed import sum_number
 from snowsdeploy.errors import NumericsError
 from snowsdeploy.models.program_graph import ProgramGraph
+from snowsdeploy.pruning.flow.derivatives import Derivatives
 from snowsdeploy.pruning.flow.windows import Window, cut_window
 from snowsdeploy.pruning.schedule import Unit
 from snowsdeploy.pruning.solve.objective import Curvature, Support, WindowObjective
@@ -51,6 +52,7 @@ class Reconstruction:
         free: Vectors inside the window (biases, normalisation scales and shifts) vary too.
         products: How Gauss-Newton products are computed, where their error stays small.
         ridge: Damping of the least squares, relative to the mean of the Gram matrix's diagonal.
+        derivatives: What the graph's operators lack; windows end in front of what cannot be differentiated.
     """
 
     horizon: Horizon
@@ -63,8 +65,20 @@ class Reconstruction:
     free: bool = False
     products: Products = field(default_factory=Products)
     ridge: float = 1e-3
+    derivatives: Derivatives = field(default_factory=Derivatives)
 
     def window(self, graph: ProgramGraph, unit: Unit) -> Window:
+        """What of the unit's whole window can be differentiated; all of it where nothing is."""
+        window = self.whole_window(graph, unit)
+        return window if self.newton is None else self.derivatives.shortened(graph, window, self.curvature)
+
+    def on(self, graph: ProgramGraph, window: Window) -> Reconstruction:
+        """Itself, or its exact start alone where a window from `window` has nothing that can be differentiated."""
+        if self.newton is None or not self.derivatives.exact_only(graph, window, self.curvature):
+            return self
+        return replace(self, newton=None)
+
+    def whole_window(self, graph: ProgramGraph, unit: Unit) -> Window:
         """The unit's window; in a part of the model without residual sums, a block is `PLAIN_HORIZON` operations."""
         output = graph.real_outputs if self.horizon == "model" else ()
         until = unit.until if unit.until is not None and not isinstance(self.horizon, int) else None
@@ -92,23 +106,31 @@ class Reconstruction:
         """
         started = time.perf_counter()
         window = self.window(graph, unit)
+        method = self.on(graph, window)
         tell("activations", 0.0)
         for stream in (streams.dense, streams.pruned):
             stream.advance(window.calls[0])
         release_memory(streams.pruned.value(window.weights[0]).device)  # holes that the passes up to here left
         tell("masks and least squares", 0.0)
         if self.targets != "auto":
-            problem = self.problem(window, unit, streams, select, self.targets)
-            solution, choice = self.newton_steps(problem, tell), f"{self.targets:g} dense"
+            problem = method.problem(window, unit, streams, select, self.targets)
+            solution, choice = method.newton_steps(problem, tell), f"{self.targets:g} dense"
         else:
-            solution, problem, choice = self._best_targets(window, unit, streams, select, tell)
+            solution, problem, choice = method._best_targets(window, unit, streams, select, tell)
         support = problem.objective.support
         values = support.scatter(solution.newton.value)
         for placeholder, value in zip(window.weights, values, strict=True):
             streams.pruned.set_weight(placeholder, value)
         report = problem.report(unit, window, solution, targets=choice, seconds=time.perf_counter() - started)
+        report = report.model_copy(update={"derivatives": self.words(graph, unit, window)})
         tensors = {graph.state_names[p]: v for p, v in zip(window.weights, values, strict=True)}
         return UnitSolution(tensors, dict(zip(unit.weights, support.masks, strict=False)), report)
+
+    def words(self, graph: ProgramGraph, unit: Unit, window: Window) -> str:
+        """What the graph's operators lack for a unit, and how its window is solved instead; else nothing."""
+        if self.newton is None:
+            return ""
+        return self.derivatives.words(graph, window, self.whole_window(graph, unit), self.curvature)
 
     def problem(self, window: Window, unit: Unit, streams: Streams, select: Select, share: float) -> Problem:
         """Masks, the exact start and the objective of a unit; the arguments as in `solve`, and `targets` as a share."""
@@ -130,7 +152,14 @@ class Reconstruction:
         support = Support((*begin.masks, *window.whole_vectors(original)))
         metrics = [streams.metrics.get(n) for n in window.outputs]
         objective = WindowObjective(
-            window, support, seen, None, self.curvature, self.curvature_batches, metrics=metrics
+            window,
+            support,
+            seen,
+            None,
+            self.curvature,
+            self.curvature_batches,
+            metrics=metrics,
+            passes=self.derivatives.products(window),
         )
         unseen = replace(objective, samples=samples[len(seen) :]) if sum_number(streams.held_back) else None
         masked = support.gather([original[p] for p in window.weights])
