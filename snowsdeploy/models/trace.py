@@ -16,14 +16,13 @@ from torch.export import Dim, ExportedProgram
 
 from snowsdeploy.batch import Batch
 from snowsdeploy.errors import GraphError, NumericsError, UsageError
-from snowsdeploy.models.caches import attributes_kept, forget_runs
+from snowsdeploy.models.caches import forget_runs
 from snowsdeploy.models.fold import fold_weights
-from snowsdeploy.models.outputs import plain_outputs, with_outputs
+from snowsdeploy.models.outputs import with_outputs
 from snowsdeploy.models.program import Program
 from snowsdeploy.models.quiet import silent_loggers
 from snowsdeploy.models.signature import (
     ONE_INPUT,
-    Call,
     call_of,
     chosen_outputs,
     input_names,
@@ -32,10 +31,10 @@ from snowsdeploy.models.signature import (
     renamed_outputs,
 )
 from snowsdeploy.models.sizes import at_one_size, found_axes, other_sizes, traced_axes
+from snowsdeploy.models.torch_export import FIXED_SIZE, export_module
 from snowsdeploy.values import DynamicAxis, InputInfo, ModelSignature, Preprocessing, SourceInfo
 
-_LOGGERS = ("torch.fx.experimental.symbolic_shapes", "torch.export._trace", "torch.export")
-_CAUSES = ("Not all values of", "You marked")  # torch.export's line that says why a size cannot vary
+_LOGGERS = ("torch.fx.experimental.symbolic_shapes", "torch.export._trace", "torch.export", "torch._dynamo")
 _ROUNDING = 1e-2  # far above what another order of sums makes, far below what other images make
 TRACE_BATCH = 2  # torch.export treats sizes 0 and 1 as constants
 CHECKED_WITH = 3  # items
@@ -87,24 +86,18 @@ def trace(
     axes = {} if wanted.batch else {0: Dim("batch", min=1)}
     varying = {i.name: axes | traced_axes(wanted.dynamic, i.name) for i in inputs}
     call = call_of(module, given[:count], varying)
+
+    def forget() -> bool:
+        return forget_runs(module, lambda batch: _run(module, batch, varying), random_batch(inputs, 4, 0))
+
     with _clear_message(inputs), _quiet():
-        try:
-            exported = _exported(module, call)
-        except Exception:  # as _clear_message says
-            if not forget_runs(module, lambda batch: _run(module, batch, varying), random_batch(inputs, 4, 0)):
-                raise
-            exported = _exported(module, call)
+        exported = export_module(module, call, forget)
     return adopt(exported, preprocessing, source, replace(wanted, inputs=inputs))
 
 
 def _run(module: nn.Module, batch: Batch, axes: Mapping[str, Mapping[int, Any]]) -> object:
     call = call_of(module, batch, axes)
     return module(*call.args, **call.kwargs)
-
-
-def _exported(module: nn.Module, call: Call) -> ExportedProgram:
-    with attributes_kept(module), plain_outputs(module):  # torch.export leaves tensors without values in caches
-        return torch.export.export(module, call.args, call.kwargs, dynamic_shapes=call.dynamic, strict=False)
 
 
 def image_input(preprocessing: Preprocessing | None) -> tuple[InputInfo, ...]:
@@ -324,7 +317,7 @@ def _clear_message(inputs: Sequence[InputInfo]) -> Iterator[None]:
         yield
     except Exception as error:  # torch.export raises many types, most of them private
         lines = [line.strip(" -") for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-        first = next((line.partition(". ")[0] for line in lines if line.startswith(_CAUSES)), lines[0])
+        first = next((line.partition(". ")[0] for line in lines if line.startswith(FIXED_SIZE)), lines[0])
         where = _user_frame(error)
         fixed = "or fix the batch with --static-batch N, " if "batch" in first else ""
         raise GraphError(

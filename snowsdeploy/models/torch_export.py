@@ -1,0 +1,64 @@
+"""A module -> a program of torch.export, by the ways that there are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+from torch.export import ExportedProgram
+
+from snowsdeploy.models.caches import attributes_kept
+from snowsdeploy.models.outputs import plain_outputs
+from snowsdeploy.models.signature import Call
+
+FIXED_SIZE = ("Not all values of", "You marked")  # torch.export's line that says why a size cannot vary
+
+
+def export_module(module: nn.Module, call: Call, forget: Callable[[], bool]) -> ExportedProgram:
+    """Run the module's Python once and record what it computes.
+
+    Where `forward` makes a size a Python number, such as `len(x)`, the size would be a constant of the program. Strict
+    tracing, which reads the bytecode in place of running it, keeps many of these as sizes, and is tried then.
+
+    Args:
+        module: In evaluation mode.
+        call: What it is recorded with.
+        forget: Deletes what earlier runs left in the module, and says whether there was anything.
+
+    Raises:
+        Exception: What torch.export raises where it runs the module, of many types.
+    """
+    try:
+        return _without_caches(module, call, forget)
+    except Exception as error:
+        program = _read_strictly(module, call) if _fixes_a_size(error) else None
+        if program is None:
+            raise
+        return program
+
+
+def _without_caches(module: nn.Module, call: Call, forget: Callable[[], bool]) -> ExportedProgram:
+    try:
+        return _exported(module, call, strict=False)
+    except Exception:  # torch.export raises many types, most of them private
+        if not forget():
+            raise
+        return _exported(module, call, strict=False)
+
+
+def _read_strictly(module: nn.Module, call: Call) -> ExportedProgram | None:
+    """None where that does not work either: what the first way said is nearer to the user's code."""
+    try:
+        return _exported(module, call, strict=True)
+    except Exception:  # as above
+        return None
+
+
+def _exported(module: nn.Module, call: Call, *, strict: bool) -> ExportedProgram:
+    with attributes_kept(module), plain_outputs(module):  # torch.export leaves tensors without values in caches
+        return torch.export.export(module, call.args, call.kwargs, dynamic_shapes=call.dynamic, strict=strict)
+
+
+def _fixes_a_size(error: Exception) -> bool:
+    return any(line.strip(" -").startswith(FIXED_SIZE) for line in str(error).splitlines())
