@@ -17,11 +17,14 @@ from pathlib import Path
 import onnx
 import onnx_ir as ir
 import torch
+from torch.export import ExportedProgram
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from snowsdeploy.batch import Batch
 from snowsdeploy.errors import ExportError, UsageError
 from snowsdeploy.files import atomic_path
 from snowsdeploy.layout.onnx_layout import LAYER_MAP_KEY, node_layers
+from snowsdeploy.models.graph import line_of
 from snowsdeploy.models.program import Program
 from snowsdeploy.settings.export import ExportSettings
 from snowsdeploy.values import OnnxArtifact, Precision, Preprocessing, Role
@@ -31,6 +34,7 @@ from snowsdeploy_exporters.tidy import name_axes, name_outputs, strip_traces
 
 PROTOBUF_LIMIT = 2 * 2**30
 OLDEST_OPSET = 18  # what the exporter writes; it cannot go back reliably
+_NODE = re.compile(r"translating node %(\w+)")
 _OPERATOR = re.compile(r"torch\.ops\.([\w.]+)|\b((?:aten|prims)[.:]+[\w.]+)")
 
 
@@ -57,6 +61,7 @@ class OnnxExporter:
 
         Raises:
             ExportError: The exporter lacks an operator, the file would exceed 2 GiB, or the ONNX checker refuses it.
+            UsageError: A name in `keep_fp32` is of no layer or node.
         """
         model = self._convert(program)
         layers = layer_map(model, program)
@@ -68,6 +73,7 @@ class OnnxExporter:
         model.metadata_props[LAYER_MAP_KEY] = json.dumps(layers, sort_keys=True)
         _require_size(model)
         proto = ir.to_proto(model)
+        _matching_nodes(proto, self.keep_fp32)
         return OnnxArtifact(
             path=path,
             role=role,
@@ -150,23 +156,7 @@ class OnnxExporter:
         return source.model_copy(update=update)
 
     def _convert(self, program: Program) -> ir.Model:
-        try:
-            with _quiet():
-                converted = torch.onnx.export(
-                    program.shipped,
-                    dynamo=True,
-                    verbose=False,
-                    opset_version=self.opset,
-                    input_names=[info.name for info in program.inputs],
-                    optimize=True,
-                )
-        except Exception as error:  # the exporter raises many types, most of them private
-            raise ExportError(
-                "torch.onnx cannot convert the program",
-                seen=_culprit(error),
-                fix="try another --opset, or replace that operation in the model",
-            ) from error
-        assert converted is not None
+        converted = self._translated(program.shipped, [info.name for info in program.inputs])
         written = converted.model.opset_imports.get("")
         if written != self.opset:  # the exporter only logs that it could not convert
             raise ExportError(
@@ -176,6 +166,36 @@ class OnnxExporter:
                 fix=f"use --opset {written}",
             )
         return converted.model
+
+    def _translated(self, exported: ExportedProgram, inputs: Sequence[str]) -> torch.onnx.ONNXProgram:
+        """What torch.onnx makes of a program; an operator that it lacks is tried again as simpler ones."""
+        simplified: set[object] = set()
+        while True:
+            try:
+                with _quiet():
+                    converted = torch.onnx.export(
+                        exported,
+                        dynamo=True,
+                        verbose=False,
+                        opset_version=self.opset,
+                        input_names=inputs,
+                        optimize=True,
+                    )
+            except Exception as error:  # the exporter raises many types, most of them private
+                node = _culprit(error, exported.graph)
+                table = torch.export.default_decompositions()
+                if node is None or node.target in simplified or node.target not in table:
+                    raise ExportError(
+                        "torch.onnx cannot convert the program",
+                        seen=_cause(error, node),
+                        fix="replace that operation in the model, or try another --opset",
+                    ) from error
+                simplified.add(node.target)
+                with _quiet(), sdpa_kernel(SDPBackend.MATH):  # fused attention has no simpler operators
+                    exported = exported.run_decompositions({node.target: table[node.target]})
+            else:
+                assert converted is not None
+                return converted
 
 
 def _matching_nodes(model: onnx.ModelProto, names: Sequence[str]) -> set[str]:
@@ -197,12 +217,24 @@ def _matching_nodes(model: onnx.ModelProto, names: Sequence[str]) -> set[str]:
     return found
 
 
-def _culprit(error: Exception) -> str:
-    """The operator that the exporter stumbled over, else the first line of what it said."""
-    text = f"{error.__cause__ or ''}\n{error}"
+def _culprit(error: Exception, graph: torch.fx.Graph) -> torch.fx.Node | None:
+    """What the exporter stumbled over, where it says that."""
+    named = _NODE.search(_said(error))
+    return next((node for node in graph.nodes if named and node.name == named[1]), None)
+
+
+def _said(error: Exception) -> str:
+    return f"{error.__cause__ or ''}\n{error}"
+
+
+def _cause(error: Exception, node: torch.fx.Node | None) -> str:
+    """The operator that the exporter stumbled over and the line that calls it, else the first line of what it said."""
+    text = _said(error)
     operator = _OPERATOR.search(text)
     if operator:
-        return operator[1] or operator[2]
+        numbers = " on complex numbers, which ONNX lacks" if "complex-valued" in text else ""
+        line = "" if node is None else line_of(node)
+        return f"{operator[1] or operator[2]}{numbers}{f' (at {line})' if line else ''}"
     return next((line.strip()[:200] for line in text.splitlines() if line.strip()), type(error).__name__)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
@@ -145,3 +146,15 @@ _SUBSTITUTES: dict[object, Callable[..., Any]] = {
 
 def _differentiable(target: Callable[..., Any]) -> Callable[..., Any]:
     return _SUBSTITUTES.get(target, target)
+
+
+def line_of(node: Node) -> str:
+    """`model.py:17`, the line of the user's model that calls an operator; empty where tracing did not keep it."""
+    return last_line(node.meta.get("stack_trace") or "")
+
+
+def last_line(stack: str) -> str:
+    """The same of a stack as text."""
+    frames = re.findall(r'File "([^"]+)", line (\d+)', stack)
+    own = [f"{file}:{line}" for file, line in frames if "/torch/" not in file]
+    return own[-1] if own else ""

@@ -32,10 +32,14 @@ def export_module(module: nn.Module, call: Call, forget: Callable[[], bool]) -> 
     try:
         return _without_caches(module, call, forget)
     except Exception as error:
-        program = _read_strictly(module, call) if _fixes_a_size(error) else None
-        if program is None:
+        if not _fixes_a_size(error):
             raise
-        return program
+        try:
+            return _exported(module, call, strict=True)
+        except Exception as strict:  # as below
+            if _fixes_a_size(strict):  # it names the line, which the first one does not know
+                raise
+            raise error from strict
 
 
 def _without_caches(module: nn.Module, call: Call, forget: Callable[[], bool]) -> ExportedProgram:
@@ -45,14 +49,6 @@ def _without_caches(module: nn.Module, call: Call, forget: Callable[[], bool]) -
         if not forget():
             raise
         return _exported(module, call, strict=False)
-
-
-def _read_strictly(module: nn.Module, call: Call) -> ExportedProgram | None:
-    """None where that does not work either: what the first way said is nearer to the user's code."""
-    try:
-        return _exported(module, call, strict=True)
-    except Exception:  # as above
-        return None
 
 
 def _exported(module: nn.Module, call: Call, *, strict: bool) -> ExportedProgram:

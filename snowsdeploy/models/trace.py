@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
@@ -18,6 +17,7 @@ from snowsdeploy.batch import Batch
 from snowsdeploy.errors import GraphError, NumericsError, UsageError
 from snowsdeploy.models.caches import forget_runs
 from snowsdeploy.models.fold import fold_weights
+from snowsdeploy.models.graph import last_line, line_of
 from snowsdeploy.models.outputs import with_outputs
 from snowsdeploy.models.program import Program
 from snowsdeploy.models.quiet import silent_loggers
@@ -241,9 +241,7 @@ def _random_place(exported: ExportedProgram) -> str:
     """The first operator that draws random numbers, with the line of the model that calls it."""
     for node in exported.graph.nodes:
         if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
-            frames = re.findall(r'File "([^"]+)", line (\d+)', node.meta.get("stack_trace") or "")
-            own = [f"{file}:{line}" for file, line in frames if "/torch/" not in file]
-            return f"{node.target}{f' at {own[-1]}' if own else ''}"
+            return " at ".join(filter(None, (str(node.target), line_of(node))))
     return ""
 
 
@@ -337,7 +335,7 @@ def _user_frame(error: BaseException) -> str:
         if "/torch/" not in filename and not filename.startswith("<") and "snowsdeploy" not in filename:
             where = f"{filename}:{frame.tb_lineno}"
         frame = frame.tb_next
-    return where
+    return last_line(str(error)) or where
 
 
 @contextmanager

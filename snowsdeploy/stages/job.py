@@ -49,6 +49,7 @@ from snowsdeploy.stages.inputs import (
 from snowsdeploy.stages.packages import Writers, require_formats
 from snowsdeploy.stages.plan import plan
 from snowsdeploy.stages.prune import Pruned, prune, prune_prepared
+from snowsdeploy.stages.rehearse import rehearse
 from snowsdeploy.stages.run_directory import RunDirectory
 from snowsdeploy.stages.run_files import (
     config_of,
@@ -135,7 +136,9 @@ def run_main_job(
     if settings.compile_for:
         require_compiler()
     done = _command("prune-export", command)
-    pruned, inputs = _prune(settings, run, load, policy=policy, observer=observer, done=done, launch=launch)
+    pruned, inputs = _prune(
+        settings, run, load, policy=policy, observer=observer, done=done, launch=launch, exporter=exporter
+    )
     if rank():
         return None
     started = time.perf_counter()
@@ -381,6 +384,7 @@ def _prune(
     observer: Observer,
     done: tuple[StageCommand, ...],
     launch: Launch | None,
+    exporter: Exporter | None = None,
 ) -> tuple[Pruned, Inputs | None]:
     """Load, prune, and leave the result in the run directory; what is judged on is loaded with it."""
     started, written = time.perf_counter(), effective(settings)
@@ -398,6 +402,8 @@ def _prune(
     if main:
         require_ends(main, inputs.program)
         require_sizes(main, inputs.program)
+    if exporter and first and not settings.resume:
+        rehearse(inputs.program, inputs.calibration, exporter, policy or GatePolicy(), observer)
     settings = fitted(settings, inputs.program)
     prepared = prepare(inputs.program, inputs.calibration, settings, settings)
     if first:

@@ -84,6 +84,8 @@ def test_strict_tracing_is_for_sizes_alone(monkeypatch: pytest.MonkeyPatch) -> N
 def test_where_both_ways_fail_the_first_one_says_why(capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(GraphError, match="cannot trace") as caught:
         trace(Loop(), PREPROCESSING, SOURCE)
-    assert re.match(r"You marked batch as dynamic but .* constant \(2\) \(at .*test_torch_export", caught.value.seen or "")
+    assert re.match(
+        r"You marked batch as dynamic but .* constant \(2\) \(at .*test_torch_export", caught.value.seen or ""
+    )
     assert "--static-batch" in (caught.value.fix or "")
     assert capfd.readouterr() == ("", "")

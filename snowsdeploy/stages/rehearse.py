@@ -1,0 +1,54 @@
+"""The end of the run tried at its start: the dense model as an ONNX file, opened and run, before anything is solved."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from snowsdeploy.data.samples import Samples
+from snowsdeploy.measure.parity import measure_parity
+from snowsdeploy.models.program import Program
+from snowsdeploy.models.signature import random_batch
+from snowsdeploy.models.sizes import other_sizes
+from snowsdeploy.progress import Observer
+from snowsdeploy.runtime.session import OrtSession
+from snowsdeploy.settings.policy import GatePolicy
+from snowsdeploy.stages.export import Exporter
+
+BATCHES = (1, 3)  # of a model that takes any number of items
+
+
+def rehearse(
+    program: Program, calibration: Samples, exporter: Exporter, policy: GatePolicy, observer: Observer
+) -> None:
+    """Write the dense model, open it in ONNX Runtime and compare it with PyTorch.
+
+    It runs on the CPU whatever the run's provider is: an engine would take minutes to build.
+
+    Args:
+        program: Dense.
+        calibration: Its first items are run, and random ones at other sizes of the axes that vary.
+        exporter: Of the run.
+        policy: Its limit of parity in FP32 is what a warning is about.
+        observer: Warned where the dense file alone is beyond that limit.
+
+    Raises:
+        ExportError: The model cannot be written.
+        ProviderError: ONNX Runtime cannot load or run the file.
+        NumericsError: The file gives other shapes, or no finite numbers.
+        UsageError: The exporter was told of layers that the file does not have.
+    """
+    observer.message("trying the ONNX export of the dense model")
+    fixed = program.signature.batch
+    sizes = BATCHES if fixed is None else (fixed,)
+    batches = [calibration.rows(0, n) for n in sizes if n <= len(calibration)]
+    batches += [random_batch(inputs, fixed or 2, 0) for inputs in other_sizes(program)]
+    with tempfile.TemporaryDirectory() as folder:
+        file = exporter.export(program, Path(folder) / "dense.onnx", "dense", {})
+        found = measure_parity(program.run, OrtSession.open(file.path), batches)
+    limit, worst = policy.parity_limit("fp32"), max(found.rows, key=lambda row: row.relative_l2)
+    if limit is not None and worst.relative_l2 > limit:
+        observer.warn(
+            f"the dense model itself differs between PyTorch and ONNX Runtime by {worst.relative_l2:.1e} (output "
+            f"{worst.output}, batch {worst.batch}): the limit of parity, {limit:.0e}, cannot be kept"
+        )

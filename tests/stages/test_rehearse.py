@@ -1,0 +1,157 @@
+"""What would fail at the end of a run fails before anything is solved."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+from torch import Tensor, nn
+
+from snowsdeploy.errors import SnowsDeployError, UsageError
+from snowsdeploy.models.program import Program
+from snowsdeploy.progress import NullObserver
+from snowsdeploy.report.store import read_report
+from snowsdeploy.settings.jobs import MainJob
+from snowsdeploy.settings.read import read_settings
+from snowsdeploy.stages.job import run_main_job
+from snowsdeploy.values import OnnxArtifact, Role
+from snowsdeploy_exporters import OnnxExporter
+
+HERE = "tests.stages.test_rehearse"
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.body = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU())
+        self.head = nn.Linear(8, 4)
+
+    def middle(self, x: Tensor) -> Tensor:
+        return x
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.middle(self.body(x)).mean((2, 3)))
+
+
+class Spectrum(Net):
+    def middle(self, x: Tensor) -> Tensor:
+        spectrum = torch.fft.rfft2(x)
+        return torch.fft.irfft2(spectrum * torch.exp(torch.tensor(1j)))
+
+
+class Pooled(Net):
+    def middle(self, x: Tensor) -> Tensor:
+        return nn.functional.adaptive_max_pool2d(x, 5)
+
+
+class Windows(Net):  # attention over three axes
+    def middle(self, x: Tensor) -> Tensor:
+        tokens = x.flatten(2).mT
+        return nn.functional.scaled_dot_product_attention(tokens, tokens, tokens).mT.unsqueeze(3)
+
+
+@dataclass
+class Told(NullObserver):
+    stages: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def stage(self, name: str, detail: str = "") -> None:
+        self.stages.append(name)
+
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)
+
+
+def run(
+    folder: Path, model: str, exporter: OnnxExporter, observer: Told, size: tuple[int, ...] = (3, 16, 16), **more: Any
+) -> None:
+    images = np.random.default_rng(0).standard_normal((8, *size)).astype(np.float32)
+    np.savez(folder / "data.npz", x=images)
+    given = {"model": f"{HERE}:{model}", "data": str(folder / "data.npz"), "out": folder / "run"}
+    given |= {"mean": (0.5,) * size[0], "std": (0.5,) * size[0], "effort": "fast", "latency_runs": 5}
+    run_main_job(read_settings(MainJob, given | {"latency_batch": (1,)} | more), exporter, observer=observer)
+
+
+@pytest.mark.parametrize(
+    ("model", "names"),
+    [
+        ("Spectrum", ["complex numbers", "test_rehearse.py:"]),
+        ("Pooled", ["adaptive_max_pool2d", "test_rehearse.py:"]),
+    ],
+)
+def test_an_operator_that_the_file_cannot_hold_is_named_at_the_start(
+    model: str, names: list[str], tmp_path: Path
+) -> None:
+    told = Told()
+    with pytest.raises(SnowsDeployError) as caught:
+        run(tmp_path, model, OnnxExporter(), told)
+    assert told.stages == ["load"]
+    assert not (tmp_path / "run").exists()
+    for name in names:
+        assert name in str(caught.value)
+
+
+def test_an_operator_that_torch_onnx_lacks_is_written_as_simpler_ones(tmp_path: Path) -> None:
+    run(tmp_path, "Windows", OnnxExporter(), Told())
+    report = read_report(tmp_path / "run" / "report.json")
+    assert max(row.relative_l2 for row in report.variants[0].parity.rows) < 1e-5
+
+
+def test_layers_to_keep_that_are_not_there_are_told_at_the_start(tmp_path: Path) -> None:
+    told = Told()
+    with pytest.raises(UsageError, match="names no layer"):
+        run(tmp_path, "Net", OnnxExporter(keep_fp32=("nothing",)), told)
+    assert told.stages == ["load"]
+
+
+class Inexact(OnnxExporter):
+    """Writes another weight into dense files."""
+
+    def export(self, program: Program, path: Path, role: Role, metadata: Mapping[str, str]) -> OnnxArtifact:
+        made = super().export(program, path, role, metadata)
+        model = onnx.load(path)
+        bias = next(i for i in model.graph.initializer if i.name == "head.bias")
+        bias.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(bias) + 1, bias.name))
+        onnx.save(model, path)
+        return made
+
+
+class OnlyAtStart(Exception):
+    pass
+
+
+class Once(OnnxExporter):
+    def export(self, program: Program, path: Path, role: Role, metadata: Mapping[str, str]) -> OnnxArtifact:
+        raise OnlyAtStart
+
+
+def test_a_dense_file_that_differs_is_told(tmp_path: Path) -> None:
+    told = Told()
+    run(tmp_path, "Net", Inexact(), told)
+    assert told.warnings[0].startswith("the dense model itself differs between PyTorch and ONNX Runtime by ")
+
+
+def test_the_dense_model_is_written_first_and_not_again_by_a_resumed_run(tmp_path: Path) -> None:
+    told = Told()
+    with pytest.raises(OnlyAtStart):
+        run(tmp_path, "Net", Once(), told)
+    assert told.stages == ["load"]
+    run(tmp_path, "Net", OnnxExporter(), Told())
+    told = Told()
+    with pytest.raises(OnlyAtStart):
+        run(tmp_path, "Net", Once(), told, resume=True)
+    assert "export" in told.stages
+
+
+def test_a_model_that_can_be_written_is_not_spoken_of(tmp_path: Path) -> None:
+    told = Told()
+    run(tmp_path, "Net", OnnxExporter(), told)
+    assert not told.warnings or "differs" not in " ".join(told.warnings)
