@@ -12,9 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch.export import Dim, ExportedProgram
+from torch.utils._pytree import tree_leaves
 
 from snowsdeploy.batch import Batch
 from snowsdeploy.errors import GraphError, NumericsError, UsageError
+from snowsdeploy.models.branches import join_branches
 from snowsdeploy.models.caches import forget_runs
 from snowsdeploy.models.fold import fold_weights
 from snowsdeploy.models.graph import last_line, line_of
@@ -85,6 +87,9 @@ def trace(
     given = random_batch(inputs, count, 0) if wanted.example is None else wanted.example
     axes = {} if wanted.batch else {0: Dim("batch", min=1)}
     varying = {i.name: axes | traced_axes(wanted.dynamic, i.name) for i in inputs}
+    module, remark = join_branches(module, lambda each: _tensors(_run(each, random_batch(inputs, count, 1), varying)))
+    if remark:
+        source = source.model_copy(update={"remarks": (*source.remarks, remark)})
     call = call_of(module, given[:count], varying)
 
     def forget() -> bool:
@@ -98,6 +103,10 @@ def trace(
 def _run(module: nn.Module, batch: Batch, axes: Mapping[str, Mapping[int, Any]]) -> object:
     call = call_of(module, batch, axes)
     return module(*call.args, **call.kwargs)
+
+
+def _tensors(outputs: object) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor)]
 
 
 def image_input(preprocessing: Preprocessing | None) -> tuple[InputInfo, ...]:

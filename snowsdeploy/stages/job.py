@@ -370,6 +370,8 @@ def load_all(settings: PlanJob, load: Load, eval_data: str | None, observer: Obs
     inputs = load(settings, eval_data)
     if inputs.program.source.weights:
         observer.message(f"weights: {inputs.program.source.weights}")
+    for text in inputs.program.source.remarks:
+        observer.message(text)
     for text in remarks(inputs.evaluation, inputs.program):
         observer.warn(text)
     return inputs

@@ -100,6 +100,7 @@ class SourceInfo(Artifact):
         arch: Its architecture.
         sha256: Of the checkpoint file, or of a Python object's tensors.
         weights: Which state dict of the file was taken and what was removed from its names; None for a plain one.
+        remarks: What was changed in the model before it was traced.
     """
 
     source: str
@@ -107,6 +108,7 @@ class SourceInfo(Artifact):
     arch: str | None = None
     sha256: str | None = None
     weights: str | None = None
+    remarks: tuple[str, ...] = ()
 
 
 class DataInfo(Artifact):
