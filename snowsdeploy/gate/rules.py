@@ -27,6 +27,14 @@ def layout(variant: Variant, report: Report, policy: GatePolicy) -> Iterator[Rul
     yield _result("layout", measured, limit, passed=not broken, reason=", ".join(broken[:5]))
 
 
+def runs(variant: Variant, report: Report, policy: GatePolicy) -> Iterator[RuleResult]:
+    """ONNX Runtime does not end the process that runs the files; cannot be switched off."""
+    del report, policy
+    if variant.crash:
+        reason = "nothing else can be measured here; try another version of onnxruntime, or another --provider"
+        yield _result("runs", variant.crash, "ONNX Runtime runs the files", passed=False, reason=reason)
+
+
 def coverage(variant: Variant, report: Report, policy: GatePolicy) -> Iterator[RuleResult]:
     """Enough of the model's weights are in layers with the pattern."""
     del report
@@ -181,6 +189,7 @@ def compilation(variant: Variant, report: Report, policy: GatePolicy) -> Iterato
 
 RULES: tuple[Rule, ...] = (
     layout,
+    runs,
     coverage,
     parity,
     accuracy_drop,

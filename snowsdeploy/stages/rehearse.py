@@ -12,8 +12,11 @@ from snowsdeploy.models.signature import random_batch
 from snowsdeploy.models.sizes import other_sizes
 from snowsdeploy.progress import Observer
 from snowsdeploy.runtime.session import OrtSession
+from snowsdeploy.runtime.survival import native_crashes
 from snowsdeploy.settings.policy import GatePolicy
+from snowsdeploy.settings.runtime import RuntimeSettings
 from snowsdeploy.stages.export import Exporter
+from snowsdeploy.stages.validate import crashed_on_dense
 
 BATCHES = (1, 3)  # of a model that takes any number of items
 
@@ -34,10 +37,11 @@ def rehearse(
 
     Raises:
         ExportError: The model cannot be written.
-        ProviderError: ONNX Runtime cannot load or run the file.
+        ProviderError: ONNX Runtime cannot load or run the file, or ends the process that does.
         NumericsError: The file gives other shapes, or no finite numbers.
         UsageError: The exporter was told of layers that the file does not have.
     """
+    runtime = RuntimeSettings()
     observer.message("trying the ONNX export of the dense model")
     fixed = program.signature.batch
     sizes = BATCHES if fixed is None else (fixed,)
@@ -45,7 +49,9 @@ def rehearse(
     batches += [random_batch(inputs, fixed or 2, 0) for inputs in other_sizes(program)]
     with tempfile.TemporaryDirectory() as folder:
         file = exporter.export(program, Path(folder) / "dense.onnx", "dense", {})
-        found = measure_parity(program.run, OrtSession.open(file.path), batches)
+        if how := native_crashes([file.path], runtime).get(file.path):
+            raise crashed_on_dense(how, runtime.provider)
+        found = measure_parity(program.run, OrtSession.open(file.path, runtime), batches)
     limit, worst = policy.parity_limit("fp32"), max(found.rows, key=lambda row: row.relative_l2)
     if limit is not None and worst.relative_l2 > limit:
         observer.warn(

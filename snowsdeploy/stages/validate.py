@@ -13,6 +13,7 @@ from snowsdeploy.data.samples import Samples
 from snowsdeploy.engines.account import EngineAccount
 from snowsdeploy.engines.build import build_account
 from snowsdeploy.engines.evidence import add_engine
+from snowsdeploy.errors import ProviderError
 from snowsdeploy.layout.onnx_layout import check_onnx
 from snowsdeploy.measure.accuracy import collect_logits
 from snowsdeploy.measure.compilation import check_compilation
@@ -26,6 +27,7 @@ from snowsdeploy.progress import NullObserver, Observer
 from snowsdeploy.runtime.environment import describe_environment, peak_memory_bytes
 from snowsdeploy.runtime.providers import PROVIDERS
 from snowsdeploy.runtime.session import OrtSession
+from snowsdeploy.runtime.survival import native_crashes
 from snowsdeploy.settings.validate import MeasureSettings
 from snowsdeploy.stages.inputs import remarks
 from snowsdeploy.stages.prune import Pruned
@@ -95,9 +97,14 @@ def validate(
         warnings = (*remarks(evaluation, pruned.dense), *warnings)  # those were told when the images were opened
     else:
         warnings = before.warnings if before else ()
-    logits = measurement.logits([pair for pair in files.judged if "accuracy" in renewed[pair.precision]])
+    crashes = measurement.crashes([pair for pair in files.judged if renewed[pair.precision] & RUN_HERE])
+    runnable = [pair for pair in files.judged if pair.precision not in crashes]
+    logits = measurement.logits([pair for pair in runnable if "accuracy" in renewed[pair.precision]])
     variants = tuple(
-        measurement.variant(pair, logits, known.get(pair.precision), renewed[pair.precision]) for pair in files.judged
+        measurement.crashed(pair, crashes[pair.precision])
+        if pair.precision in crashes
+        else measurement.variant(pair, logits, known.get(pair.precision), renewed[pair.precision])
+        for pair in files.judged
     )
     for text in _account(renewed, known, variants):
         observer.message(text)
@@ -119,6 +126,15 @@ def validate(
         warnings=warnings,
         seconds={**seconds, "validate": took},
         peak_memory_bytes=max(peak_memory_bytes(), (before.peak_memory_bytes or 0) if before else 0),
+    )
+
+
+def crashed_on_dense(how: str, provider: str) -> ProviderError:
+    """What is wrong where not even the dense model runs."""
+    return ProviderError(
+        f"ONNX Runtime ends with a {how} when it runs the dense model",
+        seen=f"--provider {provider}",
+        fix="try another version of onnxruntime, another --provider or another --opset",
     )
 
 
@@ -200,6 +216,27 @@ class _Measurement:
         impossible |= set() if self.settings.compile_for else {"compilation"}
         return set(renew) - impossible
 
+    def crashes(self, pairs: Sequence[FilePair]) -> dict[Precision, str]:
+        """How ONNX Runtime ends a process that runs one of the files, by precision; of none that only raises.
+
+        Raises:
+            ProviderError: It is the dense file in FP32, without which nothing can be compared.
+        """
+        files = {f.path for p in pairs for f in (p.dense, p.sparse)}
+        found = native_crashes(sorted(files | ({self.reference.path} if files else set())), self.settings)
+        if self.reference.path in found:
+            raise crashed_on_dense(found[self.reference.path], self.settings.provider)
+        words = {p.precision: found.get(p.dense.path) or found.get(p.sparse.path, "") for p in pairs}
+        for precision, how in words.items():
+            if how:
+                self.observer.warn(f"{precision}: ONNX Runtime on {self.settings.provider} ends with a {how}")
+        return {precision: how for precision, how in words.items() if how}
+
+    def crashed(self, pair: FilePair, how: str) -> Variant:
+        """What can be said of files that cannot be run."""
+        sparsity, engine = self._layout(pair, build=False)
+        return Variant(dense=pair.dense, sparse=pair.sparse, sparsity=sparsity, engine=engine, crash=how)
+
     def logits(self, pairs: list[FilePair]) -> dict[str, Logits]:
         """Of the FP32 dense file and both files of every pair, by digest: one pass over the images."""
         if self.evaluation is None or not pairs:
@@ -222,6 +259,7 @@ class _Measurement:
         values: dict[str, Any] = dict.fromkeys(_PARTS.values())
         if before is not None:
             values |= {part: getattr(before, part) for name, part in _PARTS.items() if name not in sections}
+            values["crash"] = "" if sections & RUN_HERE else before.crash
             self._prove(pair)
         if sections & {"layout", "engine"}:
             values["sparsity"], values["engine"] = self._layout(pair)
@@ -242,10 +280,11 @@ class _Measurement:
         expected = [d.name for d in report.pruned]
         return check_onnx(pair.sparse.path, Pattern.parse(report.pattern), expected, report.sparsity)
 
-    def _layout(self, pair: FilePair) -> tuple[SparsityEvidence, EngineEvidence | None]:
+    def _layout(self, pair: FilePair, *, build: bool = True) -> tuple[SparsityEvidence, EngineEvidence | None]:
         """The layout, and what an engine made of it."""
-        evidence = self._prove(pair)
-        account = self.engines.get(pair.precision) or build_account(pair.sparse.path, self.settings)
+        evidence, account = self._prove(pair), self.engines.get(pair.precision)
+        if account is None and build:
+            account = build_account(pair.sparse.path, self.settings)
         return (evidence, None) if account is None else add_engine(evidence, account)
 
     def _latency(self, pair: FilePair) -> Latency:

@@ -48,7 +48,12 @@ class Verdict(Artifact):
 
 
 class Variant(Artifact):
-    """One precision: its files and what was measured on them. What was not measured is None."""
+    """One precision: its files and what was measured on them. What was not measured is None.
+
+    Attributes:
+        crash: How ONNX Runtime ends the process that runs the files, such as `segmentation fault`; then nothing else
+            is measured on this machine. Empty where it does not.
+    """
 
     dense: OnnxArtifact
     sparse: OnnxArtifact
@@ -58,6 +63,7 @@ class Variant(Artifact):
     latency: Latency | None = None
     compilation: Compilation | None = None
     engine: EngineEvidence | None = None
+    crash: str = ""
 
     @property
     def precision(self) -> Precision:

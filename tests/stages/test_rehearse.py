@@ -14,13 +14,15 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
 
-from snowsdeploy.errors import SnowsDeployError, UsageError
+from snowsdeploy.errors import ProviderError, SnowsDeployError, UsageError
 from snowsdeploy.models.program import Program
 from snowsdeploy.progress import NullObserver
 from snowsdeploy.report.store import read_report
 from snowsdeploy.settings.jobs import MainJob
+from snowsdeploy.settings.policy import GatePolicy
 from snowsdeploy.settings.read import read_settings
-from snowsdeploy.stages.job import run_main_job
+from snowsdeploy.stages import rehearse, validate
+from snowsdeploy.stages.job import run_main_job, run_validate
 from snowsdeploy.values import OnnxArtifact, Role
 from snowsdeploy_exporters import OnnxExporter
 
@@ -155,3 +157,43 @@ def test_a_model_that_can_be_written_is_not_spoken_of(tmp_path: Path) -> None:
     told = Told()
     run(tmp_path, "Net", OnnxExporter(), told)
     assert not told.warnings or "differs" not in " ".join(told.warnings)
+
+
+def crashes(*ends: str) -> Any:
+    return lambda files, _: {f: "segmentation fault" for f in files if f.name.endswith(ends)}
+
+
+def test_a_precision_that_ends_onnx_runtime_fails_and_the_others_are_judged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(validate, "native_crashes", crashes("model.fp16.onnx"))
+    told = Told()
+    run(tmp_path, "Net", OnnxExporter(), told, precision=("fp32", "fp16"))
+    assert "fp16: ONNX Runtime on cpu ends with a segmentation fault" in told.warnings
+    report = read_report(tmp_path / "run" / "report.json")
+    whole, broken = report.variants
+    assert whole.parity is not None
+    assert whole.latency is not None
+    assert (broken.crash, broken.parity, broken.latency) == ("segmentation fault", None, None)
+    assert broken.sparsity is not None
+    assert report.verdict is not None
+    rules = {rule.rule: rule.verdict for rule in report.verdict.rules}
+    assert report.verdict.verdict == "fail"
+    assert rules["runs, fp16"] == "fail"
+    assert rules["parity, fp32"] == "pass"
+    assert rules["layout, fp16"] == "pass"
+    for name in ("summary.md", "report.html"):
+        assert "segmentation fault" in (tmp_path / "run" / name).read_text()
+    policy = GatePolicy(min_coverage=None)
+    kept = run_validate(tmp_path / "run", {}, policy=policy).variants[1]
+    assert kept == broken
+
+
+def test_a_dense_model_that_ends_onnx_runtime_is_told_at_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rehearse, "native_crashes", crashes("dense.onnx"))
+    told = Told()
+    with pytest.raises(ProviderError, match="segmentation fault"):
+        run(tmp_path, "Net", OnnxExporter(), told)
+    assert told.stages == ["load"]

@@ -59,6 +59,8 @@ def _print_variant(console: Console, variant: Variant, report: Report) -> None:
         say(console, f"In {name} {valid} of {len(sparsity.expected)} hold the layout: {share}.")
     if variant.engine is not None:
         print_engine(console, variant.engine)
+    if variant.crash:
+        say(console, f"ONNX Runtime ends with a {variant.crash} when it runs {name}: nothing more is measured.")
     if variant.parity is not None:
         say(console, f"PyTorch against ONNX Runtime: {variant.parity}.")
     if (found := variant.compilation) is not None:
