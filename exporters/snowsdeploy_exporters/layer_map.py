@@ -6,6 +6,7 @@ import re
 
 import onnx_ir as ir
 import torch
+from torch.export import ExportedProgram
 
 from snowsdeploy.models.program import Program
 from snowsdeploy.models.program_graph import ProgramGraph
@@ -15,7 +16,7 @@ _FX_NODE = "pkg.torch.onnx.fx_node"  # the exporter's record of the graph node t
 _REFERENCE = re.compile(r"%(\w+)")
 
 
-def layer_map(model: ir.Model, program: Program) -> dict[str, list[str]]:
+def layer_map(model: ir.Model, program: Program, translated: ExportedProgram) -> dict[str, list[str]]:
     """Map each layer's name to the names of the ONNX nodes that multiply by its weight.
 
     Initializer names alone do not tell: the exporter transposes weights under new names and merges initializers of
@@ -30,12 +31,20 @@ def layer_map(model: ir.Model, program: Program) -> dict[str, list[str]]:
     Args:
         model: The converted model, with the exporter's metadata.
         program: What it was converted from.
+        translated: The same as torch.onnx got it: names of its nodes are those of the records.
     """
     graph = ProgramGraph(program)
     tensors = graph.state_values()
     values = {weight: tensors[layer.placeholder] for weight, layer in graph.layers.items()}
-    placeholders = {layer.placeholder.name: weight for weight, layer in graph.layers.items()}
-    calls = {node.name: weight for weight, layer in graph.layers.items() for node in layer.calls}
+    signature = translated.graph_signature
+    states = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
+    placeholders = {name: weight for name, weight in states.items() if weight in graph.layers}
+    calls = {
+        node.name: placeholders[weight.name]
+        for node in translated.graph.nodes
+        for weight in node.args[1:2]
+        if isinstance(weight, torch.fx.Node) and weight.name in placeholders
+    }
     layers: dict[str, list[str]] = {}
     for node in model.graph.all_nodes():
         if node.op_type not in _PRODUCTS or node.name is None:

@@ -63,8 +63,8 @@ class OnnxExporter:
             ExportError: The exporter lacks an operator, the file would exceed 2 GiB, or the ONNX checker refuses it.
             UsageError: A name in `keep_fp32` is of no layer or node.
         """
-        model = self._convert(program)
-        layers = layer_map(model, program)
+        model, translated = self._convert(program)
+        layers = layer_map(model, program, translated)
         name_axes(model, program.signature)
         name_outputs(model, _tensor_outputs(program), program.signature.outputs)
         strip_traces(model)
@@ -155,8 +155,9 @@ class OnnxExporter:
         }
         return source.model_copy(update=update)
 
-    def _convert(self, program: Program) -> ir.Model:
-        converted = self._translated(program.shipped, [info.name for info in program.inputs])
+    def _convert(self, program: Program) -> tuple[ir.Model, ExportedProgram]:
+        """The model, and the program that torch.onnx translated in the end."""
+        converted, translated = self._translated(program.shipped, [info.name for info in program.inputs])
         written = converted.model.opset_imports.get("")
         if written != self.opset:  # the exporter only logs that it could not convert
             raise ExportError(
@@ -165,9 +166,11 @@ class OnnxExporter:
                 allowed=f"{OLDEST_OPSET} or later; this model came out as {written}",
                 fix=f"use --opset {written}",
             )
-        return converted.model
+        return converted.model, translated
 
-    def _translated(self, exported: ExportedProgram, inputs: Sequence[str]) -> torch.onnx.ONNXProgram:
+    def _translated(
+        self, exported: ExportedProgram, inputs: Sequence[str]
+    ) -> tuple[torch.onnx.ONNXProgram, ExportedProgram]:
         """What torch.onnx makes of a program; an operator that it lacks is tried again as simpler ones."""
         simplified: set[object] = set()
         while True:
@@ -195,7 +198,7 @@ class OnnxExporter:
                     exported = exported.run_decompositions({node.target: table[node.target]})
             else:
                 assert converted is not None
-                return converted
+                return converted, exported
 
 
 def _matching_nodes(model: onnx.ModelProto, names: Sequence[str]) -> set[str]:

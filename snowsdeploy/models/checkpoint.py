@@ -6,9 +6,12 @@ import _codecs
 import argparse
 import pickle
 import re
+import sys
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import numpy as np
@@ -139,7 +142,7 @@ _PLAIN_NAMES = {
 def _load_pickle(path: Path, *, allow_pickle: bool) -> Any:  # noqa: ANN401 - a checkpoint holds anything
     try:
         if allow_pickle:
-            with current_directory_first():  # the classes of a pickled module are often the user's own
+            with current_directory_first(), _paths_of_windows():  # a pickled module's classes are often the user's
                 return torch.load(path, map_location="cpu", weights_only=False)
         with torch.serialization.safe_globals(_PLAIN_DATA):
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -151,8 +154,41 @@ def _load_pickle(path: Path, *, allow_pickle: bool) -> Any:  # noqa: ANN401 - a 
             seen=f"{path}: {first_line(error)}",
             fix="run from the folder that holds the code, with the versions it was saved with",
         ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, IndexError, TypeError, OSError) as error:
-        raise truncated(path, error) from error
+    except Exception as error:  # torch raises many types for a damaged file, the pickle's own code any
+        if allow_pickle and (place := _raised_outside_torch(error)):
+            raise SourceError(
+                f"code that the pickle runs raised {type(error).__name__}",
+                seen=f"{path}: {first_line(error)} (at {place})",
+                fix="save model.state_dict() where the file was made, and pass that",
+            ) from error
+        if isinstance(error, _OF_DAMAGE):
+            raise truncated(path, error) from error
+        raise
+
+
+_OF_DAMAGE = (RuntimeError, EOFError, ValueError, KeyError, IndexError, TypeError, OSError)
+
+
+@contextmanager
+def _paths_of_windows() -> Iterator[None]:
+    """Settings beside the weights often hold a path; elsewhere that of Windows cannot be made, only named."""
+    modules = [sys.modules[name] for name in ("pathlib", "pathlib._local") if name in sys.modules]
+    before = [vars(module).get("WindowsPath") for module in modules]
+    for module in modules:
+        vars(module)["WindowsPath"] = PureWindowsPath
+    try:
+        yield
+    finally:
+        for module, own in zip(modules, before, strict=True):
+            vars(module)["WindowsPath"] = own
+
+
+def _raised_outside_torch(error: Exception) -> str:
+    """The line of the pickle's own code that raised, if it was that."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    readers = ("pickle.py", "tarfile.py", "zipfile.py")
+    own = "/torch/" in frame.filename or frame.filename == __file__ or frame.filename.endswith(readers)
+    return "" if own else f"{frame.filename}:{frame.lineno}"
 
 
 def _blocked(path: Path, error: Exception) -> SourceError:

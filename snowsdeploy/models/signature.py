@@ -59,11 +59,13 @@ class Parameters:
         names: Of its parameters, in order; those of a program are its inputs.
         required: How many of the first have no default.
         any_number: Whether the first is `*args`.
+        by_name_only: Whether the first cannot be given by position.
     """
 
     names: tuple[str, ...]
     required: int
     any_number: bool = False
+    by_name_only: bool = False
 
 
 def parameters_of(model: nn.Module | ExportedProgram) -> Parameters:
@@ -76,7 +78,8 @@ def parameters_of(model: nn.Module | ExportedProgram) -> Parameters:
     only_named = [p for p in found if p.kind is p.KEYWORD_ONLY]
     required = sum(p.default is p.empty for p in (*positional, *only_named))
     any_number = bool(found) and found[0].kind is inspect.Parameter.VAR_POSITIONAL
-    return Parameters(tuple(p.name for p in (*positional, *only_named)), required, any_number)
+    names = tuple(p.name for p in (*positional, *only_named))
+    return Parameters(names, required, any_number, by_name_only=bool(only_named) and not positional)
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,7 @@ class Call:
 
 
 def call_of(module: nn.Module, example: Batch, axes: Mapping[str, Mapping[int, Any]]) -> Call:
-    """By position for a single input; else by name, as one dictionary, or by position, in this order.
+    """By position for a single input, unless it is not the first; else by name, as one dictionary, or by position.
 
     Args:
         module: Its `forward` decides.
@@ -107,7 +110,10 @@ def call_of(module: nn.Module, example: Batch, axes: Mapping[str, Mapping[int, A
     """
     known = parameters_of(module)
     if not isinstance(example, Inputs):
-        (one,) = axes.values()
+        ((name, one),) = axes.items()
+        if name in known.names[1:] or known.by_name_only:
+            name = name if name in known.names else known.names[0]
+            return Call((), {name: example}, {name: dict(one)})
         return Call((example,), {}, ((dict(one),),) if known.any_number else (dict(one),))
     tensors = example.tensors
     by_name = {name: dict(axes[name]) for name in tensors}

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
+from typing import Any
 
 import torch
-from torch import nn
+from torch import fx, nn
 from torch.export import ExportedProgram
 
 from snowsdeploy.models.caches import attributes_kept
@@ -13,6 +15,28 @@ from snowsdeploy.models.outputs import plain_outputs
 from snowsdeploy.models.signature import Call
 
 FIXED_SIZE = ("Not all values of", "You marked")  # torch.export's line that says why a size cannot vary
+
+
+HELD = "model"  # what a module is called inside the one that holds it
+
+
+def names_taken(module: nn.Module) -> str:
+    """Names of its submodules that a graph module has itself, such as `code`; empty where there are none."""
+    empty = fx.GraphModule(nn.Module(), fx.Graph())
+    return ", ".join(name for name, _ in module.named_children() if hasattr(empty, name))
+
+
+def held(module: nn.Module) -> nn.Module:
+    """A module with this one as its only part, and the same `forward`."""
+    holder = nn.Module()
+    holder.add_module(HELD, module)
+
+    @functools.wraps(module.forward)
+    def forward(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - whatever the model takes and gives
+        return module(*args, **kwargs)
+
+    holder.forward = forward
+    return holder.eval()
 
 
 def export_module(module: nn.Module, call: Call, forget: Callable[[], bool]) -> ExportedProgram:

@@ -10,7 +10,7 @@ from io import StringIO
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.utils._pytree import tree_leaves
 
@@ -33,7 +33,7 @@ from snowsdeploy.models.signature import (
     renamed_outputs,
 )
 from snowsdeploy.models.sizes import at_one_size, found_axes, other_sizes, traced_axes
-from snowsdeploy.models.torch_export import FIXED_SIZE, export_module
+from snowsdeploy.models.torch_export import FIXED_SIZE, HELD, export_module, held, names_taken
 from snowsdeploy.values import DynamicAxis, InputInfo, ModelSignature, Preprocessing, SourceInfo
 
 _LOGGERS = ("torch.fx.experimental.symbolic_shapes", "torch.export._trace", "torch.export", "torch._dynamo")
@@ -79,8 +79,10 @@ def trace(
         NumericsError: The outputs of a random batch are not finite.
         UsageError: Names of inputs or outputs are not the model's.
     """
-    _require_free_names(module)
     module = module.eval().requires_grad_(False)
+    if taken := names_taken(module):
+        module, remarks = held(module), (f"names of weights begin with {HELD}.: torch.export needs {taken} itself",)
+        source = source.model_copy(update={"remarks": (*source.remarks, *remarks)})
     wanted = wanted or Wanted()
     inputs = wanted.inputs or image_input(preprocessing)
     count = wanted.batch or TRACE_BATCH
@@ -146,6 +148,8 @@ def adopt(
         places = chosen_outputs(names, wanted.outputs)
         exported, names = with_outputs(exported, places), [names[place] for place in places]
     inputs, batch = _described(exported, wanted.inputs), _fixed_batch(exported)
+    if batch is None:
+        _require_batch_kept(exported)
     dynamic, varying = found_axes(exported, inputs, wanted.dynamic), None
     if dynamic:
         varying = exported
@@ -268,6 +272,17 @@ def _require_pure(exported: ExportedProgram) -> None:
         )
 
 
+def _require_batch_kept(exported: ExportedProgram) -> None:
+    """Refuse a `squeeze()` without an axis: of a single item it takes the batch away."""
+    for node in exported.graph.nodes:
+        if node.target is torch.ops.aten.squeeze.default and not isinstance(node.args[0].meta["val"].shape[0], int):
+            raise GraphError(
+                "the model loses the batch axis of a single item",
+                seen=" at ".join(filter(None, ("squeeze() without an axis", line_of(node)))),
+                fix="name the axis: x.squeeze(1)",
+            )
+
+
 @contextmanager
 def _adopted(what: str) -> Iterator[None]:
     """Torch raises many types where an exported program does not hold what it says."""
@@ -281,18 +296,6 @@ def _adopted(what: str) -> Iterator[None]:
             allowed="a model for any batch size",
             fix="check --input-size or --input, and that nothing in forward reads the batch size as a number",
         ) from error
-
-
-def _require_free_names(module: nn.Module) -> None:
-    """Names that a graph module has itself cannot be those of submodules."""
-    empty = fx.GraphModule(nn.Module(), fx.Graph())
-    taken = [name for name, _ in module.named_children() if hasattr(empty, name)]
-    if taken:
-        raise GraphError(
-            "a submodule has a name that torch.export needs itself",
-            seen=", ".join(taken),
-            fix="rename it in the model, and in the names of its checkpoint",
-        )
 
 
 def _fixed_batch(exported: ExportedProgram) -> int | None:

@@ -404,10 +404,12 @@ def _prune(
     if main:
         require_ends(main, inputs.program)
         require_sizes(main, inputs.program)
-    if exporter and first and not settings.resume:
-        rehearse(inputs.program, inputs.calibration, exporter, policy or GatePolicy(), observer)
     settings = fitted(settings, inputs.program)
     prepared = prepare(inputs.program, inputs.calibration, settings, settings)
+    if exporter and first and not settings.resume:
+        layers = [decision.name for decision in prepared.decisions if decision.prunable]
+        limits = policy or GatePolicy()
+        rehearse(inputs.program, layers, inputs.calibration, exporter, policy=limits, observer=observer)
     if first:
         run.prepare(force=settings.force, resume=settings.resume)
         if launch:

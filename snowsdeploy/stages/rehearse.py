@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from snowsdeploy.data.samples import Samples
+from snowsdeploy.errors import ExportError
+from snowsdeploy.layout.onnx_layout import node_layers_of
 from snowsdeploy.measure.parity import measure_parity
 from snowsdeploy.models.program import Program
 from snowsdeploy.models.signature import random_batch
@@ -22,7 +25,13 @@ BATCHES = (1, 3)  # of a model that takes any number of items
 
 
 def rehearse(
-    program: Program, calibration: Samples, exporter: Exporter, policy: GatePolicy, observer: Observer
+    program: Program,
+    layers: Sequence[str],
+    calibration: Samples,
+    exporter: Exporter,
+    *,
+    policy: GatePolicy,
+    observer: Observer,
 ) -> None:
     """Write the dense model, open it in ONNX Runtime and compare it with PyTorch.
 
@@ -30,13 +39,14 @@ def rehearse(
 
     Args:
         program: Dense.
+        layers: Names of those that will be pruned: the file must hold each.
         calibration: Its first items are run, and random ones at other sizes of the axes that vary.
         exporter: Of the run.
         policy: Its limit of parity in FP32 is what a warning is about.
         observer: Warned where the dense file alone is beyond that limit.
 
     Raises:
-        ExportError: The model cannot be written.
+        ExportError: The model cannot be written, or its file does not hold every layer.
         ProviderError: ONNX Runtime cannot load or run the file, or ends the process that does.
         NumericsError: The file gives other shapes, or no finite numbers.
         UsageError: The exporter was told of layers that the file does not have.
@@ -49,6 +59,13 @@ def rehearse(
     batches += [random_batch(inputs, fixed or 2, 0) for inputs in other_sizes(program)]
     with tempfile.TemporaryDirectory() as folder:
         file = exporter.export(program, Path(folder) / "dense.onnx", "dense", {})
+        known = {layer for names in node_layers_of(file.path).values() for layer in names}
+        if missing := [name for name in layers if name not in known]:
+            raise ExportError(
+                "the ONNX file does not multiply by every layer that is to be pruned",
+                seen=f"not in it: {', '.join(missing[:5])}",
+                fix="please report the model; --exclude leaves layers dense",
+            )
         if how := native_crashes([file.path], runtime).get(file.path):
             raise crashed_on_dense(how, runtime.provider)
         found = measure_parity(program.run, OrtSession.open(file.path, runtime), batches)

@@ -65,6 +65,13 @@ def require_labels(labels: NDArray[np.int64], classes: int, folders: Sequence[st
     top = max(int(labels.max()), len(folders) - 1)
     if labels.min() >= 0 and top < classes:
         return
+    if classes == 1:
+        raise DataError(
+            "labels need one score for each class, and the model gives one number an image",
+            seen=f"{len(folders)} class folders: {_some(folders)}" if folders else f"labels {labels.min()} to {top}",
+            allowed="two outputs or more",
+            fix="give the model the two scores (0, logit), which choose the same class, or leave out --eval-data",
+        )
     empty = [name for place, name in enumerate(folders) if not (labels == place).any()]
     counted = f"{len(folders)} class folders: {_some(folders)}" if folders else f"labels {labels.min()} to {top}"
     raise DataError(

@@ -46,8 +46,9 @@ class Permutation(Artifact):
 
     def __str__(self) -> str:
         before, after = self.kept
-        channels = sum(g.channels for g in self.groups)
+        channels, count = sum(g.channels for g in self.groups), len(self.groups)
+        groups = f"{count} {'group' if count == 1 else 'groups'}"
         return (
-            f"{channels} channels in {len(self.groups)} groups permuted: masks keep {before:.2%} -> {after:.2%} of the "
+            f"{channels} channels in {groups} permuted: masks keep {before:.2%} -> {after:.2%} of the "
             f"score ({self.score}); outputs moved by {self.error:.1e}"
         )

@@ -3,6 +3,8 @@
 import argparse
 import json
 import os
+import pathlib
+import re
 import sys
 import zipfile
 from pathlib import Path
@@ -261,3 +263,37 @@ def test_a_header_that_is_json_but_no_safetensors(tmp_path):
     (tmp_path / "m.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + b"\0" * 8)
     with pytest.raises(SourceError, match="truncated or damaged"):
         read(tmp_path / "m.safetensors")
+
+
+class Home:
+    """A path as Windows pickles it."""
+
+    def __reduce__(self) -> tuple[type, tuple[str, ...]]:
+        return pathlib.WindowsPath, ("C:", "runs")
+
+
+class Raises:
+    def __reduce__(self) -> tuple[object, tuple[str, ...]]:
+        return _fail, ("no licence",)
+
+
+def _fail(text: str) -> None:
+    raise ArithmeticError(text)
+
+
+def test_a_path_of_windows_is_no_damage(tmp_path: Path) -> None:
+    path = tmp_path / "win.pt"
+    torch.save({"model": {"weight": torch.ones(2)}, "args": Home()}, path)
+    with pytest.raises(SourceError, match="would run code"):
+        read_checkpoint(path, FileFormat.PICKLE, allow_pickle=False)
+    (state,) = read_checkpoint(path, FileFormat.PICKLE, allow_pickle=True).state_dicts
+    assert (state.key, list(state.tensors)) == ("model", ["weight"])
+    assert pathlib.WindowsPath is not pathlib.PureWindowsPath
+
+
+def test_what_a_pickles_code_raises_is_no_damage(tmp_path: Path) -> None:
+    path = tmp_path / "code.pt"
+    torch.save({"model": {"weight": torch.ones(2)}, "args": Raises()}, path)
+    with pytest.raises(SourceError, match="code that the pickle runs raised ArithmeticError") as caught:
+        read_checkpoint(path, FileFormat.PICKLE, allow_pickle=True)
+    assert re.search(r"no licence \(at .*test_checkpoints.py:\d+\)", str(caught.value.seen))

@@ -80,6 +80,26 @@ def test_every_way_to_call_a_model_gives_the_same_program(kind: type[Body], tmp_
     assert loaded.signature == program.signature
 
 
+class ImageAlone(Body):
+    def forward(self, *, pixels: Tensor) -> Tensor:
+        return self.conv(pixels)
+
+
+class ImageSecond(Body):
+    def forward(self, meta: Tensor | None = None, image: Tensor | None = None) -> Tensor:
+        assert image is not None
+        return self.conv(image)
+
+
+@pytest.mark.parametrize(("kind", "name"), [(ImageAlone, "anything"), (ImageSecond, "image")])
+def test_a_single_input_that_is_not_the_first_by_position(kind: type[Body], name: str) -> None:
+    module = kind().eval()
+    info = InputInfo(name=name, shape=(3, 8, 8))
+    program = trace(module, None, SOURCE, Wanted((info,)))
+    images = torch.randn(5, 3, 8, 8)
+    torch.testing.assert_close(program.run(images)[0], module.conv(images))
+
+
 def test_names_that_are_not_forwards_are_refused_with_its_own() -> None:
     with pytest.raises(UsageError, match="not those of the model's forward") as caught:
         trace(ByName(), None, SOURCE, Wanted((IMAGE, META, *(InputInfo(name=n, shape=(2,)) for n in "pq"))))

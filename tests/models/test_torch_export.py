@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from snowsdeploy.errors import GraphError
-from snowsdeploy.models.trace import trace
+from snowsdeploy.models.program_graph import ProgramGraph
+from snowsdeploy.models.trace import Wanted, trace
 from snowsdeploy.values import Preprocessing, SourceInfo
 
 PREPROCESSING = Preprocessing(input_size=(3, 8, 8), mean=(0.5,) * 3, std=(0.25,) * 3)
@@ -89,3 +90,38 @@ def test_where_both_ways_fail_the_first_one_says_why(capfd: pytest.CaptureFixtur
     )
     assert "--static-batch" in (caught.value.fix or "")
     assert capfd.readouterr() == ("", "")
+
+
+class OwnNames(nn.Module):
+    """`code` and `graph` are attributes of every graph module."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.graph, self.code = nn.Conv2d(3, 8, 3), nn.Linear(8, 4)
+
+    def forward(self, pixels: Tensor, scale: float = 2.0) -> Tensor:
+        return self.code(self.graph(pixels).relu().mean((2, 3))) * scale
+
+
+def test_submodules_may_have_names_that_graphs_have() -> None:
+    module = OwnNames().eval()
+    program = trace(module, PREPROCESSING, SOURCE)
+    assert set(program.state_dict) == {f"model.{name}" for name in module.state_dict()}
+    assert program.source.remarks == ("names of weights begin with model.: torch.export needs graph, code itself",)
+    images = torch.randn(5, 3, 8, 8)
+    torch.testing.assert_close(program.run(images)[0], module(images))
+    assert set(ProgramGraph(program).layers) == {"model.graph.weight", "model.code.weight"}
+
+
+class Squeezed(Pooled):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.features(x).reshape(x.shape[0], 1, 32).squeeze())
+
+
+def test_a_squeeze_that_takes_the_batch_is_named_with_its_line() -> None:
+    with pytest.raises(GraphError, match="loses the batch axis of a single item") as caught:
+        trace(Squeezed(), PREPROCESSING, SOURCE)
+    assert re.search(r"squeeze\(\) without an axis at .*test_torch_export.py:\d+", str(caught.value.seen))
+    fixed = trace(Squeezed(), PREPROCESSING, SOURCE, Wanted(batch=2))
+    assert fixed.signature.batch == 2

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+import torch
 from torch import Tensor
 from torch.fx import Node
 from torch.nn import functional as F
 
-from snowsdeploy.errors import GraphError
+from snowsdeploy.errors import GraphError, NumericsError
 from snowsdeploy.models.graph import argument, base_name
 
 
@@ -71,6 +72,7 @@ def gram_matrix(pairs: Iterable[tuple[Node, Tensor]], metrics: Mapping[Node, Ten
 
     Raises:
         GraphError: There are no inputs.
+        NumericsError: Squares overflow.
     """
     total: Tensor | None = None
     for call, x in pairs:
@@ -80,4 +82,23 @@ def gram_matrix(pairs: Iterable[tuple[Node, Tensor]], metrics: Mapping[Node, Ten
         total = product if total is None else total + product
     if total is None:
         raise GraphError("a layer received no calibration input", fix="pass at least one image by --data")
+    require_finite(call, total)
     return total
+
+
+def require_finite(call: Node, moments: Tensor) -> None:
+    """Refuse sums of squares that overflow, of inputs that are finite.
+
+    Raises:
+        NumericsError: A value is infinite, or no number.
+    """
+    if bool(torch.isfinite(moments).all()):
+        return
+    weight = call.args[1]
+    assert isinstance(weight, Node)
+    raise NumericsError(
+        "the squares of a layer's inputs overflow",
+        seen=f"in front of {weight.name.removeprefix('p_')}",
+        allowed="values whose squares are below 3e38",
+        fix="look for fill values in --data, such as 1e30 where nothing was measured, and replace them",
+    )

@@ -14,7 +14,7 @@ from snowsdeploy.distributed import all_sum
 from snowsdeploy.models.graph import base_name, layer_input
 from snowsdeploy.models.program_graph import ProgramGraph
 from snowsdeploy.pruning.flow.activations import Activations
-from snowsdeploy.pruning.flow.gram import input_rows
+from snowsdeploy.pruning.flow.gram import input_rows, require_finite
 from snowsdeploy.pruning.importance.sensitivity import WHOLE_IMAGES, output_curvature
 
 Score = Literal["magnitude", "inputs", "curvature"]
@@ -70,6 +70,8 @@ def _energies(
             squares = input_rows(call, stream.live_ins(0, [source])[source]).square()
             energy = _weighed(call, squares, curvature[call]) if call in curvature else squares.sum(0, keepdim=True)
             totals[call] = totals[call] + energy.double() if call in totals else energy.double()
+    for call, total in totals.items():
+        require_finite(call, total)
     return {call: all_sum(total) for call, total in totals.items()}
 
 
