@@ -91,7 +91,9 @@ def array_size(path: Path) -> tuple[int, int, int]:
     pixels = dtype == np.uint8
     if pixels and len(shape) == 3:  # grey images without an axis of channels
         shape = (*shape, 1)
-    wrong_axis = len(shape) == 4 and shape[1 if pixels else 3] in (1, 3) and shape[3 if pixels else 1] > 4
+    # the channels of the other layout; a vector as an image of one pixel has no side that could be one
+    there, here = (1, 3) if pixels else (3, 1)
+    wrong_axis = len(shape) == 4 and shape[there] in (1, 3) and min(shape[2], shape[here]) > 4
     if not (pixels or np.issubdtype(dtype, np.floating)) or len(shape) != 4 or not all(shape) or wrong_axis:
         raise DataError("x has the wrong type or shape", seen=f"{path}: {dtype} {shape}", allowed=_ALLOWED)
     return (shape[3], shape[1], shape[2]) if pixels else (shape[1], shape[2], shape[3])

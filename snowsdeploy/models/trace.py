@@ -29,6 +29,7 @@ from snowsdeploy.models.signature import (
     chosen_outputs,
     input_names,
     output_names,
+    parameters_of,
     random_batch,
     renamed_outputs,
 )
@@ -97,7 +98,7 @@ def trace(
     def forget() -> bool:
         return forget_runs(module, lambda batch: _run(module, batch, varying), random_batch(inputs, 4, 0))
 
-    with _clear_message(inputs), _quiet():
+    with _clear_message(inputs, parameters_of(module).names), _quiet():
         exported = export_module(module, call, forget)
     return adopt(exported, preprocessing, source, replace(wanted, inputs=inputs))
 
@@ -322,20 +323,21 @@ def _fixed_batch(exported: ExportedProgram) -> int | None:
 
 
 @contextmanager
-def _clear_message(inputs: Sequence[InputInfo]) -> Iterator[None]:
+def _clear_message(inputs: Sequence[InputInfo], parameters: Sequence[str]) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # torch.export raises many types, most of them private
         lines = [line.strip(" -") for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
         first = next((line.partition(". ")[0] for line in lines if line.startswith(FIXED_SIZE)), lines[0])
         where = _user_frame(error)
+        more = f"; its forward takes {', '.join(parameters[:6])}: name each with --input NAME=SHAPE"
         fixed = "or fix the batch with --static-batch N, " if "batch" in first else ""
         raise GraphError(
             f"torch.export cannot trace the model with inputs of {_sizes(inputs)}",
             seen=first[:300] + (f" (at {where})" if where else ""),
             allowed="a model without data-dependent Python control flow, for any batch size",
             fix=f"check --input-size and --arch; rewrite the operation named above, {fixed}or pass a .pt2 exported by "
-            "yourself",
+            f"yourself{more if len(parameters) > len(inputs) else ''}",
         ) from error
 
 

@@ -1,5 +1,7 @@
 """`.npz` files: pixels, ready inputs, labels, damage."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -153,3 +155,9 @@ def test_real_cifar(real_data):
     assert len(images) == 1000
     assert set(images.labels.tolist()) == set(range(10))
     assert next(images.batches(100)).shape == (100, 3, 32, 32)
+
+
+def test_a_vector_may_be_an_image_of_one_pixel(tmp_path: Path) -> None:
+    path = tmp_path / "latent.npz"
+    np.savez(path, x=np.ones((2, 64, 1, 1), dtype=np.float32))
+    assert natural_input_size(str(path)) == (64, 1, 1)
