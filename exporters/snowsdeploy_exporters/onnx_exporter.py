@@ -26,6 +26,7 @@ from snowsdeploy.files import atomic_path
 from snowsdeploy.layout.onnx_layout import LAYER_MAP_KEY, node_layers
 from snowsdeploy.models.graph import line_of
 from snowsdeploy.models.program import Program
+from snowsdeploy.models.quiet import silent_loggers
 from snowsdeploy.settings.export import ExportSettings
 from snowsdeploy.values import OnnxArtifact, Precision, Preprocessing, Role
 from snowsdeploy_exporters.layer_map import layer_map
@@ -185,12 +186,16 @@ class OnnxExporter:
                         optimize=True,
                     )
             except Exception as error:  # the exporter raises many types, most of them private
+                if "unbacked symbol" in _said(error) and "fresh" not in simplified:
+                    simplified.add("fresh")
+                    exported = _reloaded(exported)
+                    continue
                 node = _culprit(error, exported.graph)
                 table = torch.export.default_decompositions()
                 if node is None or node.target in simplified or node.target not in table:
                     raise ExportError(
                         "torch.onnx cannot convert the program",
-                        seen=_cause(error, node),
+                        seen=_cause(error, node, exported.graph),
                         fix="replace that operation in the model, or try another --opset",
                     ) from error
                 simplified.add(node.target)
@@ -226,19 +231,36 @@ def _culprit(error: Exception, graph: torch.fx.Graph) -> torch.fx.Node | None:
     return next((node for node in graph.nodes if named and node.name == named[1]), None)
 
 
+def _reloaded(exported: ExportedProgram) -> ExportedProgram:
+    """With a memory of sizes of its own: one translation leaves there what stops the next."""
+    stream = io.BytesIO()
+    with silent_loggers("torch.export", "torch._export.serde.serialize"):
+        torch.export.save(exported, stream)
+        stream.seek(0)
+        return torch.export.load(stream)
+
+
 def _said(error: Exception) -> str:
     return f"{error.__cause__ or ''}\n{error}"
 
 
-def _cause(error: Exception, node: torch.fx.Node | None) -> str:
+def _cause(error: Exception, node: torch.fx.Node | None, graph: torch.fx.Graph) -> str:
     """The operator that the exporter stumbled over and the line that calls it, else the first line of what it said."""
     text = _said(error)
+    if "unbacked symbol" in text:
+        sized = next((n for n in graph.nodes if torch.Tag.dynamic_output_shape in getattr(n.target, "tags", ())), None)
+        if sized is not None:
+            return f"the size of what {sized.target} gives depends on values{_at(sized)}"
     operator = _OPERATOR.search(text)
     if operator:
         numbers = " on complex numbers, which ONNX lacks" if "complex-valued" in text else ""
-        line = "" if node is None else line_of(node)
-        return f"{operator[1] or operator[2]}{numbers}{f' (at {line})' if line else ''}"
+        return f"{operator[1] or operator[2]}{numbers}{'' if node is None else _at(node)}"
     return next((line.strip()[:200] for line in text.splitlines() if line.strip()), type(error).__name__)
+
+
+def _at(node: torch.fx.Node) -> str:
+    line = line_of(node)
+    return f" (at {line})" if line else ""
 
 
 def _tensor_outputs(program: Program) -> list[bool]:

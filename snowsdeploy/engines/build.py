@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from snowsdeploy.engines.account import EngineAccount, captured_account
 from snowsdeploy.runtime.native_log import captured_stderr
@@ -11,7 +13,9 @@ from snowsdeploy.runtime.session import OrtSession
 from snowsdeploy.settings.runtime import RuntimeSettings
 
 
-def build_account(path: Path, runtime: RuntimeSettings, batch: int = 1) -> EngineAccount | None:
+def build_account(
+    path: Path, runtime: RuntimeSettings, batch: int = 1, axes: Mapping[str, int] = MappingProxyType({})
+) -> EngineAccount | None:
     """What the provider says of the engine that it builds; None for a provider that builds none, or says nothing.
 
     The engine is built anew, since one from a cache tells nothing, and by a call, since shapes are known only then.
@@ -20,6 +24,7 @@ def build_account(path: Path, runtime: RuntimeSettings, batch: int = 1) -> Engin
         path: ONNX file.
         runtime: Where it runs.
         batch: Images of the call.
+        axes: Sizes of the axes that vary beside the batch, by their names in the file.
 
     Raises:
         ProviderError: The file does not run there.
@@ -31,6 +36,6 @@ def build_account(path: Path, runtime: RuntimeSettings, batch: int = 1) -> Engin
     fresh = runtime.model_copy(update={"provider_option": options, "engine_cache": None})
     with captured_stderr() as text:
         session = OrtSession.open(path, fresh, verbose=True)
-        session.run(session.random_inputs(batch))
+        session.run(session.random_inputs(batch, axes))
         log = text()
     return captured_account(log)

@@ -6,7 +6,9 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import psutil
 
@@ -19,7 +21,9 @@ _CALLS = 3
 _CHILD = "import json, sys; sys.path[:] = json.loads(sys.argv[4]); import {module} as m; m.measure_into(*sys.argv[1:4])"
 
 
-def peak_memory(path: Path, runtime: RuntimeSettings, batch: int) -> tuple[int, int | None]:
+def peak_memory(
+    path: Path, runtime: RuntimeSettings, batch: int, axes: Mapping[str, int] = MappingProxyType({})
+) -> tuple[int, int | None]:
     """By how much loading and running a file raises a process' peak memory and the GPU's used memory, bytes.
 
     Raises:
@@ -27,7 +31,9 @@ def peak_memory(path: Path, runtime: RuntimeSettings, batch: int) -> tuple[int, 
     """
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder) / "memory.json"
-        request = json.dumps({"path": str(path), "batch": batch, "runtime": runtime.model_dump(mode="json")})
+        told = runtime.model_dump(mode="json", include=set(RuntimeSettings.model_fields))
+        wanted = {"path": str(path), "batch": batch, "axes": dict(axes), "runtime": told}
+        request = json.dumps(wanted)
         command = [sys.executable, "-c", _CHILD.format(module=__name__), request, str(result), folder]
         done = subprocess.run([*command, json.dumps(sys.path)], capture_output=True, text=True, check=False)
         if done.returncode:
@@ -45,7 +51,7 @@ def measure_into(request: str, result: str, folder: str) -> None:
     # Everything that any file needs is loaded by now, and counts before.
     before, used = psutil.Process().memory_info().rss, used_memory()
     session = OrtSession.open(Path(wanted["path"]), runtime)
-    images = session.random_inputs(wanted["batch"])
+    images = session.random_inputs(wanted["batch"], wanted["axes"])
     for _ in range(_CALLS):
         session.run(images)
     after = used_memory()

@@ -6,8 +6,9 @@ import json
 import re
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import onnx
 
@@ -27,7 +28,14 @@ _ENGINE = re.compile("TRTKernel|TensorRT|TRT_RTX|NvTensorRTRTX", re.IGNORECASE) 
 
 
 def attribute_time(
-    name: str, path: Path, runtime: RuntimeSettings, *, batch: int, pattern: Pattern, trace: Path | None = None
+    name: str,
+    path: Path,
+    runtime: RuntimeSettings,
+    *,
+    batch: int,
+    pattern: Pattern,
+    axes: Mapping[str, int] = MappingProxyType({}),
+    trace: Path | None = None,
 ) -> ProfiledFile:
     """Time by operator; a node that runs a pruned layer's product counts as pruned.
 
@@ -37,6 +45,7 @@ def attribute_time(
         runtime: Where it runs.
         batch: Images a call.
         pattern: Layers that hold it count as pruned.
+        axes: Sizes of the axes that vary beside the batch, by their names in the file.
         trace: ONNX Runtime's Chrome trace is copied there.
 
     Raises:
@@ -48,7 +57,7 @@ def attribute_time(
     pruned = _kernel_names(path, {node for node, layers in node_layers_of(path).items() if valid & set(layers)})
     times: dict[str, float] = defaultdict(float)
     shares: dict[str, float] = defaultdict(float)
-    for kernel, operator, duration in _kernels(path, runtime, batch, trace):
+    for kernel, operator, duration in _kernels(path, runtime, batch, axes, trace):
         times[operator] += duration / _TRACED
         if _DECORATION.sub("", kernel) in pruned and operator.removeprefix("Fused") in _PRODUCTS:
             shares[operator] += duration / _TRACED
@@ -67,11 +76,13 @@ def attribute_time(
     )
 
 
-def _kernels(path: Path, runtime: RuntimeSettings, batch: int, trace: Path | None) -> Iterator[tuple[str, str, float]]:
+def _kernels(
+    path: Path, runtime: RuntimeSettings, batch: int, axes: Mapping[str, int], trace: Path | None
+) -> Iterator[tuple[str, str, float]]:
     """Node name, operator and milliseconds of every kernel call."""
     with tempfile.TemporaryDirectory() as folder:
         session = OrtSession.open(path, runtime, profile=Path(folder) / "profile")
-        images = session.random_inputs(batch)
+        images = session.random_inputs(batch, axes)
         for _ in range(_TRACED):
             session.run(images)
         text = Path(session.session.end_profiling()).read_text(encoding="utf-8")

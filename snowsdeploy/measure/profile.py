@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -44,12 +44,14 @@ class Contestant:
         path: ONNX file.
         runtime: Where and how it runs.
         copies: Whether a call copies images to the device and outputs back.
+        axes: Sizes of the axes that vary beside the batch, by their names in the file.
     """
 
     name: str
     path: Path
     runtime: RuntimeSettings
     copies: Copies = "included"
+    axes: Mapping[str, int] = field(default_factory=dict)
 
 
 def profile(
@@ -63,12 +65,13 @@ def profile(
         observer: Told about progress.
 
     Raises:
-        UsageError: The provider has no such option, or two files have one name.
+        UsageError: The provider has no such option, two files have one name, or a file needs a size that is not given.
         ProviderError: The provider does not load, or a file does not run there.
         SourceError: A file cannot be read as ONNX.
     """
     settings, observer = settings or ProfileSettings(), observer or NullObserver()
     timed = contestants(paths, settings, sparsity_off=settings.sparsity_off, cuda_graph=settings.cuda_graph)
+    timed = tuple(replace(contestant, axes=settings.axes) for contestant in timed)
     require_provider(settings)
     observer.stage(
         "profile",
@@ -172,7 +175,7 @@ def profile_files(
         series=tuple(series),
         ratios=tuple(ratios),
         files=tuple(
-            attribute_time(f.name, f.path, f.runtime, batch=batch_sizes[0], pattern=pattern, trace=trace)
+            attribute_time(f.name, f.path, f.runtime, batch=batch_sizes[0], axes=f.axes, pattern=pattern, trace=trace)
             for f in chosen
         ),
         gpu=tuple(readings),
@@ -238,7 +241,7 @@ def _timed(
 
 
 def _caller(file: Contestant, session: OrtSession, batch: int) -> Callable[[], object]:
-    images = session.random_inputs(batch)
+    images = session.random_inputs(batch, file.axes)
     return session.bind(images) if file.copies == "excluded" else lambda: session.run(images)
 
 
@@ -260,7 +263,7 @@ def _draws(samples: Times, rng: np.random.Generator) -> NDArray[np.intp]:
 def _series(file: Contestant, batch: int, samples: Times, rng: np.random.Generator, *, memory: bool) -> TimedFile:
     low, high = interval(_medians(samples, _draws(samples, rng)))
     p50, p90, p95, p99 = np.percentile(samples, [50, 90, 95, 99])
-    host, device = peak_memory(file.path, file.runtime, batch) if memory else (None, None)
+    host, device = peak_memory(file.path, file.runtime, batch, file.axes) if memory else (None, None)
     return TimedFile(
         name=file.name,
         file=file.path,

@@ -9,7 +9,8 @@ from torch.export import ExportedProgram
 
 from snowsdeploy.data.digest import tensors_digest
 from snowsdeploy.errors import SourceError
-from snowsdeploy.models.source import LoadedModel, require_finite, require_fp32
+from snowsdeploy.models.fp32 import in_fp32
+from snowsdeploy.models.source import LoadedModel, require_finite
 from snowsdeploy.models.timm_models import timm_preprocessing
 from snowsdeploy.models.unwrap import unwrapped
 from snowsdeploy.models.usable import require_usable
@@ -25,14 +26,15 @@ def adopt_object(model: object) -> LoadedModel:
     """Take a module, on any device and in any mode, or a program; the caller's own stays as it is.
 
     Raises:
-        SourceError: It is neither, cannot be copied, or is a program that is not in FP32.
+        SourceError: It is neither, or cannot be copied.
         NumericsError: A weight is NaN or Inf.
     """
     if isinstance(model, ExportedProgram):
         require_finite(model)
-        require_fp32(model)
-        info = SourceInfo(source=name_of(model), format="program", sha256=tensors_digest(model.state_dict))
-        return LoadedModel(model, info, None)
+        exported, words = in_fp32(model)
+        digest, remarks = tensors_digest(model.state_dict), (words,) if words else ()
+        info = SourceInfo(source=name_of(model), format="program", sha256=digest, remarks=remarks)
+        return LoadedModel(exported, info, None)
     if not isinstance(model, nn.Module):
         raise SourceError(
             "model is nothing that can be pruned",

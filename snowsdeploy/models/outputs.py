@@ -39,6 +39,8 @@ def _plain(value: Any) -> Any:  # noqa: ANN401 - whatever a model gives
     if dataclasses.is_dataclass(value) and not isinstance(value, type) and _is_leaf(value):
         fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
         return {name: _plain(part) for name, part in fields.items() if part is not None}
+    if isinstance(value, tuple) and hasattr(value, "_fields"):  # torch.export saves no class of the user's
+        return {name: _plain(part) for name, part in zip(value._fields, value, strict=True)}
     if type(value) in (list, tuple):
         return type(value)(map(_plain, value))
     if isinstance(value, Mapping) and _is_leaf(value):  # a dictionary of the user's own class

@@ -80,7 +80,7 @@ class Program:
         """The same program on a device, with its constants and what its nodes make; this one is unchanged."""
         if all(tensor.device == device for tensor in self.state_dict.values()):
             return self
-        return replace(self, exported=move_to_device_pass(_copied(self.exported), device))
+        return replace(self, exported=move_to_device_pass(copied(self.exported), device))
 
     def run(self, batch: Batch) -> tuple[Tensor, ...]:
         """Run the program in PyTorch.
@@ -118,7 +118,8 @@ class Program:
             torch.export.save(self.shipped, target, extra_files=extra)
 
 
-def _copied(exported: ExportedProgram) -> ExportedProgram:
+def copied(exported: ExportedProgram) -> ExportedProgram:
+    """A deep copy, with the same names of nodes."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # torch 2.11 warns about how it copies its own trees
         made = copy.deepcopy(exported)

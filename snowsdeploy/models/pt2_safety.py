@@ -80,7 +80,7 @@ def _findings(value: object, key: str) -> Iterator[str]:
         if "__enum__" in value:  # imports a module by name
             yield "an enumeration"
         for name, item in value.items():
-            if not _NAMES.fullmatch(name):
+            if not _NAMES.fullmatch(name) and not (key == "range_constraints" and is_plain_expression(name)):
                 yield f"the name {name!r:.80}"
             yield from _findings(item, name)
     elif isinstance(value, list):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import file_digest
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from snowsdeploy.errors import NumericsError, SourceError, UsageError
 from snowsdeploy.models.checkpoint import Checkpoint, StateDict, read_checkpoint
 from snowsdeploy.models.factory import call_factory
 from snowsdeploy.models.formats import FileFormat, detect_format
+from snowsdeploy.models.fp32 import in_fp32
 from snowsdeploy.models.pt2 import read_pt2
 from snowsdeploy.models.timm_models import create_timm_model, timm_preprocessing
 from snowsdeploy.models.unwrap import unwrapped
@@ -100,9 +101,10 @@ def load_model(request: ModelRequest) -> LoadedModel:
     require_finite(loaded.model)
     if isinstance(loaded.model, nn.Module):
         loaded.model.float().eval().requires_grad_(False)
-    else:
-        require_fp32(loaded.model)
-    return loaded
+        return loaded
+    exported, words = in_fp32(loaded.model)
+    source = loaded.source.model_copy(update={"remarks": (words,) if words else ()})
+    return replace(loaded, model=exported, source=source)
 
 
 def _refuse_arch(request: ModelRequest) -> None:
@@ -177,23 +179,6 @@ def require_finite(model: nn.Module | ExportedProgram) -> None:
                 seen=f"{name}: {bad} of {tensor.numel()} values",
                 fix="use a checkpoint from before the training diverged",
             )
-
-
-def require_fp32(program: ExportedProgram) -> None:
-    """Refuse a program of another precision: it is traced for it, and cannot be cast.
-
-    Raises:
-        SourceError: It has a weight or a buffer of another floating type.
-    """
-    tensors = program.state_dict.items()
-    other = [(name, str(t.dtype)) for name, t in tensors if t.is_floating_point() and t.dtype != torch.float32]
-    if other:
-        raise SourceError(
-            "the exported program is not in FP32",
-            seen=", ".join(f"{name} is {dtype.removeprefix('torch.')}" for name, dtype in other[:3]),
-            allowed="float32 weights and buffers",
-            fix="export model.float(), and choose the precision of the ONNX files with --precision",
-        )
 
 
 def _bad_values(tensor: Tensor, *, parameter: bool) -> int:

@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 from torch import fx, nn
-from torch.export import ExportedProgram
+from torch.export import Dim, ExportedProgram
+from torch.utils import _pytree as pytree
 
 from snowsdeploy.models.caches import attributes_kept
 from snowsdeploy.models.outputs import plain_outputs
@@ -82,3 +83,47 @@ def _exported(module: nn.Module, call: Call, *, strict: bool) -> ExportedProgram
 
 def _fixes_a_size(error: Exception) -> bool:
     return any(line.strip(" -").startswith(FIXED_SIZE) for line in str(error).splitlines())
+
+
+def decomposed(exported: ExportedProgram) -> ExportedProgram:
+    """Functional, with convolutions and linear layers kept whole.
+
+    torch.export cannot do that to a program whose sizes are multiples, such as `4*s18`; such a one is recorded again,
+    from its own graph.
+    """
+    try:
+        made: ExportedProgram = exported.run_decompositions({})
+    except AssertionError:
+        again = _recorded_again(exported)
+        if again is None:
+            raise
+        made = again.run_decompositions({})
+    return made
+
+
+def _recorded_again(exported: ExportedProgram) -> ExportedProgram | None:
+    """With a size of its own for each axis that varies; None where the inputs are not plain tensors."""
+    placeholders = {n.name: n.meta["val"] for n in exported.graph.nodes if n.op == "placeholder"}
+    values: list[Any] = [placeholders.get(n) for n in exported.graph_signature.user_inputs if isinstance(n, str)]
+    if not all(isinstance(value, torch.Tensor) for value in values):
+        return None
+    examples = [torch.zeros([_hint(size) for size in value.shape], dtype=value.dtype) for value in values]
+    axes = [
+        {
+            place: Dim("batch", min=1) if place == 0 else Dim.AUTO
+            for place, size in enumerate(value.shape)
+            if not isinstance(size, int)
+        }
+        for value in values
+    ]
+    spec = exported.call_spec.in_spec
+    assert spec is not None
+    args, kwargs = pytree.tree_unflatten(examples, spec)
+    dynamic, named = pytree.tree_unflatten(axes, spec)
+    return torch.export.export(
+        exported.module(check_guards=False), args, kwargs, dynamic_shapes=named or dynamic, strict=False
+    )
+
+
+def _hint(size: Any) -> int:  # noqa: ANN401 - a number, or torch's of an axis that varies
+    return size if isinstance(size, int) else int(size.node.hint)

@@ -34,7 +34,7 @@ from snowsdeploy.models.signature import (
     renamed_outputs,
 )
 from snowsdeploy.models.sizes import at_one_size, found_axes, other_sizes, traced_axes
-from snowsdeploy.models.torch_export import FIXED_SIZE, HELD, export_module, held, names_taken
+from snowsdeploy.models.torch_export import FIXED_SIZE, HELD, decomposed, export_module, held, names_taken
 from snowsdeploy.values import DynamicAxis, InputInfo, ModelSignature, Preprocessing, SourceInfo
 
 _LOGGERS = ("torch.fx.experimental.symbolic_shapes", "torch.export._trace", "torch.export", "torch._dynamo")
@@ -139,7 +139,7 @@ def adopt(
     """
     wanted = wanted or Wanted()
     with _adopted("decompose it"), _quiet():
-        exported = exported.run_decompositions({})  # functional, with convolutions and linears kept whole
+        exported = decomposed(exported)
         exported = fold_weights(exported)
     _require_pure(exported)
     names = output_names(exported)
@@ -148,7 +148,8 @@ def adopt(
     if wanted.outputs:
         places = chosen_outputs(names, wanted.outputs)
         exported, names = with_outputs(exported, places), [names[place] for place in places]
-    inputs, batch = _described(exported, wanted.inputs), _fixed_batch(exported)
+    given = wanted.inputs or (image_input(preprocessing) if preprocessing and _takes_an_image(exported) else None)
+    inputs, batch = _described(exported, given), _fixed_batch(exported)
     if batch is None:
         _require_batch_kept(exported)
     dynamic, varying = found_axes(exported, inputs, wanted.dynamic), None
@@ -163,6 +164,12 @@ def adopt(
     if not outputs:
         raise GraphError("the model gives no tensor", seen="no output", fix="return what is to be deployed")
     for name, output in zip(names, outputs, strict=True):
+        if output.is_complex():
+            raise GraphError(
+                "an output is complex, and ONNX has no complex numbers",
+                seen=name,
+                fix="return torch.view_as_real(x), or leave it out with --outputs",
+            )
         if not torch.isfinite(output).all():
             raise NumericsError(
                 f"output {name} of the dense model holds NaN or Inf on random images",
@@ -170,6 +177,13 @@ def adopt(
             )
     classes = outputs[0].shape[-1] if outputs[0].dim() > 1 else 0
     return replace(unchecked, classes=classes)
+
+
+def _takes_an_image(exported: ExportedProgram) -> bool:
+    """Whether its only input has the axes of one."""
+    placeholders = {n.name: n.meta["val"] for n in exported.graph.nodes if n.op == "placeholder"}
+    tensors = [placeholders[n] for n in exported.graph_signature.user_inputs if isinstance(n, str)]
+    return len(tensors) == 1 and tensors[0].dim() == 4
 
 
 def _described(exported: ExportedProgram, given: Sequence[InputInfo] | None) -> tuple[InputInfo, ...]:
@@ -190,11 +204,19 @@ def _described(exported: ExportedProgram, given: Sequence[InputInfo] | None) -> 
     return tuple(
         InputInfo(
             name=name,
-            shape=sizes.get(name) or tuple(s if isinstance(s, int) else 1 for s in value.shape[1:]),
+            shape=_sized(value, sizes.get(name)),
             dtype=str(value.dtype).removeprefix("torch."),
         )
         for name, value in zip(own, tensors, strict=True)
     )
+
+
+def _sized(value: Tensor, given: Sequence[int] | None) -> tuple[int, ...]:
+    """Of one item; an axis that varies has the size that is given, else one."""
+    shape = tuple(value.shape[1:])
+    if given is None or len(given) != len(shape):
+        return tuple(size if isinstance(size, int) else 1 for size in shape)
+    return tuple(size if isinstance(size, int) else wanted for size, wanted in zip(shape, given, strict=True))
 
 
 def _checked_outputs(program: Program, example: Batch | None) -> tuple[Tensor, ...]:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -117,12 +118,27 @@ class OrtSession:
         """Names of the outputs, in order."""
         return tuple(o.name for o in self.session.get_outputs())
 
-    def random_inputs(self, batch: int, seed: int = 0) -> Feed:
-        """Of the file's own shapes and types, dynamic dimensions set to `batch`; zeros and ones where indices go in."""
-        rng = np.random.default_rng(seed)
-        made = {
-            value.name: _random(_shape(value, batch), _NUMPY[value.type], rng) for value in self.session.get_inputs()
-        }
+    def random_inputs(self, batch: int, axes: Mapping[str, int] = MappingProxyType({}), seed: int = 0) -> Feed:
+        """Of the file's own shapes and types; zeros and ones where indices go in.
+
+        Args:
+            batch: Items: the first axis where it may vary.
+            axes: Sizes of the other axes that may vary, by their names in the file.
+            seed: Of the values.
+
+        Raises:
+            UsageError: The file takes another number of items, or an axis that varies has no size here.
+        """
+        rng, inputs = np.random.default_rng(seed), self.session.get_inputs()
+        fixed = [value.shape[0] for value in inputs if value.shape and isinstance(value.shape[0], int)]
+        if len(fixed) == len(inputs) and batch not in fixed:
+            raise UsageError(
+                "the file takes another number of items",
+                seen=f"{batch}",
+                allowed=f"{fixed[0]}",
+                fix=f"--batch {fixed[0]}",
+            )
+        made = {value.name: _random(_sizes(value, batch, axes), _NUMPY[value.type], rng) for value in inputs}
         return made if len(made) > 1 else next(iter(made.values()))
 
     def bind(self, feed: Feed) -> Callable[[], None]:
@@ -131,7 +147,10 @@ class OrtSession:
         for name, array in arrays.items():
             binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(array, device, 0))
         for value in self.session.get_outputs():
-            shape = _shape(value, len(next(iter(arrays.values()))))
+            shape = _output_shape(value, len(next(iter(arrays.values()))))
+            if shape is None:  # ONNX Runtime finds the size, and a place, at every call
+                binding.bind_output(value.name, device)
+                continue
             place = ort.OrtValue.ortvalue_from_shape_and_type(shape, np.dtype(_NUMPY[value.type]), device, 0)
             binding.bind_ortvalue_output(value.name, place)
 
@@ -167,8 +186,22 @@ def _random(shape: Sequence[int], kind: str, rng: np.random.Generator) -> Array:
     return rng.integers(0, 2, shape).astype(kind)
 
 
-def _shape(value: ort.NodeArg, batch: int) -> list[int]:
-    return [size if isinstance(size, int) else batch for size in value.shape]
+def _sizes(value: ort.NodeArg, batch: int, axes: Mapping[str, int]) -> list[int]:
+    sizes = [batch if place == 0 and not isinstance(size, int) else size for place, size in enumerate(value.shape)]
+    names = {place: size or f"{value.name}:{place}" for place, size in enumerate(sizes) if not isinstance(size, int)}
+    if unknown := [name for name in names.values() if name not in axes]:
+        raise UsageError(
+            "axes of the file vary, and nothing says their size",
+            seen=f"{', '.join(unknown)} of {value.name}",
+            fix=" ".join(f"--axis {name}=N" for name in unknown),
+        )
+    return [axes[names[place]] if place in names else size for place, size in enumerate(sizes)]
+
+
+def _output_shape(value: ort.NodeArg, batch: int) -> list[int] | None:
+    """None where an axis varies beside the batch."""
+    shape = [batch if place == 0 and not isinstance(size, int) else size for place, size in enumerate(value.shape)]
+    return shape if all(isinstance(size, int) for size in shape) else None
 
 
 def _reason(error: Exception) -> str:

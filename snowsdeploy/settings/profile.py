@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import Field, field_validator
 
 from snowsdeploy.patterns.pattern import Pattern
-from snowsdeploy.settings.base import CommaList, Option
+from snowsdeploy.settings.base import CommaList, Option, Texts
 from snowsdeploy.settings.runtime import RuntimeSettings
 from snowsdeploy.settings.validate import Count
 
@@ -20,6 +20,10 @@ class ProfileSettings(RuntimeSettings):
 
     batch: Annotated[CommaList[Count], Option(_PANEL, "N,N")] = Field(
         (1,), description="Batch sizes to time; a list, or repeated."
+    )
+    axis: Annotated[Texts, Option(_PANEL, "NAME=N")] = Field(
+        default_factory=dict,
+        description="Size of an axis that varies beside the batch: height=224; may be repeated.",
     )
     runs: Annotated[int, Option(_PANEL, "N")] = Field(100, ge=10, description="Timed calls of each file and batch.")
     pattern: Annotated[str, Option(_PANEL, "N:M")] = Field(
@@ -41,3 +45,16 @@ class ProfileSettings(RuntimeSettings):
     @classmethod
     def _pattern(cls, value: str) -> str:
         return str(Pattern.parse(value))
+
+    @property
+    def axes(self) -> dict[str, int]:
+        """Sizes by name."""
+        return {name: int(size) for name, size in self.axis.items()}
+
+    @field_validator("axis")
+    @classmethod
+    def _axis(cls, value: dict[str, str]) -> dict[str, str]:
+        wrong = [f"{name}={size}" for name, size in value.items() if not size.isdecimal() or int(size) < 1]
+        if wrong:
+            raise ValueError("a name and a whole number above zero, as height=224")
+        return value

@@ -86,6 +86,7 @@ def run_debug_accuracy(
 
 def _debug_images(pruned: Pruned, count: int, data: str | None, was: str | None) -> tuple[Batch, str]:
     """Calibration images, or random ones with the reason."""
+    count = pruned.dense.signature.batch or count
     try:
         batch = open_calibration(pruned.report, pruned.dense, data, was=was).rows(
             0, min(count, len(pruned.report.calibration_items))

@@ -84,6 +84,7 @@ def hold_inputs(model: object, data: object, eval_data: object, settings: PlanJo
     held = next((samples for samples in (calibration, evaluation) if samples is not None), None)
     source = str(data) if calibration is None else str(eval_data) if evaluation is None and eval_data else None
     program = loaded if isinstance(loaded, Program) else _traced(loaded, settings, names, held, source)
+    _require_real(program)
     for option, samples in (("data", calibration), ("eval_data", evaluation)):
         if samples is not None:
             require_fit(samples, program, option)
@@ -94,6 +95,22 @@ def hold_inputs(model: object, data: object, eval_data: object, settings: PlanJo
     elif evaluation is not None:
         evaluation = in_batches(evaluation, program, "--eval-data")
     return Inputs(program, in_batches(calibration.sample(count, seed), program, "--data"), evaluation)
+
+
+def _require_real(program: Program) -> None:
+    """Refuse a model of whole numbers where images are made into real ones.
+
+    Raises:
+        UsageError: It takes them, and nothing says that the data are as it wants them.
+    """
+    info = program.inputs[0]
+    if program.preprocessing is not None and not info.dtype.startswith("float"):
+        raise UsageError(
+            "the model takes whole numbers, and images become real ones",
+            seen=str(info),
+            fix=f"put the values themselves into an .npz file as {info.name}, and leave out --mean and --std; "
+            f"the input is --input {info.name}={','.join(map(str, info.shape))}:{info.dtype}",
+        )
 
 
 def load_program(settings: ModelSettings, data: str | None = None) -> Program:

@@ -284,7 +284,8 @@ class _Measurement:
         """The layout, and what an engine made of it."""
         evidence, account = self._prove(pair), self.engines.get(pair.precision)
         if account is None and build:
-            account = build_account(pair.sparse.path, self.settings)
+            signature = self.pruned.dense.signature
+            account = build_account(pair.sparse.path, self.settings, signature.batch or 1, signature.traced_sizes)
         return (evidence, None) if account is None else add_engine(evidence, account)
 
     def _latency(self, pair: FilePair) -> Latency:

@@ -84,6 +84,12 @@ class ModelSignature(Artifact):
     batch: int | None = None
     dynamic: tuple[DynamicAxis, ...] = ()
 
+    @property
+    def traced_sizes(self) -> dict[str, int]:
+        """Of the axes that may vary, by name: the size that the model was traced with."""
+        shapes = {info.name: info.shape for info in self.inputs}
+        return {axis.name: shapes[axis.input][axis.axis - 1] for axis in self.dynamic}
+
     def __str__(self) -> str:
         """`takes image 3x224x224; gives scores, boxes`."""
         fixed = "" if self.batch is None else f", {self.batch} items at once and no other number"

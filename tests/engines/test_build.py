@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ def test_the_engine_is_built_anew_and_its_log_read(monkeypatch: pytest.MonkeyPat
             opened.append((runtime, verbose))
             return cls()
 
-        def random_inputs(self, batch: int) -> Any:
+        def random_inputs(self, batch: int, axes: Mapping[str, int]) -> Any:
             return np.zeros((batch, 1))
 
         def run(self, images: Any) -> None:

@@ -12,14 +12,16 @@ import pytest
 import torch
 from onnx import numpy_helper
 from onnxruntime.quantization import quantize_static
-from torch import nn
+from torch import Tensor, nn
 
 from snowsdeploy.errors import UsageError
 from snowsdeploy.layout.onnx_layout import check_onnx
 from snowsdeploy.models.program import Program
+from snowsdeploy.models.signature import random_batch
+from snowsdeploy.models.trace import Wanted, trace
 from snowsdeploy.patterns.pattern import Pattern
 from snowsdeploy.runtime.session import OrtSession
-from snowsdeploy.values import OnnxArtifact, Precision
+from snowsdeploy.values import InputInfo, OnnxArtifact, Precision, SourceInfo
 from snowsdeploy_exporters import OnnxExporter
 from snowsdeploy_exporters.precision import int8, quantizer
 from snowsdeploy_exporters.precision.values import largest_values
@@ -177,8 +179,41 @@ def test_layers_that_the_user_names_stay_in_fp32(precision: Precision, tmp_path:
 
 def test_a_name_of_no_layer_is_refused(tmp_path: Path) -> None:
     program = make_program(TinyCNN())
+    source = OnnxExporter().export(program, tmp_path / "model.onnx", "sparse", {})
     exporter = OnnxExporter(keep_fp32=("no such layer",))
-    source = exporter.export(program, tmp_path / "model.onnx", "sparse", {})
-    with pytest.raises(UsageError, match="--keep-fp32") as caught:
-        exporter.convert(source, tmp_path / "model.fp16.onnx", "fp16", images(program))
-    assert "layers such as depthwise, dilated, head" in str(caught.value.allowed)
+    for name, attempt in (
+        ("model.fp16.onnx", lambda path: exporter.convert(source, path, "fp16", images(program))),
+        ("again.onnx", lambda path: exporter.export(program, path, "sparse", {})),
+    ):
+        with pytest.raises(UsageError, match="--keep-fp32") as caught:
+            attempt(tmp_path / name)
+        assert "layers such as depthwise, dilated, head" in str(caught.value.allowed)
+        assert not (tmp_path / name).exists()
+
+
+class TwoInputs(nn.Module):
+    """Scores, and what is chosen by them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.image, self.vector, self.head = nn.Conv2d(3, 8, 3), nn.Linear(8, 8), nn.Linear(16, 6)
+
+    def forward(self, image: Tensor, vector: Tensor) -> tuple[Tensor, Tensor]:
+        x = torch.cat([self.image(image).relu().mean((2, 3)), self.vector(vector)], 1)
+        scores = self.head(x)
+        return scores, scores.argmax(1)
+
+
+@pytest.mark.parametrize("batch", [None, 3])
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_several_inputs_and_a_fixed_batch_are_converted(
+    precision: Precision, batch: int | None, tmp_path: Path
+) -> None:
+    inputs = (InputInfo(name="image", shape=(3, 8, 8)), InputInfo(name="vector", shape=(8,)))
+    program = trace(TwoInputs(), None, SourceInfo(source="test", format="factory"), Wanted(inputs, batch=batch))
+    data = [random_batch(inputs, batch or 4, seed) for seed in range(6)]
+    source = OnnxExporter().export(program, tmp_path / "model.onnx", "sparse", {})
+    made = OnnxExporter().convert(source, tmp_path / "other.onnx", precision, data)
+    (scores, _), (expected, _) = (OrtSession.open(f.path).run(data[0].numpy()) for f in (made, source))
+    assert 0 < np.linalg.norm(scores - expected) < 0.1 * np.linalg.norm(expected)

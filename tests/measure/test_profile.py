@@ -17,6 +17,7 @@ from snowsdeploy.measure.profile import BLOCK, contestants, profile, profile_fil
 from snowsdeploy.patterns.pattern import Pattern
 from snowsdeploy.runtime.session import OrtSession
 from snowsdeploy.settings.profile import ProfileSettings
+from snowsdeploy.settings.read import read_settings
 from snowsdeploy.settings.runtime import RuntimeSettings
 from snowsdeploy_exporters import OnnxExporter
 from tests.exporters.nets import prune
@@ -144,3 +145,40 @@ def test_a_file_that_is_no_onnx_model_is_said(tmp_path: Path) -> None:
     (tmp_path / "report.json").write_text("{}")
     with pytest.raises(SourceError, match="not an ONNX model"):
         profile([tmp_path / "report.json"], ProfileSettings())
+
+
+def varying(path: Path, shape: list[str | int]) -> Path:
+    graph = helper.make_graph(
+        [helper.make_node("Relu", ["x"], ["y"])],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, shape)],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
+    return path
+
+
+def test_axes_that_vary_have_the_sizes_that_are_given(tmp_path: Path) -> None:
+    path = varying(tmp_path / "m.onnx", ["batch", 3, "height", "width"])
+    with pytest.raises(UsageError, match="nothing says their size") as caught:
+        profile([path], ProfileSettings(runs=10, axis={"height": "16"}))
+    assert (caught.value.seen, caught.value.fix) == ("width of x", "--axis width=N")
+    settings = ProfileSettings(runs=10, axis={"height": "16", "width": "24"}, memory=True)
+    found = profile([path], settings)
+    assert found.series[0].host_bytes is not None
+    inputs = OrtSession.open(path).random_inputs(2, settings.axes)
+    assert np.shape(inputs) == (2, 3, 16, 24)
+
+
+def test_a_fixed_number_of_items_is_not_called_another(tmp_path: Path) -> None:
+    path = varying(tmp_path / "m.onnx", [4, 3])
+    with pytest.raises(UsageError, match="takes another number of items") as caught:
+        profile([path], ProfileSettings(runs=10))
+    assert caught.value.fix == "--batch 4"
+    assert profile([path], ProfileSettings(runs=10, batch=(4,))).series[0].batch == 4
+
+
+@pytest.mark.parametrize("text", ["height", "height=0", "height=wide"])
+def test_sizes_are_whole_numbers(text: str) -> None:
+    with pytest.raises(UsageError):
+        read_settings(ProfileSettings, {"axis": [text]})

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
 
 from snowsdeploy.errors import GraphError
 from snowsdeploy.models.program_graph import ProgramGraph
-from snowsdeploy.models.trace import Wanted, trace
+from snowsdeploy.models.source import ModelRequest, load_model
+from snowsdeploy.models.trace import Wanted, adopt, trace
 from snowsdeploy.values import Preprocessing, SourceInfo
 
 PREPROCESSING = Preprocessing(input_size=(3, 8, 8), mean=(0.5,) * 3, std=(0.25,) * 3)
@@ -125,3 +129,59 @@ def test_a_squeeze_that_takes_the_batch_is_named_with_its_line() -> None:
     assert re.search(r"squeeze\(\) without an axis at .*test_torch_export.py:\d+", str(caught.value.seen))
     fixed = trace(Squeezed(), PREPROCESSING, SOURCE, Wanted(batch=2))
     assert fixed.signature.batch == 2
+
+
+class Doubled(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.down, self.up = nn.Conv2d(3, 8, 2, stride=2), nn.Conv2d(8, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        small = self.up(self.down(x).relu())
+        return nn.functional.interpolate(small, scale_factor=2.0)
+
+
+def test_a_program_of_multiples_is_recorded_again(tmp_path: Path) -> None:
+    sizes = {0: Dim("b", min=1), 2: 2 * Dim("h2", min=2, max=64), 3: 2 * Dim("w2", min=2, max=64)}
+    module = Doubled().eval()
+    torch.export.save(
+        torch.export.export(module, (torch.randn(2, 3, 8, 8),), dynamic_shapes=(sizes,)), tmp_path / "p.pt2"
+    )
+    loaded = load_model(ModelRequest(str(tmp_path / "p.pt2")))
+    assert isinstance(loaded.model, ExportedProgram)
+    program = adopt(loaded.model, PREPROCESSING, loaded.source)
+    assert [axis.name for axis in program.signature.dynamic] == ["height", "width"]
+    assert program.inputs[0].shape == (3, 8, 8)
+    for size in ((5, 3, 8, 8), (1, 3, 12, 20)):
+        images = torch.randn(size)
+        torch.testing.assert_close(program.run(images)[0], module(images))
+
+
+class Pair(NamedTuple):
+    scores: Tensor
+    boxes: Tensor
+
+
+class GivesPair(Pooled):
+    def forward(self, x: Tensor) -> Pair:
+        scores = self.head(self.features(x).flatten(1))
+        return Pair(scores, scores[:, :4])
+
+
+def test_named_tuples_are_saved_without_their_class(tmp_path: Path) -> None:
+    program = trace(GivesPair(), PREPROCESSING, SOURCE)
+    assert program.signature.outputs == ("scores", "boxes")
+    program.save(tmp_path / "p.pt2")
+    again = load_model(ModelRequest(str(tmp_path / "p.pt2")))
+    assert again.signature == program.signature
+
+
+class Complex(Pooled):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.fft.rfft(self.head(self.features(x).flatten(1)))
+
+
+def test_a_complex_output_is_named() -> None:
+    with pytest.raises(GraphError, match="an output is complex"):
+        trace(Complex(), PREPROCESSING, SOURCE)

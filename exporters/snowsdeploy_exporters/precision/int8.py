@@ -12,13 +12,14 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from onnx import ModelProto
 
-from snowsdeploy_exporters.precision.converted import ASKED, Converted, Images
+from snowsdeploy_exporters.precision.converted import ASKED, Converted, Images, named
 from snowsdeploy_exporters.precision.quantizer import PRODUCTS, Quantizer
 from snowsdeploy_exporters.precision.values import run_model
 
-LARGEST_ERROR = 0.1  # relative, of the model's outputs, L2
+LARGEST_ERROR = 0.1  # relative, of the worst of the model's outputs, L2
 CHECKED = 16  # images on which errors are measured
 
 
@@ -36,7 +37,7 @@ def to_int8(model: ModelProto, batches: Sequence[Images], keep: Collection[str] 
     expected = _outputs(model, checked)
 
     def error(candidate: ModelProto) -> float:
-        return float(np.linalg.norm(_outputs(candidate, checked) - expected) / np.linalg.norm(expected))
+        return max(map(_relative, _outputs(candidate, checked), expected))
 
     quantizer = Quantizer.measure(model, batches)
     whole = quantizer.quantize(layers)
@@ -59,9 +60,21 @@ def _weighted(model: ModelProto) -> list[str]:
 
 
 def _first(batches: Sequence[Images], count: int) -> list[Images]:
-    together = np.concatenate(list(batches))[:count]
-    return [together]
+    """The first batches that have so many items together."""
+    found, items = list[Images](), 0
+    for batch in batches:
+        if items < count:
+            found.append(batch)
+            items += len(next(iter(named(batch, "").values())))
+    return found
 
 
-def _outputs(model: ModelProto, batches: Sequence[Images]) -> Any:  # noqa: ANN401 - numpy's concatenation is untyped
-    return np.concatenate([output.reshape(-1) for outputs in run_model(model, batches) for output in outputs])
+def _outputs(model: ModelProto, batches: Sequence[Images]) -> list[NDArray[Any]]:
+    """Every output over all batches; of those that are real numbers, where some are."""
+    outputs = [np.concatenate([o.reshape(-1) for o in one]) for one in zip(*run_model(model, batches), strict=True)]
+    return [o for o in outputs if np.issubdtype(o.dtype, np.floating)] or [o.astype(np.float64) for o in outputs]
+
+
+def _relative(found: NDArray[Any], expected: NDArray[Any]) -> float:
+    error, scale = float(np.linalg.norm(found - expected)), float(np.linalg.norm(expected))
+    return error / scale if scale else error
