@@ -31,6 +31,7 @@ class Samples:
         decoded: What has been read already; None where every pass reads again.
         classes: Names of the class folders that the labels count; empty for other sources.
         fixed: The only number of items that may be in a batch; None for any.
+        left_out: Items that do not fill such a batch.
     """
 
     read: Callable[[Sequence[int]], Batch] = field(repr=False)
@@ -40,6 +41,7 @@ class Samples:
     decoded: Decoded | None = field(default=None, repr=False)
     classes: tuple[str, ...] = field(default=(), repr=False)
     fixed: int | None = None
+    left_out: int = 0
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -66,7 +68,7 @@ class Samples:
         """The same without what is left over after whole batches of this size, which every batch then has."""
         count = len(self) // size * size
         kept = self if count == len(self) else self.select(self.indices[:count])
-        return replace(kept, fixed=size)
+        return replace(kept, fixed=size, left_out=len(self) - count)
 
     def remembered(self) -> Self:
         """The same samples, each decoded when it is first looked at and then kept in memory."""

@@ -206,12 +206,14 @@ def renamed_outputs(names: Sequence[str], given: Sequence[str]) -> list[str]:
 
 
 def chosen_outputs(names: Sequence[str], wanted: Sequence[str]) -> list[int]:
-    """Positions of the outputs that `--outputs` keeps, in the model's order.
+    """Positions of the outputs that `--outputs` keeps, in the order given.
 
     Raises:
-        UsageError: There is no such output.
+        UsageError: There is no such output, or one is named twice.
     """
     unknown = [name for name in wanted if name not in names]
     if unknown:
         raise UsageError("--outputs names no output of the model", seen=", ".join(unknown), allowed=", ".join(names))
-    return [place for place, name in enumerate(names) if name in wanted]
+    if len(set(wanted)) < len(wanted):
+        raise UsageError("--outputs names an output twice", seen=", ".join(wanted))
+    return [names.index(name) for name in wanted]

@@ -124,7 +124,7 @@ class ModelSettings(Settings):
         "as in height=224..512.",
     )
     outputs: Annotated[CommaList[str], Option(_INPUT, "NAME,NAME")] = Field(
-        (), description="Outputs to keep, by name; all without it."
+        (), description="Outputs to keep, by name and in this order, all without it; the first is judged."
     )
     output_names: Annotated[CommaList[str], Option(_INPUT, "NAME,NAME")] = Field(
         (), description="Names of the outputs in the ONNX file, in place of the model's own."

@@ -372,6 +372,10 @@ def load_all(settings: PlanJob, load: Load, eval_data: str | None, observer: Obs
         observer.message(f"weights: {inputs.program.source.weights}")
     for text in inputs.program.source.remarks:
         observer.message(text)
+    for option, samples in (("--data", inputs.calibration), ("--eval-data", inputs.evaluation)):
+        if samples is not None and samples.left_out:
+            size = samples.fixed
+            observer.warn(f"{samples.left_out} items of {option} are left out: the model takes {size} at once")
     for text in remarks(inputs.evaluation, inputs.program):
         observer.warn(text)
     return inputs

@@ -158,6 +158,11 @@ def test_outputs_can_be_renamed_and_dropped_with_what_computes_them() -> None:
     assert kept.signature.outputs == ("places",)
     x = torch.randn(2, 3, 8, 8)
     assert torch.equal(kept.run(x)[0], whole.run(x)[1])
+    turned = trace(Ends(end), RGB, SOURCE, Wanted(output_names=("scores", "places"), outputs=("places", "scores")))
+    assert turned.signature.outputs == ("places", "scores")
+    assert all(map(torch.equal, turned.run(x), reversed(whole.run(x))))
+    with pytest.raises(UsageError, match="names an output twice"):
+        trace(Ends(end), RGB, SOURCE, Wanted(outputs=("logits", "logits")))
     assert [layer.name for layer in ProgramGraph(kept).layers.values()] == ["b"]
     with pytest.raises(UsageError, match="--outputs names no output") as caught:
         trace(Ends(end), RGB, SOURCE, Wanted(outputs=("scores",)))

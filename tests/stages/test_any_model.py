@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from snowsdeploy.progress import NullObserver, Observer
 from snowsdeploy.settings.jobs import MainJob
 from snowsdeploy.settings.read import read_settings
 from snowsdeploy.stages.job import run_main_job
@@ -69,11 +70,21 @@ def convolutions() -> nn.Module:
     return nn.Sequential(*layers)
 
 
-def run(folder: Path, model: str, arrays: dict[str, Any], **more: Any) -> Report:
+class Told(NullObserver):
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)
+
+
+def run(folder: Path, model: str, arrays: dict[str, Any], *, observer: Observer | None = None, **more: Any) -> Report:
     np.savez(folder / "data.npz", **arrays)
     given = {"effort": "fast", "latency_batch": (1,), "latency_runs": 5, "out": folder / "run"}
     settings = read_settings(MainJob, {"model": f"{HERE}:{model}", "data": str(folder / "data.npz")} | given | more)
-    return run_main_job(settings, OnnxExporter())
+    report = run_main_job(settings, OnnxExporter(), observer=observer)
+    assert report is not None
+    return report
 
 
 def random(*shape: int) -> Any:
@@ -118,7 +129,12 @@ def test_tokens_go_in_as_whole_numbers(tmp_path: Path) -> None:
 def test_a_fixed_batch_stays_fixed_to_the_end(tmp_path: Path) -> None:
     arrays = {"x": random(14, 3, 8, 8), "y": np.arange(14) % 5}
     more = {"static_batch": 4, "mean": (0.5,) * 3, "std": (0.5,) * 3, "eval_data": str(tmp_path / "data.npz")}
-    report = run(tmp_path, "ItemByItem", arrays, **more)
+    told = Told()
+    report = run(tmp_path, "ItemByItem", arrays, observer=told, **more)
+    assert told.warnings[:2] == [
+        "2 items of --data are left out: the model takes 4 at once",
+        "2 items of --eval-data are left out: the model takes 4 at once",
+    ]
     assert shapes(tmp_path) == {"input": [4, 3, 8, 8], "output": [4, 5]}
     assert report.prune.calibration.items == 12
     assert report.variants[0].accuracy is not None
