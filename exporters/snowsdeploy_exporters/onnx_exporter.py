@@ -159,6 +159,7 @@ class OnnxExporter:
     def _convert(self, program: Program) -> tuple[ir.Model, ExportedProgram]:
         """The model, and the program that torch.onnx translated in the end."""
         converted, translated = self._translated(program.shipped, [info.name for info in program.inputs])
+        _require_free_axes(program, translated)
         written = converted.model.opset_imports.get("")
         if written != self.opset:  # the exporter only logs that it could not convert
             raise ExportError(
@@ -204,6 +205,24 @@ class OnnxExporter:
             else:
                 assert converted is not None
                 return converted, exported
+
+
+def _require_free_axes(program: Program, translated: ExportedProgram) -> None:
+    """Refuse a file whose axes are fixed by the translation, as that of a convolution whose groups are the batch."""
+    user = [
+        n for n in translated.graph.nodes if n.op == "placeholder" and n.name in translated.graph_signature.user_inputs
+    ]
+    for info, node in zip(program.inputs, user, strict=True):
+        for axis, size in enumerate(node.meta["val"].shape):
+            only = None if isinstance(size, int) else size.node.maybe_as_int()
+            if only is not None:
+                raise ExportError(
+                    "torch.onnx fixes an axis of the input that should vary",
+                    seen=f"axis {axis} of {info.name} at {only}",
+                    fix="--static-batch N traces the model for one number of items"
+                    if axis == 0
+                    else "leave the axis out of --dynamic",
+                )
 
 
 def _matching_nodes(model: onnx.ModelProto, names: Sequence[str]) -> set[str]:

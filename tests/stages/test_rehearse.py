@@ -12,6 +12,7 @@ import onnx
 import pytest
 import torch
 from onnx import numpy_helper
+from timm.layers import CondConv2d
 from torch import Tensor, nn
 
 from snowsdeploy.errors import ExportError, ProviderError, SnowsDeployError, UsageError
@@ -223,3 +224,23 @@ def test_layers_that_the_file_does_not_hold_are_told_at_the_start(tmp_path: Path
     with pytest.raises(ExportError, match="does not multiply by every layer"):
         run(tmp_path, "Net", Nameless(), told)
     assert told.stages == ["load"]
+
+
+class Conditional(Net):
+    """The batch becomes the groups of a convolution."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.experts, self.route = CondConv2d(8, 8, 3, num_experts=2), nn.Linear(8, 2)
+
+    def middle(self, x: Tensor) -> Tensor:
+        return self.experts(x, self.route(x.mean((2, 3))).sigmoid())
+
+
+def test_a_batch_that_the_file_would_fix_is_told_at_the_start_and_may_be_meant(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="fixes an axis") as caught:
+        run(tmp_path, "Conditional", OnnxExporter(), Told())
+    assert caught.value.seen == "axis 0 of input at 2"
+    assert "--static-batch" in str(caught.value.fix)
+    run(tmp_path, "Conditional", OnnxExporter(), Told(), static_batch=2)
+    assert read_report(tmp_path / "run" / "report.json").signature.batch == 2
