@@ -34,7 +34,7 @@ from snowsdeploy.runtime.session import OrtSession
 from snowsdeploy.settings.jobs import MainJob
 from snowsdeploy.settings.presets import resolve
 from snowsdeploy.settings.read import read_settings
-from snowsdeploy.stages.inputs import load_program
+from snowsdeploy.stages.program import load_program
 from snowsdeploy.tasks.classify import compare_logits
 from snowsdeploy.values import LayerReport
 from snowsdeploy.values.base import Artifact

@@ -32,7 +32,7 @@ from snowsdeploy.patterns.pattern import Pattern
 from snowsdeploy.patterns.violations import count_violations
 from snowsdeploy.settings.jobs import MainJob
 from snowsdeploy.settings.read import read_settings
-from snowsdeploy.stages.inputs import load_program
+from snowsdeploy.stages.program import load_program
 
 OURS = {
     "sparsegpt": {"selector": "sparsegpt", "solver": "none"},

@@ -35,7 +35,7 @@ from snowsdeploy.selectors import SELECTORS
 from snowsdeploy.settings.jobs import MainJob
 from snowsdeploy.settings.presets import resolve
 from snowsdeploy.settings.read import read_settings
-from snowsdeploy.stages.inputs import load_program
+from snowsdeploy.stages.program import load_program
 
 # The papers' sizes ask for hours here; what is reduced is named in the table.
 REDUCED: dict[str, Row] = {

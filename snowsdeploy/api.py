@@ -154,7 +154,8 @@ def export(
     """
     _require("export")
     from snowsdeploy.stages.export import require_ends
-    from snowsdeploy.stages.job import run_export, save_pruned
+    from snowsdeploy.stages.job import save_pruned
+    from snowsdeploy.stages.later import run_export
     from snowsdeploy_exporters import FORMATS, OnnxExporter
 
     if isinstance(run, str | Path) and out is not None:
@@ -201,7 +202,7 @@ def validate(
     """
     _require("validate")
     from snowsdeploy.data.memory import hold
-    from snowsdeploy.stages.job import run_validate
+    from snowsdeploy.stages.later import run_validate
 
     given = _given(settings)
     evaluation = None

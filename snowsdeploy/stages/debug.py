@@ -12,10 +12,10 @@ from snowsdeploy.models.signature import random_batch
 from snowsdeploy.progress import Observer
 from snowsdeploy.settings.policy import GatePolicy
 from snowsdeploy.settings.runtime import RuntimeSettings
-from snowsdeploy.stages.inputs import open_calibration
 from snowsdeploy.stages.prune import Pruned
 from snowsdeploy.stages.run_directory import RunDirectory
 from snowsdeploy.stages.run_files import is_changed, load_pruned, source_of_data
+from snowsdeploy.stages.samples import open_calibration
 from snowsdeploy.values import AccuracyCost, Divergence, Precision
 
 

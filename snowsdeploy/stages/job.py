@@ -1,6 +1,6 @@
-"""The jobs: strings and a run directory at the two ends, the stages on values between them.
+"""The jobs that begin with a model: strings and a run directory at the two ends, the stages on values between them.
 
-Only this module and `debug` read and write a run directory, by `run_files`. It holds what each stage left:
+Only this module, `later` and `debug` read and write a run directory, by `run_files`. It holds what each stage left:
 `config.toml` (what repeats the run), `program.pt2` (dense), `pruned.safetensors`, `masks.safetensors` and `prune.json`,
 `dense.onnx` and `model.onnx` (for other precisions `dense.fp16.onnx` and the like; `serving.onnx` with preprocessing or
 output ends), a folder for each other format, `export.json`, `report.json`, `summary.md` and `report.html`.
@@ -9,11 +9,10 @@ output ends), a folder for each other format, `export.json`, `report.json`, `sum
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 
@@ -21,7 +20,6 @@ from snowsdeploy.allocate.keep_dense import keep_dense
 from snowsdeploy.data.samples import Samples
 from snowsdeploy.device import choose_device
 from snowsdeploy.distributed import Launch, from_first, rank, wait_for_all
-from snowsdeploy.engines.by_precision import read_accounts
 from snowsdeploy.files import write_text_atomic
 from snowsdeploy.measure.compilation import require_compiler
 from snowsdeploy.progress import NullObserver, Observer
@@ -31,70 +29,37 @@ from snowsdeploy.report.store import read_report
 from snowsdeploy.runtime.environment import installed_versions
 from snowsdeploy.runtime.probe import require_provider
 from snowsdeploy.settings.base import Settings
-from snowsdeploy.settings.export import ExportSettings
-from snowsdeploy.settings.jobs import MainJob, PlanJob, PruneJob, ValidateJob
+from snowsdeploy.settings.jobs import MainJob, PlanJob, PruneJob
 from snowsdeploy.settings.policy import GatePolicy
 from snowsdeploy.settings.presets import resolve
-from snowsdeploy.settings.read import SettingsFile, load_policy, read_settings
+from snowsdeploy.settings.read import SettingsFile
 from snowsdeploy.settings.write import effective
 from snowsdeploy.stages.export import Exporter, export, needs_samples, require_ends
-from snowsdeploy.stages.inputs import (
-    Inputs,
-    load_inputs,
-    open_calibration,
-    open_evaluation,
-    remarks,
-    require_fit,
-)
+from snowsdeploy.stages.inputs import Inputs, load_inputs
 from snowsdeploy.stages.packages import Writers, require_formats
 from snowsdeploy.stages.plan import plan
 from snowsdeploy.stages.prune import Pruned, prune, prune_prepared
 from snowsdeploy.stages.rehearse import rehearse
 from snowsdeploy.stages.run_directory import RunDirectory
 from snowsdeploy.stages.run_files import (
-    config_of,
-    earlier_export,
-    load_export,
     load_pruned,
-    report_before,
+    policy_of,
     require_same,
-    source_of_data,
+    stage_command,
     write_config,
     write_pruned,
     write_value,
     write_verdict,
 )
+from snowsdeploy.stages.samples import open_calibration, open_evaluation, remarks
 from snowsdeploy.stages.validate import (
-    RUN_HERE,
-    SECTIONS,
-    Section,
-    known_variants,
-    renewed_sections,
     require_sizes,
     validate,
 )
-from snowsdeploy.values import ExportReport, Report, RunPlan, StageCommand
+from snowsdeploy.values import Report, RunPlan, StageCommand
 
 S = TypeVar("S", bound=Settings)
 Load = Callable[[PlanJob, str | None], Inputs]  # settings and --eval-data -> what the job works on
-
-_ENGINE: tuple[Section, ...] = ("layout", "engine")
-_RUN: tuple[Section, ...] = ("layout", "engine", "parity", "accuracy", "latency")
-# What an option of the validation stage renews, where it is given beside a report of the same files.
-_RENEWS: dict[str, tuple[Section, ...]] = {
-    "engine_log": _ENGINE,
-    "engine_layers": _ENGINE,
-    "eval_data": ("parity", "accuracy"),
-    "eval_batch": ("accuracy",),
-    "compile_for": ("compilation",),
-    "latency_batch": ("latency",),
-    "latency_runs": ("latency",),
-    "provider": _RUN,
-    "provider_option": _RUN,
-    "allow_fallback": _RUN,
-    "engine_cache": _RUN,
-    "policy": (),
-}
 
 
 def run_main_job(
@@ -126,7 +91,7 @@ def run_main_job(
         SnowsDeployError: Any of its subclasses; see `snowsdeploy.errors`.
     """
     observer, settings = observer or NullObserver(), resolve(settings)
-    policy = policy or _policy(settings.policy)
+    policy = policy or policy_of(settings.policy)
     run = RunDirectory(settings.out)
     require_formats(settings.format, writers or {}, run)
     if from_first(run.taken_before(launch) and run.report.is_file()):
@@ -135,7 +100,7 @@ def run_main_job(
     require_provider(settings)  # before minutes are spent
     if settings.compile_for:
         require_compiler()
-    done = _command("prune-export", command)
+    done = stage_command("prune-export", command)
     pruned, inputs = _prune(
         settings, run, load, policy=policy, observer=observer, done=done, launch=launch, exporter=exporter
     )
@@ -179,7 +144,7 @@ def run_prune(
         SnowsDeployError: As `run_main_job`.
     """
     run, settings = RunDirectory(settings.out), resolve(settings)
-    observer, done = observer or NullObserver(), _command("prune", command)
+    observer, done = observer or NullObserver(), stage_command("prune", command)
     pruned, _ = _prune(settings, run, load, policy=policy, observer=observer, done=done, launch=launch)
     if rank() == 0:
         run.launch.unlink(missing_ok=True)
@@ -227,123 +192,6 @@ def run_plan(settings: PlanJob, *, load: Load = load_inputs, observer: Observer 
         load_seconds=took,
         observer=observer,
     )
-
-
-def run_export(
-    folder: Path,
-    given: Mapping[str, Any],
-    exporter: Callable[[ExportSettings], Exporter],
-    *,
-    writers: Writers | None = None,
-    data: object = None,
-    samples: Samples | None = None,
-    file: SettingsFile | None = None,
-    observer: Observer | None = None,
-    command: str = "",
-) -> ExportReport:
-    """The export stage alone, on what `prune` left.
-
-    Args:
-        folder: A run directory.
-        given: Export settings by name.
-        exporter: Makes what writes the ONNX files.
-        writers: Of the formats beside ONNX.
-        data: Where the calibration images are now, if not where they were, or the images themselves.
-        samples: The calibration images in their order.
-        file: More settings, of a TOML file; below `given`.
-        observer: Told about progress.
-        command: Recorded.
-
-    Raises:
-        SnowsDeployError: As `run_main_job`.
-    """
-    run = RunDirectory(folder)
-    pruned, settings = load_pruned(run), read_settings(ExportSettings, given, file)
-    written = effective(settings)
-    if samples is None and needs_samples(settings):
-        samples = open_calibration(pruned.report, pruned.dense, data, was=source_of_data(run))
-    earlier = earlier_export(run)
-    observer = observer or NullObserver()
-    for precision in sorted(set(earlier.asked if earlier else ()) - set(settings.precision)):
-        observer.warn(f"{precision} is not in --precision now: validate will judge without it")
-    files = export(
-        pruned,
-        settings,
-        exporter=exporter(settings),
-        place=run,
-        samples=samples,
-        writers=writers,
-        observer=observer,
-    )
-    files = files.model_copy(
-        update={"commands": (*(earlier.commands if earlier else ()), *_command("export", command))}
-    )
-    write_value(run.export, files)
-    write_config(run, written, None)
-    return files
-
-
-def run_validate(
-    folder: Path,
-    given: Mapping[str, Any],
-    *,
-    file: SettingsFile | None = None,
-    policy: GatePolicy | None = None,
-    evaluation: Samples | None = None,
-    observer: Observer | None = None,
-    command: str = "",
-) -> Report:
-    """The validation stage alone, on what `prune` and `export` left.
-
-    Evaluation data, policy and everything else that is not given are those of the run. Where a report of the same files
-    is there, only what the given options are about is measured again; without any of them everything is that can be.
-
-    Args:
-        folder: A run directory.
-        given: Settings by name, over those that the run was made with.
-        file: More settings, of a TOML file; below `given`.
-        policy: Limits, over those of the files.
-        evaluation: The evaluation images themselves, in place of `eval_data`.
-        observer: Told about progress, what is new and what was kept.
-        command: Added to those of the report.
-
-    Raises:
-        SnowsDeployError: As `run_main_job`.
-    """
-    run, observer = RunDirectory(folder), observer or NullObserver()
-    config, more = config_of(run), file or SettingsFile()
-    settings = read_settings(ValidateJob, given, _laid_over(config, more))
-    written = effective(settings)
-    asked = {k for k, v in given.items() if v is not None} | (set(more.values) & set(_RENEWS))
-    asked |= set() if evaluation is None else {"eval_data"}
-    asked |= set() if policy is None and more.policy is None else {"policy"}
-    limits = policy or _policy(settings.policy, given, more, config)
-    pruned, files = load_pruned(run), load_export(run)
-    before = report_before(run, observer)
-    renew = {section for name in asked for section in _RENEWS[name]} if asked else set(SECTIONS)
-    engines = read_accounts(settings.engine_log, settings.engine_layers, files)
-    known = known_variants(before, files)
-    needed = renew if len(known) == len(files.judged) else set(SECTIONS)  # a file that is not known is measured whole
-    if needed & RUN_HERE:
-        require_provider(settings)
-    if settings.compile_for and "compilation" in needed:
-        require_compiler()
-    if evaluation is not None:
-        require_fit(evaluation, pruned.dense, "eval_data")
-    elif needed & {"accuracy", "parity"}:
-        evaluation = open_evaluation(settings.eval_data, pruned.dense)
-        for text in remarks(evaluation, pruned.dense):
-            observer.warn(text)
-    report = validate(
-        pruned, files, evaluation, settings, engines=engines, before=before, renew=renew, observer=observer
-    )
-    renewed = renewed_sections(known, report)
-    earlier = before.commands if before else pruned.report.commands
-    history = dict.fromkeys((*earlier, *pruned.report.commands, *files.commands))
-    commands = (*history, *_command("validate", command, renewed))
-    judged = write_verdict(report.model_copy(update={"commands": commands}), limits, run)
-    write_config(run, written, limits)
-    return judged
 
 
 def version_warnings(file: SettingsFile) -> tuple[str, ...]:
@@ -422,7 +270,7 @@ def _prune(
     space = run.workspace(resume=settings.resume)
     pruned = prune_prepared(prepared, settings, settings, space=space, observer=observer)
     if main and main.keep_dense_until_gate and inputs.evaluation is not None:
-        pruned = _kept_dense(pruned, inputs.evaluation, policy or _policy(main.policy), observer)
+        pruned = _kept_dense(pruned, inputs.evaluation, policy or policy_of(main.policy), observer)
     seconds = time.perf_counter() - started
     pruned = replace(pruned, report=pruned.report.model_copy(update={"seconds": seconds, "commands": done}))
     if first:
@@ -449,27 +297,3 @@ def _kept_dense(pruned: Pruned, evaluation: Samples, policy: GatePolicy, observe
     )
     masks = {name: mask for name, mask in pruned.masks.items() if name in tensors}
     return replace(pruned, tensors=tensors, masks=masks, report=report)
-
-
-def _policy(path: Path | None, given: Mapping[str, Any] | None = None, *files: SettingsFile) -> GatePolicy:
-    """The limits: of the option, else of the first file that has some, else the defaults."""
-    if path is not None and (given is None or given.get("policy") is not None):
-        return load_policy(path)
-    for file in files:
-        if file.policy is not None:
-            return file.policy
-        if "policy" in file.values:
-            return load_policy(Path(file.values["policy"]))
-    return GatePolicy()
-
-
-def _laid_over(below: SettingsFile, above: SettingsFile | None) -> SettingsFile:
-    if above is None:
-        return below
-    return SettingsFile({**below.values, **above.values}, policy=above.policy or below.policy)
-
-
-def _command(stage: str, text: str, renewed: tuple[str, ...] | None = None) -> tuple[StageCommand, ...]:
-    """A command with the time; none where there is none, as in a call from Python."""
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    return (StageCommand(stage=stage, command=text, created=now, renewed=renewed),) if text else ()

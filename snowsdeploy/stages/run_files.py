@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from hashlib import file_digest
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -12,10 +15,10 @@ from torch import nn
 from snowsdeploy.errors import OutputError
 from snowsdeploy.files import write_text_atomic
 from snowsdeploy.gate.judge import judge
+from snowsdeploy.models.adopt import Wanted, adopt
 from snowsdeploy.models.program import saved_source
 from snowsdeploy.models.source import ModelRequest, load_model
 from snowsdeploy.models.tensor_files import save_tensors
-from snowsdeploy.models.trace import Wanted, adopt
 from snowsdeploy.progress import Observer
 from snowsdeploy.report.html import render_html
 from snowsdeploy.report.markdown import render_markdown
@@ -26,11 +29,11 @@ from snowsdeploy.settings.calibration import CalibrationSettings
 from snowsdeploy.settings.model import ModelSettings
 from snowsdeploy.settings.policy import GatePolicy
 from snowsdeploy.settings.prune import PruneSettings
-from snowsdeploy.settings.read import SettingsFile, read_file
+from snowsdeploy.settings.read import SettingsFile, load_policy, read_file
 from snowsdeploy.settings.write import Effective, config_toml
 from snowsdeploy.stages.prune import Pruned
 from snowsdeploy.stages.run_directory import RunDirectory
-from snowsdeploy.values import ExportReport, FilePair, OnnxArtifact, Precision, PruneReport, Report
+from snowsdeploy.values import ExportReport, FilePair, OnnxArtifact, Precision, PruneReport, Report, StageCommand
 
 _MAKES_WEIGHTS = tuple(f for kind in (ModelSettings, CalibrationSettings, PruneSettings) for f in kind.model_fields)
 _VERSIONS = ("snowsdeploy", "torch", "torchvision", "timm", "onnx", "onnxscript", "onnxruntime-gpu", "onnxruntime")
@@ -174,3 +177,21 @@ def report_before(run: RunDirectory, observer: Observer) -> Report | None:
     except OutputError as error:
         observer.warn(f"the report of an earlier validation is not used: {error.seen or error.what}")
         return None
+
+
+def policy_of(path: Path | None, given: Mapping[str, Any] | None = None, *files: SettingsFile) -> GatePolicy:
+    """The limits: of the option, else of the first file that has some, else the defaults."""
+    if path is not None and (given is None or given.get("policy") is not None):
+        return load_policy(path)
+    for file in files:
+        if file.policy is not None:
+            return file.policy
+        if "policy" in file.values:
+            return load_policy(Path(file.values["policy"]))
+    return GatePolicy()
+
+
+def stage_command(stage: str, text: str, renewed: tuple[str, ...] | None = None) -> tuple[StageCommand, ...]:
+    """A command with the time; none where there is none, as in a call from Python."""
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    return (StageCommand(stage=stage, command=text, created=now, renewed=renewed),) if text else ()

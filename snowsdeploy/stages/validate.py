@@ -29,8 +29,8 @@ from snowsdeploy.runtime.providers import PROVIDERS
 from snowsdeploy.runtime.session import OrtSession
 from snowsdeploy.runtime.survival import native_crashes
 from snowsdeploy.settings.validate import MeasureSettings
-from snowsdeploy.stages.inputs import remarks
 from snowsdeploy.stages.prune import Pruned
+from snowsdeploy.stages.samples import remarks
 from snowsdeploy.tasks.classify import Logits, compare_logits
 from snowsdeploy.values import (
     Accuracy,

@@ -16,9 +16,10 @@ from torch import Tensor, nn
 
 from snowsdeploy.errors import UsageError
 from snowsdeploy.layout.onnx_layout import check_onnx
+from snowsdeploy.models.adopt import Wanted
 from snowsdeploy.models.program import Program
 from snowsdeploy.models.signature import random_batch
-from snowsdeploy.models.trace import Wanted, trace
+from snowsdeploy.models.trace import trace
 from snowsdeploy.patterns.pattern import Pattern
 from snowsdeploy.runtime.session import OrtSession
 from snowsdeploy.values import InputInfo, OnnxArtifact, Precision, SourceInfo

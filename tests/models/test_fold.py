@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, weight_norm
 
+from snowsdeploy.models.adopt import Wanted, adopt
 from snowsdeploy.models.fold import fold_weights
 from snowsdeploy.models.layers import decide_layers
 from snowsdeploy.models.program_graph import ProgramGraph
 from snowsdeploy.models.source import ModelRequest, load_model
-from snowsdeploy.models.trace import Wanted, adopt, trace
+from snowsdeploy.models.trace import trace
 from snowsdeploy.patterns.pattern import Pattern
 from snowsdeploy.values import Preprocessing, SourceInfo
 from tests.nets import NETS, make_program

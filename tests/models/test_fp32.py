@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
+from snowsdeploy.models.adopt import adopt
 from snowsdeploy.models.fp32 import in_fp32
 from snowsdeploy.models.objects import adopt_object
 from snowsdeploy.models.source import ModelRequest, load_model
-from snowsdeploy.models.trace import adopt
 from snowsdeploy.values import Preprocessing
 
 PREPROCESSING = Preprocessing(input_size=(3, 8, 8), mean=(0.5,) * 3, std=(0.25,) * 3)

@@ -14,14 +14,15 @@ from torch import Tensor, nn
 
 from snowsdeploy.batch import Inputs
 from snowsdeploy.errors import GraphError, UsageError
+from snowsdeploy.models.adopt import Wanted, adopt
 from snowsdeploy.models.program import Program
 from snowsdeploy.models.program_graph import ProgramGraph
 from snowsdeploy.models.signature import random_batch
 from snowsdeploy.models.sizes import other_sizes, sized
 from snowsdeploy.models.source import ModelRequest, load_model
-from snowsdeploy.models.trace import Wanted, adopt, trace
+from snowsdeploy.models.trace import trace
 from snowsdeploy.settings.model import ModelSettings, read_axis
-from snowsdeploy.stages.inputs import load_program
+from snowsdeploy.stages.program import load_program
 from snowsdeploy.values import DynamicAxis, InputInfo, Preprocessing, SourceInfo
 
 SOURCE = SourceInfo(source="test", format="module")

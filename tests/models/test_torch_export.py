@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from snowsdeploy.errors import GraphError
+from snowsdeploy.models.adopt import Wanted, adopt
 from snowsdeploy.models.program_graph import ProgramGraph
 from snowsdeploy.models.source import ModelRequest, load_model
-from snowsdeploy.models.trace import Wanted, adopt, trace
+from snowsdeploy.models.trace import trace
 from snowsdeploy.values import Preprocessing, SourceInfo
 
 PREPROCESSING = Preprocessing(input_size=(3, 8, 8), mean=(0.5,) * 3, std=(0.25,) * 3)

@@ -9,9 +9,10 @@ import torch
 from torch import nn
 
 from snowsdeploy.errors import GraphError, NumericsError
+from snowsdeploy.models.adopt import adopt
 from snowsdeploy.models.program import Program
 from snowsdeploy.models.source import ModelRequest, load_model
-from snowsdeploy.models.trace import adopt, trace
+from snowsdeploy.models.trace import trace
 from snowsdeploy.values import Preprocessing, SourceInfo
 from tests.nets import NETS, make_program
 

@@ -16,7 +16,7 @@ from snowsdeploy.permutation.apply import permute_program
 from snowsdeploy.permutation.groups import find_groups
 from snowsdeploy.settings.model import ModelSettings
 from snowsdeploy.settings.read import read_settings
-from snowsdeploy.stages.inputs import load_program
+from snowsdeploy.stages.program import load_program
 
 
 @pytest.mark.parametrize(

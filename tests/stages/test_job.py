@@ -20,7 +20,8 @@ from snowsdeploy.settings.jobs import MainJob
 from snowsdeploy.settings.policy import GatePolicy
 from snowsdeploy.settings.read import read_settings
 from snowsdeploy.stages.inspect import inspect_file, unmet
-from snowsdeploy.stages.job import run_export, run_main_job, run_prune, run_validate
+from snowsdeploy.stages.job import run_main_job, run_prune
+from snowsdeploy.stages.later import run_export, run_validate
 from snowsdeploy.stages.run_directory import RunDirectory
 from snowsdeploy.values import Report
 from snowsdeploy_exporters import OnnxExporter

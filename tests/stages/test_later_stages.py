@@ -24,7 +24,8 @@ from snowsdeploy.progress import NullObserver
 from snowsdeploy.report.store import read_report
 from snowsdeploy.runtime.session import OrtSession
 from snowsdeploy.settings.read import read_file
-from snowsdeploy.stages.job import run_export, run_main_job, run_validate, version_warnings
+from snowsdeploy.stages.job import run_main_job, version_warnings
+from snowsdeploy.stages.later import run_export, run_validate
 from snowsdeploy.stages.run_directory import RunDirectory
 from snowsdeploy.stages.run_files import load_pruned
 from snowsdeploy.values import Report

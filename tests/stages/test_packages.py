@@ -12,7 +12,8 @@ from snowsdeploy.errors import ExportError, OutputError, SnowsDeployError, Usage
 from snowsdeploy.report.store import read_report
 from snowsdeploy.settings.jobs import MainJob
 from snowsdeploy.settings.read import read_settings
-from snowsdeploy.stages.job import run_export, run_main_job, run_prune
+from snowsdeploy.stages.job import run_main_job, run_prune
+from snowsdeploy.stages.later import run_export
 from snowsdeploy.stages.packages import Contents
 from snowsdeploy.stages.run_directory import RunDirectory
 from snowsdeploy.stages.run_files import load_export

@@ -23,7 +23,8 @@ from snowsdeploy.settings.jobs import MainJob
 from snowsdeploy.settings.policy import GatePolicy
 from snowsdeploy.settings.read import read_settings
 from snowsdeploy.stages import rehearse, validate
-from snowsdeploy.stages.job import run_main_job, run_validate
+from snowsdeploy.stages.job import run_main_job
+from snowsdeploy.stages.later import run_validate
 from snowsdeploy.values import OnnxArtifact, Role
 from snowsdeploy_exporters import OnnxExporter
 

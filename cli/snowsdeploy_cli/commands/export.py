@@ -13,7 +13,7 @@ def command(typed: Typed, run: RunFolder, *, data: MovedData = None, quiet: Quie
     """Write the ONNX files of a pruning run, and check the layout in each."""
     typed.settings(ExportSettings)
     require_prune("export")
-    from snowsdeploy.stages.job import run_export
+    from snowsdeploy.stages.later import run_export
     from snowsdeploy_cli.console import make_console
     from snowsdeploy_cli.render import print_files
     from snowsdeploy_exporters import FORMATS, OnnxExporter

@@ -19,7 +19,7 @@ def command(typed: Typed, run: RunFolder, *, quiet: Quiet = False) -> None:
     """
     typed.settings(ValidateJob)
     require_prune("validate")
-    from snowsdeploy.stages.job import run_validate
+    from snowsdeploy.stages.later import run_validate
     from snowsdeploy_cli.console import make_console
     from snowsdeploy_cli.outcome import exit_code
     from snowsdeploy_cli.render import print_summary
