@@ -255,11 +255,6 @@ class Items(Dataset):  # type: ignore[type-arg]  # of pairs
         return self.item
 
 
-def half_program() -> object:
-    example = (IMAGES[:2].half(),)
-    return torch.export.export(make().half().eval(), example, dynamic_shapes=({0: torch.export.Dim("batch")},))
-
-
 BAD: dict[str, tuple[Callable[[], object], Callable[[], object], type[Exception], str]] = {
     "no model": (lambda: 3, lambda: IMAGES, SourceError, "nothing that can be pruned"),
     "uncopyable": (Uncopyable, lambda: IMAGES, SourceError, "cannot be copied"),
@@ -278,7 +273,6 @@ BAD: dict[str, tuple[Callable[[], object], Callable[[], object], type[Exception]
     "a data set of labels between classes": (make, lambda: Items(IMAGES[0], 1.7), DataError, "labels of data"),
     "a data set of one-hot labels": (make, lambda: Items(IMAGES[0], torch.eye(5)[0]), DataError, "labels of data"),
     "a data set of pictures": (make, lambda: Items(Image.new("RGB", (8, 8)), 1), DataError, "is no tensor"),
-    "a program in half": (half_program, lambda: IMAGES, SourceError, "not in FP32"),
     "a class": (lambda: Block, lambda: IMAGES, SourceError, "nothing that can be pruned"),
 }
 

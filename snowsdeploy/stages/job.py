@@ -261,7 +261,7 @@ def _prune(
     if exporter and first and not settings.resume:
         layers = [decision.name for decision in prepared.decisions if decision.prunable]
         limits = policy or GatePolicy()
-        rehearse(inputs.program, layers, inputs.calibration, exporter, policy=limits, observer=observer)
+        rehearse(inputs.program, layers, prepared.calibration, exporter, policy=limits, observer=observer)
     if first:
         run.prepare(force=settings.force, resume=settings.resume)
         if launch:

@@ -62,7 +62,6 @@ BAD: dict[str, tuple[Callable[[], nn.Module], type[SnowsDeployError], str, str]]
     "lazy": (lambda: nn.Sequential(nn.LazyConv2d(4, 3)), SourceError, "lazy layer", "0.weight"),
     "without values": (lambda: make().to("meta"), SourceError, "meta device", "0.weight"),
     "sparse": (sparse, SourceError, "stored sparse", "sparse_csr"),
-    "a taken name": (lambda: Net(lambda _, x: x, code=nn.Linear(2, 2)), GraphError, "has a name", "code"),
     "counts its calls": (lambda: Net(counted), GraphError, "changes what it is given", "the buffer calls"),
     "changes its input": (lambda: Net(changed), GraphError, "changes what it is given", "its input"),
     "random": (lambda: Net(lambda _, x: F.dropout(x, 0.5)), GraphError, "when it runs again", "test_usable.py:"),
