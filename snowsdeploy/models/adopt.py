@@ -12,7 +12,7 @@ from torch.export import ExportedProgram
 from snowsdeploy.batch import Batch
 from snowsdeploy.errors import GraphError, NumericsError, UsageError
 from snowsdeploy.models.fold import fold_weights
-from snowsdeploy.models.outputs import with_outputs
+from snowsdeploy.models.outputs import gives_plain, with_outputs
 from snowsdeploy.models.program import Program
 from snowsdeploy.models.purity import checked_outputs, clear_message, require_batch_kept, require_pure, sizes_text
 from snowsdeploy.models.quiet import quiet_tracing
@@ -76,8 +76,8 @@ def adopt(
     names = output_names(exported)
     if wanted.output_names:
         names = renamed_outputs(names, wanted.output_names)
-    if wanted.outputs:
-        places = chosen_outputs(names, wanted.outputs)
+    if wanted.outputs or not gives_plain(exported):
+        places = chosen_outputs(names, wanted.outputs or names)
         exported, names = with_outputs(exported, places), [names[place] for place in places]
     given = wanted.inputs or (image_input(preprocessing) if preprocessing and _takes_an_image(exported) else None)
     inputs, batch = _described(exported, given), _fixed_batch(exported)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -53,6 +54,17 @@ def _plain(value: Any) -> Any:  # noqa: ANN401 - whatever a model gives
 def _is_leaf(value: object) -> bool:
     """Whether torch would not look inside."""
     return pytree.tree_flatten(value)[1].is_leaf()
+
+
+def gives_plain(exported: ExportedProgram) -> bool:
+    """Whether it returns tuples, lists and dictionaries alone: a file of the program holds no other classes."""
+    spec = exported.call_spec.out_spec
+    kinds = (tuple, list, dict, OrderedDict)
+
+    def plain(each: pytree.TreeSpec) -> bool:
+        return each.is_leaf() or (each.type in kinds and all(map(plain, each.children())))
+
+    return spec is None or plain(spec)
 
 
 def with_outputs(exported: ExportedProgram, places: Sequence[int]) -> ExportedProgram:

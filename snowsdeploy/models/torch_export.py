@@ -60,7 +60,7 @@ def export_module(module: nn.Module, call: Call, forget: Callable[[], bool]) -> 
         if not _fixes_a_size(error):
             raise
         try:
-            return _exported(module, call, strict=True)
+            return _strictly(module, call)
         except Exception as strict:  # as below
             if _fixes_a_size(strict):  # it names the line, which the first one does not know
                 raise
@@ -74,6 +74,17 @@ def _without_caches(module: nn.Module, call: Call, forget: Callable[[], bool]) -
         if not forget():
             raise
         return _exported(module, call, strict=False)
+
+
+def _strictly(module: nn.Module, call: Call) -> ExportedProgram:
+    """With the model's own `forward`, whose bytecode is read; with another around it where its outputs need that."""
+    try:
+        with attributes_kept(module):
+            return torch.export.export(module, call.args, call.kwargs, dynamic_shapes=call.dynamic, strict=True)
+    except Exception as error:  # of many types
+        if _fixes_a_size(error):
+            raise
+        return _exported(module, call, strict=True)
 
 
 def _exported(module: nn.Module, call: Call, *, strict: bool) -> ExportedProgram:
