@@ -11,6 +11,7 @@ from torch.fx import Node
 
 from snowsdeploy.batch import Batch, tensors_of
 from snowsdeploy.device import release_memory
+from snowsdeploy.distributed import from_first
 from snowsdeploy.errors import LayoutError
 from snowsdeploy.models.program import Program
 from snowsdeploy.models.program_graph import ProgramGraph
@@ -70,6 +71,11 @@ class Plan:
         walls = self.method.derivatives.blocking(self.method.curvature) if self.method.newton else ()
         return make_schedule(graph, weights, joint=self.joint, layers=self.layers, walls=walls)
 
+    def with_derivatives(self, found: Derivatives) -> Plan:
+        """With what operators lack, in every part that differentiates."""
+        final = replace(self.final, derivatives=found) if self.final else None
+        return replace(self, method=replace(self.method, derivatives=found), final=final)
+
     def without_hindered(self, graph: ProgramGraph, units: Sequence[Unit]) -> tuple[Plan, tuple[str, ...]]:
         """Without a final pass where that cannot be differentiated, and the sentence that says so."""
         words = final_hindrance(graph, units, self.final) if self.final else ""
@@ -81,9 +87,7 @@ def differentiable(plan: Plan, graph: ProgramGraph, batch: Batch) -> Plan:
     layers_only = plan.method.horizon == 0 and plan.method.newton is None and plan.final is None
     if layers_only and not plan.sensitivity:
         return plan
-    found = probe_derivatives(graph, batch)
-    final = replace(plan.final, derivatives=found) if plan.final else None
-    return replace(plan, method=replace(plan.method, derivatives=found), final=final)
+    return plan.with_derivatives(probe_derivatives(graph, batch))
 
 
 @dataclass(frozen=True)
@@ -156,6 +160,7 @@ def prune_program(
 
     masks = _choose_or_restore(choose, pattern, plan.selection, checkpoints)
     plan = differentiable(plan, graph, batches[0])
+    plan = plan.with_derivatives(_as_first_found(plan.method.derivatives, graph))
     units = plan.units(graph, weights)
     plan, hindered = plan.without_hindered(graph, units)
     total = len(units) + (plan.final is not None)
@@ -187,6 +192,12 @@ def prune_program(
         notes.append(f"final pass: relative output error {before:.3g} -> {after:.3g}")
     reports = tuple(loop.reports[: len(units)])
     return Solved(loop.tensors, loop.kept, reports, final, masks.report, masks.shares(), tuple(notes))
+
+
+def _as_first_found(found: Derivatives, graph: ProgramGraph) -> Derivatives:
+    """Processes see other images, on which an operator could look otherwise; they must cut the same windows."""
+    names = from_first({node.name: lacks for node, lacks in found.lacks.items()})
+    return Derivatives({node: names[node.name] for node in graph.nodes if node.name in names})
 
 
 def _metric_notes(graph: ProgramGraph, found: Derivatives, units: Sequence[Unit]) -> list[str]:

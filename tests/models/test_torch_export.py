@@ -50,12 +50,24 @@ class WholeNumber(Pooled):
         return {"scores": self.head(self.features(x).view(int(x.shape[0]), -1))}
 
 
+class Constant(Pooled):
+    """Strict tracing keeps the constant by its place in the code that it reads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.offset = torch.arange(5.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        pooled = self.features(x).reshape(len(x), 32)
+        return self.head(pooled) + self.offset + torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0])
+
+
 class Loop(Pooled):
     def forward(self, x: Tensor) -> Tensor:
         return torch.cat([self.head(self.features(x[i : i + 1]).flatten(1)) for i in range(len(x))])
 
 
-@pytest.mark.parametrize("kind", [Length, Arithmetic, WholeNumber])
+@pytest.mark.parametrize("kind", [Length, Arithmetic, WholeNumber, Constant])
 def test_a_batch_that_is_read_as_a_number_stays_free(kind: type[Pooled]) -> None:
     module = kind().eval()
     program = trace(module, PREPROCESSING, SOURCE)

@@ -233,15 +233,22 @@ def test_reduced_and_compiled_products_stay_near_without_forward_mode(options: P
     assert float((found.curvature(x)(v) - expected).norm() / expected.norm()) < 0.05
 
 
-@pytest.mark.parametrize("horizon", [0, 1, 3, "block", "model"])
-@pytest.mark.parametrize("end", [False, True])
-@pytest.mark.parametrize("direct", [False, True])
-@pytest.mark.parametrize("middle", [sampled, ONCE, WALL, raw])
+PLACES = [(False, False), (True, False), (False, True), (True, True)]  # directly behind a layer, at the end
+GRAPHS = [
+    *((sampled, direct, False, horizon) for direct in (False, True) for horizon in (3, "block", "model")),
+    *(
+        (middle, direct, end, horizon)
+        for middle, horizons in ((ONCE, (0, 1, 3, "block")), (WALL, (1, 3, "block", 0)), (raw, (3, "block", 0, 1)))
+        for (direct, end), horizon in zip(PLACES, horizons, strict=True)
+    ),
+    *((middle, False, end, "model") for middle in (ONCE, WALL, raw) for end in (False, True)),
+]
+
+
+@pytest.mark.parametrize(("middle", "direct", "end", "horizon"), GRAPHS)
 def test_every_graph_is_solved(
     middle: Callable[[Net, Tensor], Tensor], horizon: object, direct: bool, end: bool
 ) -> None:
-    if end and middle is sampled:
-        pytest.skip("a vector is not sampled")
     program = make_program(Net(middle, direct=direct, end=end))
     solved = solve(program, horizon)
     assert all(count_violations(solved.tensors[name], PATTERN)[1] == 0 for name in names_of(program))
