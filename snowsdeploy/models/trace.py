@@ -62,7 +62,7 @@ def trace(
     def forget() -> bool:
         return forget_runs(module, lambda batch: _run(module, batch, varying), random_batch(inputs, 4, 0))
 
-    with _clear_message(inputs, parameters_of(module).names), quiet_tracing():
+    with _clear_message(module, inputs), quiet_tracing():
         exported = export_module(module, call, forget)
     return adopt(exported, preprocessing, source, replace(wanted, inputs=inputs))
 
@@ -77,22 +77,31 @@ def _tensors(outputs: object) -> list[Tensor]:
 
 
 @contextmanager
-def _clear_message(inputs: Sequence[InputInfo], parameters: Sequence[str]) -> Iterator[None]:
+def _clear_message(module: nn.Module, inputs: Sequence[InputInfo]) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # torch.export raises many types, most of them private
         lines = [line.strip(" -") for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
         first = next((line.partition(". ")[0] for line in lines if line.startswith(FIXED_SIZE)), lines[0])
         where = _user_frame(error)
-        more = f"; its forward takes {', '.join(parameters[:6])}: name each with --input NAME=SHAPE"
         fixed = "or fix the batch with --static-batch N, " if "batch" in first else ""
         raise GraphError(
             f"torch.export cannot trace the model with inputs of {sizes_text(inputs)}",
             seen=first[:300] + (f" (at {where})" if where else ""),
             allowed="a model without data-dependent Python control flow, for any batch size",
             fix=f"check --input-size and --arch; rewrite the operation named above, {fixed}or pass a .pt2 exported by "
-            f"yourself{more if len(parameters) > len(inputs) else ''}",
+            f"yourself{_other_hint(module, inputs, str(error))}",
         ) from error
+
+
+def _other_hint(module: nn.Module, inputs: Sequence[InputInfo], text: str) -> str:
+    """What else it may be: an input that was not given, or a wrapper around the model."""
+    known, parts = parameters_of(module), list(module.named_children())
+    if known.required > len(inputs) or ("NoneType" in text and len(known.names) > len(inputs)):
+        return f"; its forward takes {', '.join(known.names[:6])}: name each with --input NAME=SHAPE"
+    if len(parts) == 1 and not isinstance(module, nn.Sequential):
+        return f"; it may be a wrapper: pass its part {parts[0][0]}, {type(parts[0][1]).__name__}, alone"
+    return ""
 
 
 def _user_frame(error: BaseException) -> str:

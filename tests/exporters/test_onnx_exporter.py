@@ -18,10 +18,12 @@ import onnxruntime
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrizations
 
 from snowsdeploy.errors import ExportError, LayoutError
-from snowsdeploy.layout.onnx_layout import LAYER_MAP_KEY, check_onnx, inspect_onnx
+from snowsdeploy.layout.onnx_layout import LAYER_MAP_KEY, check_onnx, inspect_onnx, node_layers_of
 from snowsdeploy.models.program import Program
+from snowsdeploy.models.program_graph import ProgramGraph
 from snowsdeploy.patterns.pattern import Pattern
 from snowsdeploy.values import OnnxArtifact
 from snowsdeploy_exporters import OnnxExporter, onnx_exporter
@@ -309,3 +311,28 @@ def test_a_failed_check_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
     assert caught.value.seen == "bad node"
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+class Packed(nn.Module):
+    """Projections that are parts of one tensor, and a normed convolution, under names in capitals."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.Conv = parametrizations.weight_norm(nn.Conv2d(3, 8, 3))
+        self.QKV, self.bias, self.out = nn.Parameter(torch.randn(24, 8)), nn.Parameter(torch.randn(24)), nn.Linear(8, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.Conv(x).flatten(2).mT
+        parts = zip(self.QKV.chunk(3), self.bias.chunk(3), strict=True)
+        q, k, v = (nn.functional.linear(x, weight, bias) for weight, bias in parts)
+        return self.out((q @ k.mT).softmax(-1) @ v)
+
+
+def test_folded_weights_are_found_under_their_names(tmp_path: Path) -> None:
+    program = make_program(Packed())
+    path = OnnxExporter().export(program, tmp_path / "model.onnx", "dense", {}).path
+    found = {layer for layers in node_layers_of(path).values() for layer in layers}
+    assert found == {layer.name for layer in ProgramGraph(program).layers.values()} == {
+        "Conv", "QKV_0", "QKV_1", "QKV_2", "out"
+    }  # fmt: skip

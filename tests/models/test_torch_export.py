@@ -198,3 +198,32 @@ class Complex(Pooled):
 def test_a_complex_output_is_named() -> None:
     with pytest.raises(GraphError, match="an output is complex"):
         trace(Complex(), PREPROCESSING, SOURCE)
+
+
+class Wrapper(nn.Module):
+    """As a library's object that predicts: its own forward is not the model's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = Length()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.from_numpy(self.net(x).numpy())
+
+
+class NeedsTwo(Pooled):
+    def forward(self, x: Tensor, meta: Tensor | None = None, *, targets: Tensor | None = None) -> Tensor:
+        return self.head(self.features(x).flatten(1)) + meta.sum()  # type: ignore[union-attr]  # what goes wrong
+
+
+@pytest.mark.parametrize(
+    ("kind", "hint"),
+    [
+        (Wrapper, "it may be a wrapper: pass its part net, Length, alone"),
+        (NeedsTwo, "its forward takes x, meta, targets: name each with --input NAME=SHAPE"),
+    ],
+)
+def test_what_else_a_failed_trace_may_be(kind: type[nn.Module], hint: str) -> None:
+    with pytest.raises(GraphError, match="cannot trace") as caught:
+        trace(kind(), PREPROCESSING, SOURCE)
+    assert hint in str(caught.value.fix)
