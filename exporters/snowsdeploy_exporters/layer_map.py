@@ -39,8 +39,8 @@ def layer_map(model: ir.Model, program: Program, translated: ExportedProgram) ->
     signature = translated.graph_signature
     states = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
     placeholders = {name: weight for name, weight in states.items() if weight in graph.layers}
-    for weight in graph.layers:  # how torch.onnx calls one that was folded, whose placeholder has a name of ours
-        placeholders.setdefault(f"p_{re.sub(r'[^0-9a-z]', '_', weight.lower())}", weight)
+    for name in graph.layers:  # how torch.onnx calls one that was folded, whose placeholder has a name of ours
+        placeholders.setdefault(f"p_{re.sub(r'[^0-9a-z]', '_', name.lower())}", name)
     calls = {
         node.name: placeholders[weight.name]
         for node in translated.graph.nodes
