@@ -24,6 +24,13 @@ def _cached_exports() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True)
+def rehearsal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No dense model is written before a solve, which would take much of the suite's time; `test_rehearse` does it."""
+    monkeypatch.setattr("snowsdeploy.stages.job.rehearse", lambda *_, **__: None)
+    monkeypatch.setattr("snowsdeploy.stages.validate.native_crashes", lambda *_: {})
+
+
 @pytest.fixture(params=NETS)
 def tiny(request: pytest.FixtureRequest) -> Program:
     """Each tiny net as a program in float32."""

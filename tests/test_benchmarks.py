@@ -12,19 +12,8 @@ from benchmarks.gpu import solve
 
 
 def test_the_solve_on_a_gpu_runs_on_a_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    where = [
-        "--model",
-        "mobilenetv3_small_050",
-        "--size",
-        "64",
-        "--device",
-        "cpu",
-        "--images",
-        "6",
-        "--block-images",
-        "4",
-    ]
-    what = ["--only", "blocks.2.*", "--block", "blocks.2.*", "--products", "float32;bfloat16"]
+    where = ["--model", "test_resnet", "--size", "32", "--device", "cpu", "--images", "6", "--block-images", "4"]
+    what = ["--only", "layer2.*", "--block", "layer2.*", "--products", "float32;bfloat16"]
     monkeypatch.setattr(sys, "argv", ["solve", *where, *what, "--out", str(tmp_path)])
     solve.main()
     rows = json.loads((tmp_path / "solve.json").read_text())["rows"]

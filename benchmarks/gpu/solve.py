@@ -93,7 +93,7 @@ def main() -> None:
                 "row": f"one block, {options.device} against cpu",
                 "images": options.block_images,
                 "weights_with_another_mask": sum(int(((one[n] != 0) != (other[n] != 0)).sum()) for n in one),
-                "largest_error": max(float((one[n] - other[n]).norm() / other[n].norm()) for n in one),
+                "largest_error": max(float((one[n] - other[n]).norm() / (other[n].norm() or 1.0)) for n in one),
             }
         )
         print(json.dumps(rows[-1]), flush=True)

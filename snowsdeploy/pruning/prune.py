@@ -295,7 +295,8 @@ def unit_metrics(
     if not plan.sensitivity:
         return {}
     seen = batches[: len(batches) - plan.held_back]
-    curvature = output_curvature(graph, graph.state_values(), seen, metric_nodes(graph, units), at_once=plan.at_once)
+    nodes, found = metric_nodes(graph, units), plan.method.derivatives
+    curvature = output_curvature(graph, graph.state_values(), seen, nodes, at_once=plan.at_once, derivatives=found)
     return {node: (1 - plan.sensitivity) + plan.sensitivity * value for node, value in curvature.items()}
 
 

@@ -307,7 +307,11 @@ def test_curvature_is_that_of_the_model_behind_the_operator() -> None:
         for graph in graphs
         for value in [
             output_curvature(
-                graph, graph.state_values(), BATCHES, [graph.layers[n].calls[0] for n in names_of(graph.program)]
+                graph,
+                graph.state_values(),
+                BATCHES,
+                [graph.layers[n].calls[0] for n in names_of(graph.program)],
+                derivatives=probe_derivatives(graph, BATCHES[0]),
             )
         ]
     )

@@ -66,6 +66,11 @@ class Windows(Net):  # attention over three axes
         return nn.functional.scaled_dot_product_attention(tokens, tokens, tokens).mT.unsqueeze(3)
 
 
+@pytest.fixture(autouse=True)
+def rehearsal() -> None:
+    """As it is."""
+
+
 @dataclass
 class Told(NullObserver):
     stages: list[str] = field(default_factory=list)

@@ -125,6 +125,9 @@ class Derivatives:
         return {n: wall for n, wall in first.items() if wall is not None}
 
 
+ALL_DERIVATIVES = Derivatives()  # of a graph whose operators have them all
+
+
 def require_gradients(graph: ProgramGraph, found: Derivatives, calls: Sequence[Node], output: Node) -> None:
     """Check that an output has gradients by some layers' outputs.
 

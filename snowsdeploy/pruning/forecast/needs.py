@@ -69,7 +69,12 @@ def measure_needs(
     units = plan.units(graph, weights)
     plan = plan.without_hindered(graph, units)[0]
     state, nodes = graph.state_values(), metric_nodes(graph, units)
-    whole = growth(lambda images: output_curvature(graph, state, [images], nodes), image) if curvature else 0
+    found = plan.method.derivatives
+    whole = (
+        growth(lambda images: output_curvature(graph, state, [images], nodes, derivatives=found), image)
+        if curvature
+        else 0
+    )
     for_loss = 0
     if isinstance(plan.selection.selector, AbstractLossSelector):
         dense = {name: graph.program.state_dict[name].detach() for name in weights}

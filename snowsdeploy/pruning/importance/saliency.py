@@ -15,6 +15,7 @@ from snowsdeploy.models.graph import base_name, layer_input
 from snowsdeploy.models.program_graph import ProgramGraph
 from snowsdeploy.pruning.flow.activations import Activations
 from snowsdeploy.pruning.flow.gram import input_rows, require_finite
+from snowsdeploy.pruning.flow.probe import probe_derivatives
 from snowsdeploy.pruning.importance.sensitivity import WHOLE_IMAGES, output_curvature
 
 Score = Literal["magnitude", "inputs", "curvature"]
@@ -46,7 +47,10 @@ def weight_scores(
     if score == "magnitude":
         return {name: weight.abs() for name, weight in dense.items()}
     calls = [call for name in weights for call in graph.layers[name].calls]
-    curvature = output_curvature(graph, state, batches, calls, at_once=at_once) if score == "curvature" else {}
+    curvature: dict[Node, Tensor] = {}
+    if score == "curvature":
+        found = probe_derivatives(graph, batches[0], state)
+        curvature = output_curvature(graph, state, batches, calls, at_once=at_once, derivatives=found)
     energies = _energies(graph, batches, calls, curvature)
     return {name: _normed(weight, [energies[c] for c in graph.layers[name].calls]) for name, weight in dense.items()}
 

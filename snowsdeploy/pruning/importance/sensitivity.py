@@ -17,7 +17,7 @@ from torch.fx import Node
 from snowsdeploy.batch import Batch
 from snowsdeploy.distributed import all_sum, number
 from snowsdeploy.models.program_graph import ProgramGraph
-from snowsdeploy.pruning.flow.probe import probe_derivatives
+from snowsdeploy.pruning.flow.derivatives import ALL_DERIVATIVES, Derivatives
 from snowsdeploy.pruning.flow.whole import evaluate_whole
 from snowsdeploy.pruning.flow.windows import as_tensor
 
@@ -32,6 +32,7 @@ def output_curvature(
     seed: int = 0,
     *,
     at_once: int = WHOLE_IMAGES,
+    derivatives: Derivatives = ALL_DERIVATIVES,
 ) -> dict[Node, Tensor]:
     """Estimate the diagonal at each node by Hutchinson's probes: `E_u (J^T u)^2` with random signs u.
 
@@ -42,12 +43,13 @@ def output_curvature(
         nodes: Values that carry image data, with the batch as their first axis.
         seed: Of the signs.
         at_once: Images whose graph is held.
+        derivatives: What the graph's operators lack.
 
     Returns:
         Node -> `[1, ...]`, mean one: only the proportions matter to a relative error. A node that the output does not
         read has the identity; one in front of an operator without a derivative is left out.
     """
-    opaque = probe_derivatives(graph, batches[0], state).opaque(graph, nodes)
+    opaque = derivatives.opaque(graph, nodes)
     nodes = [node for node in nodes if node not in opaque]
     if not nodes:
         return {}
