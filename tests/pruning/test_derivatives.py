@@ -348,6 +348,15 @@ def test_memory_is_measured(middle: Callable[[Net, Tensor], Tensor], direct: boo
     assert all(unit.graph_per_image > 0 for unit in needs.units)
 
 
+@pytest.mark.usefixtures("no_derivatives")
+@pytest.mark.parametrize("middle", [sampled, WALL])
+def test_memory_of_a_plan_without_steps_differentiates_nothing(middle: Callable[[Net, Tensor], Tensor]) -> None:
+    program = make_program(Net(middle))
+    plan = Plan(Reconstruction(horizon=0, targets=1.0, newton=None), sensitivity=0.0)
+    needs = measure_needs(ProgramGraph(program), names_of(program), PATTERN, plan, BATCHES[0][:1], curvature=False)
+    assert len(needs.units) == len(names_of(program))
+
+
 @pytest.fixture
 def no_derivatives(monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(*_: object, **__: object) -> None:

@@ -205,7 +205,7 @@ def window_bytes(graph: ProgramGraph, window: Window, stream: Activations, metho
         method: With its curvature, and what operators lack.
     """
     found = method.derivatives
-    derived = not found.blocking(method.curvature, window.nodes)
+    derived = method.newton is not None and not found.blocking(method.curvature, window.nodes)
     weights = {placeholder: stream.value(placeholder) for placeholder in window.weights}
     support = Support(tuple(torch.ones_like(weight, dtype=torch.bool) for weight in weights.values()))
     start = support.gather(list(weights.values()))
