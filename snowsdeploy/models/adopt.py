@@ -16,7 +16,14 @@ from snowsdeploy.models.outputs import gives_plain, with_outputs
 from snowsdeploy.models.program import Program
 from snowsdeploy.models.purity import checked_outputs, clear_message, require_batch_kept, require_pure, sizes_text
 from snowsdeploy.models.quiet import quiet_tracing
-from snowsdeploy.models.signature import ONE_INPUT, chosen_outputs, input_names, output_names, renamed_outputs
+from snowsdeploy.models.signature import (
+    ONE_INPUT,
+    chosen_outputs,
+    input_names,
+    input_values,
+    output_names,
+    renamed_outputs,
+)
 from snowsdeploy.models.sizes import at_one_size, found_axes, other_sizes
 from snowsdeploy.models.torch_export import decomposed
 from snowsdeploy.values import DynamicAxis, InputInfo, ModelSignature, Preprocessing, SourceInfo
@@ -112,15 +119,13 @@ def adopt(
 
 def _takes_an_image(exported: ExportedProgram) -> bool:
     """Whether its only input has the axes of one."""
-    placeholders = {n.name: n.meta["val"] for n in exported.graph.nodes if n.op == "placeholder"}
-    tensors = [placeholders[n] for n in exported.graph_signature.user_inputs if isinstance(n, str)]
+    tensors = input_values(exported)
     return len(tensors) == 1 and tensors[0].dim() == 4
 
 
 def _described(exported: ExportedProgram, given: Sequence[InputInfo] | None) -> tuple[InputInfo, ...]:
     """The program's own inputs, under the names that the user gave."""
-    placeholders = {n.name: n.meta["val"] for n in exported.graph.nodes if n.op == "placeholder"}
-    tensors = [placeholders[n] for n in exported.graph_signature.user_inputs if isinstance(n, str)]
+    tensors = input_values(exported)
     own = input_names(exported) if len(tensors) > 1 else [ONE_INPUT]
     if given is not None and len(given) != len(tensors):
         raise UsageError(

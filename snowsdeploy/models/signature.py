@@ -133,6 +133,12 @@ def call_of(module: nn.Module, example: Batch, axes: Mapping[str, Mapping[int, A
     )
 
 
+def input_values(exported: ExportedProgram) -> list[Any]:
+    """The tensors that a program takes, in order, as it was traced with them."""
+    placeholders = {n.name: n.meta["val"] for n in exported.graph.nodes if n.op == "placeholder"}
+    return [placeholders[name] for name in exported.graph_signature.user_inputs if isinstance(name, str)]
+
+
 def input_names(exported: ExportedProgram) -> list[str]:
     """Of the tensors that a program takes, in order: keys and keywords, else the names of its placeholders."""
     signature, spec = exported.graph_signature, exported.call_spec.in_spec

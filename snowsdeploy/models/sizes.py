@@ -18,7 +18,7 @@ from torch.utils import _pytree as pytree
 from snowsdeploy.batch import tensors_of
 from snowsdeploy.errors import GraphError, UsageError
 from snowsdeploy.models.program import Program
-from snowsdeploy.models.signature import random_batch
+from snowsdeploy.models.signature import input_values, random_batch
 from snowsdeploy.settings.model import AxisText
 from snowsdeploy.values import DynamicAxis, InputInfo, ModelSignature
 
@@ -83,8 +83,7 @@ def found_axes(
     Raises:
         GraphError: One that should vary is fixed by the model.
     """
-    placeholders = {n.name: n.meta["val"] for n in exported.graph.nodes if n.op == "placeholder"}
-    values = [placeholders[n] for n in exported.graph_signature.user_inputs if isinstance(n, str)]
+    values = input_values(exported)
     known = {(axis.input, axis.axis): axis for axis in wanted}
     found = []
     for info, value in zip(inputs, values, strict=True):

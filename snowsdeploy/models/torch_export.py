@@ -13,11 +13,9 @@ from torch.utils import _pytree as pytree
 
 from snowsdeploy.models.caches import attributes_kept
 from snowsdeploy.models.outputs import plain_outputs
-from snowsdeploy.models.signature import Call
+from snowsdeploy.models.signature import Call, input_values
 
 FIXED_SIZE = ("Not all values of", "You marked")  # torch.export's line that says why a size cannot vary
-
-
 HELD = "model"  # what a module is called inside the one that holds it
 
 
@@ -114,8 +112,7 @@ def decomposed(exported: ExportedProgram) -> ExportedProgram:
 
 def _recorded_again(exported: ExportedProgram) -> ExportedProgram | None:
     """With a size of its own for each axis that varies; None where the inputs are not plain tensors."""
-    placeholders = {n.name: n.meta["val"] for n in exported.graph.nodes if n.op == "placeholder"}
-    values: list[Any] = [placeholders.get(n) for n in exported.graph_signature.user_inputs if isinstance(n, str)]
+    values = input_values(exported)
     if not all(isinstance(value, torch.Tensor) for value in values):
         return None
     examples = [torch.zeros([_hint(size) for size in value.shape], dtype=value.dtype) for value in values]

@@ -187,7 +187,7 @@ def _random(shape: Sequence[int], kind: str, rng: np.random.Generator) -> Array:
 
 
 def _sizes(value: ort.NodeArg, batch: int, axes: Mapping[str, int]) -> list[int]:
-    sizes = [batch if place == 0 and not isinstance(size, int) else size for place, size in enumerate(value.shape)]
+    sizes = _with_batch(value, batch)
     names = {place: size or f"{value.name}:{place}" for place, size in enumerate(sizes) if not isinstance(size, int)}
     if unknown := [name for name in names.values() if name not in axes]:
         raise UsageError(
@@ -198,9 +198,14 @@ def _sizes(value: ort.NodeArg, batch: int, axes: Mapping[str, int]) -> list[int]
     return [axes[names[place]] if place in names else size for place, size in enumerate(sizes)]
 
 
+def _with_batch(value: ort.NodeArg, batch: int) -> list[Any]:
+    """Sizes, or names of those that vary beside the first."""
+    return [batch if place == 0 and not isinstance(size, int) else size for place, size in enumerate(value.shape)]
+
+
 def _output_shape(value: ort.NodeArg, batch: int) -> list[int] | None:
     """None where an axis varies beside the batch."""
-    shape = [batch if place == 0 and not isinstance(size, int) else size for place, size in enumerate(value.shape)]
+    shape = _with_batch(value, batch)
     return shape if all(isinstance(size, int) for size in shape) else None
 
 
