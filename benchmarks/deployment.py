@@ -22,12 +22,13 @@ import numpy as np
 import onnx
 from onnx import ModelProto, numpy_helper, shape_inference
 
+from benchmarks.classification import divergence, share
 from benchmarks.models import MODELS, RESULTS, enter_data, machine
 from snowsdeploy.files import write_text_atomic
 from snowsdeploy.settings.jobs import MainJob
 from snowsdeploy.settings.read import read_settings
 from snowsdeploy.stages.job import run_main_job
-from snowsdeploy.values import Report, Variant
+from snowsdeploy.values import Accuracy, Report, Variant
 from snowsdeploy_exporters import OnnxExporter
 
 Row = dict[str, Any]
@@ -145,26 +146,19 @@ def _markdown(result: dict[str, Any], report: Report) -> str:
         "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in result["rows"]:
-        found = row["accuracy"]
-        dense, sparse = (_share(found, key) for key in ("same_precision_top1", "sparse_top1"))
-        if row["precision"] == "fp32":
-            dense = _share(found, "dense_top1")
+        found = Accuracy.model_validate(row["accuracy"])
+        assert found.metric is not None
+        fp32 = row["precision"] == "fp32"
+        dense = share(found.metric.dense if fp32 else found.metric.same_precision)
+        sparse = share(found.metric.sparse)
         times = ", ".join(f"{row['p50_ms'][batch]:.2f}" for batch in (1, 8))
         verdict = "accepted" if row["accepted"] else f"refused: {'; '.join(row['messages'])}"
         lines.append(
             f"| {row['precision']} | {row['sparse']} | {row['dense']} | {row['layers']} | {row['polygraphy']} sparse "
             f"| {row['kept_in_fp32']} | {row['parity']:.1e} | {dense} | {sparse} "
-            f"| {found['agreement']['kl']:.4f} | {times} | {verdict} |"
+            f"| {divergence(found):.4f} | {times} | {verdict} |"
         )
     return "\n".join(lines) + "\n"
-
-
-def _share(accuracy: dict[str, Any], key: str) -> str:
-    value = accuracy[key]
-    if value is None:
-        return ""
-    low, high = 100 * value["low"], 100 * value["high"]
-    return f"{100 * value['successes'] / value['total']:.2f} [{low:.2f}, {high:.2f}]"
 
 
 if __name__ == "__main__":

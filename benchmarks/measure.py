@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from benchmarks.classification import figures
 from benchmarks.models import MODELS
 from snowsdeploy.batch import Batch
 from snowsdeploy.data.open import open_samples
@@ -35,7 +36,8 @@ from snowsdeploy.settings.jobs import MainJob
 from snowsdeploy.settings.presets import resolve
 from snowsdeploy.settings.read import read_settings
 from snowsdeploy.stages.program import load_program
-from snowsdeploy.tasks.classify import compare_logits
+from snowsdeploy.tasks.classify import Classify
+from snowsdeploy.tasks.evaluate import compare_outputs
 from snowsdeploy.values import LayerReport
 from snowsdeploy.values.base import Artifact
 from snowsdeploy_exporters import OnnxExporter
@@ -118,17 +120,8 @@ def _mask_key(model: str, config: MainJob) -> str:
 def judge(model: str, pruned: Program) -> Row:
     """Top-1 in percent with its 95 % interval and the KL in nats, of the ONNX file."""
     _, images, dense = _dense(model)
-    found = compare_logits(dense, _logits(pruned, images), images.labels, data=images.info, provider="cpu")
-    assert found.dense_top1 is not None
-    assert found.sparse_top1 is not None
-    top1 = found.sparse_top1
-    return {
-        "dense_top1": round(100 * found.dense_top1.value, 2),
-        "top1": round(100 * top1.value, 2),
-        "low": round(100 * top1.low, 2),
-        "high": round(100 * top1.high, 2),
-        "kl": round(found.agreement.kl, 4),
-    }
+    found = compare_outputs(Classify(), [dense], [_logits(pruned, images)], images)
+    return figures(found)
 
 
 @cache

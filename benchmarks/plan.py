@@ -14,6 +14,7 @@ import json
 import tempfile
 from pathlib import Path
 
+from benchmarks.classification import figures
 from benchmarks.command import arguments, finish, start
 from benchmarks.measure import Row
 from benchmarks.models import MODELS, RESULTS, enter_data, machine_name, read_rows, write_rows
@@ -60,10 +61,7 @@ def measure(model: str, settings: Row, threads: int) -> Row:
         report = Report.model_validate_json((Path(folder) / "run" / "report.json").read_text())
     accuracy = report.variants[0].accuracy
     assert accuracy is not None
-    assert accuracy.sparse_top1 is not None
-    assert accuracy.dense_top1 is not None
     assert report.peak_memory_bytes is not None
-    top1 = accuracy.sparse_top1
     return {
         "settings": settings,
         "planned_s": round(planned.seconds, 1),
@@ -71,11 +69,7 @@ def measure(model: str, settings: Row, threads: int) -> Row:
         "planning_s": round(planned.measured_seconds, 1),
         "planned_gib": round(planned.memory.peak_bytes / 2**30, 2),
         "peak_gib": round(report.peak_memory_bytes / 2**30, 2),
-        "dense_top1": round(100 * accuracy.dense_top1.value, 2),
-        "top1": round(100 * top1.value, 2),
-        "low": round(100 * top1.low, 2),
-        "high": round(100 * top1.high, 2),
-        "kl": round(accuracy.agreement.kl, 4),
+        **figures(accuracy),
         "images": planned.images,
     }
 

@@ -59,6 +59,10 @@ class DataError(SnowsDeployError):
     """The images or labels cannot be read or do not fit the model."""
 
 
+class MetricError(SnowsDeployError):
+    """The user's own metric fails, or gives what is no number."""
+
+
 class GraphError(SnowsDeployError):
     """The model cannot be turned into one ATen graph, or the graph lacks what a stage needs."""
 

@@ -27,10 +27,37 @@ def call_user_code(text: str, arguments: Mapping[str, Any], fix: str | None = No
     Raises:
         UserCodeError: It cannot be imported, or raises.
     """
+    return call_loaded(text, load_user_code(text), fix=fix, **arguments)
+
+
+def load_user_code(text: str) -> Callable[..., object]:
+    """Import `package.module:function`.
+
+    Raises:
+        UserCodeError: It cannot be imported, or is no function.
+    """
     with current_directory_first():
-        function = _find(text)
+        return _find(text)
+
+
+def call_loaded(
+    text: str,
+    function: Callable[..., object],
+    /,
+    *arguments: Any,  # noqa: ANN401 - whatever the function takes
+    fix: str | None = None,
+    **keywords: Any,  # noqa: ANN401 - as above
+) -> object:
+    """Call the user's function by the name that messages give it.
+
+    Raises:
+        UserCodeError: It raises.
+    """
+    with current_directory_first():
         try:
-            return function(**arguments)
+            return function(*arguments, **keywords)
+        except SnowsDeployError:
+            raise
         except (Exception, SystemExit) as error:  # the user's code may raise anything
             raise UserCodeError(
                 f"the factory {text} raised {type(error).__name__}", seen=_first_line(error), fix=fix

@@ -9,9 +9,11 @@ from snowsdeploy.values import (
     Accuracy,
     Agreement,
     DataInfo,
+    Drop,
     EngineEvidence,
     EngineSource,
     Environment,
+    Estimate,
     InputInfo,
     Latency,
     LatencyRatio,
@@ -19,9 +21,9 @@ from snowsdeploy.values import (
     LayerDecision,
     LayerReport,
     LayerSparsity,
+    Metric,
     ModelSignature,
     OnnxArtifact,
-    PairedTest,
     Parity,
     ParityRow,
     Preprocessing,
@@ -155,18 +157,40 @@ def _sparsity() -> SparsityEvidence:
 
 
 def _accuracy(dense_right: int, sparse_right: int) -> Accuracy:
-    drop = (dense_right - sparse_right) / 10
+    drop, low, high = ((dense_right - sparse_right) / 10 + shift for shift in (0.0, -0.4, 0.4))
     return Accuracy(
+        task="classify",
         data=DATA,
         provider="cpu",
-        dense_top1=proportion(dense_right, 1000),
-        sparse_top1=proportion(sparse_right, 1000),
-        dense_top5=proportion(990, 1000),
-        sparse_top5=proportion(989, 1000),
-        paired=PairedTest(
-            only_dense=15, only_sparse=10, p_value=0.42, drop=drop, drop_low=drop - 0.4, drop_high=drop + 0.4
+        agreement=(
+            Agreement(name="same_class", label="same class", measured=proportion(960, 1000), usual_limit=0.9),
+            Agreement(name="cosine", label="cosine", unit="", measured=Estimate(value=0.99, items=1000)),
+            Agreement(
+                name="kl",
+                label="KL",
+                unit="nats",
+                higher_is_better=False,
+                measured=Estimate(value=0.01, items=1000),
+            ),
         ),
-        agreement=Agreement(top1=proportion(960, 1000), cosine=0.99, kl=0.01),
+        metrics=(
+            Metric(
+                name="top1",
+                label="top-1",
+                dense=proportion(dense_right, 1000),
+                sparse=proportion(sparse_right, 1000),
+                drop=Drop(value=drop, low=low, high=high, p_value=0.4, note="9 items only the dense model gets right"),
+                usual_drop=2.0,
+                usual_regression=0.5,
+            ),
+            Metric(
+                name="top5",
+                label="top-5",
+                dense=proportion(990, 1000),
+                sparse=proportion(989, 1000),
+                drop=Drop(value=0.1, low=-0.2, high=0.4, p_value=1.0),
+            ),
+        ),
     )
 
 

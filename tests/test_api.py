@@ -58,8 +58,8 @@ def test_one_call_prunes_a_module_on_tensors(report: Report) -> None:
     assert report.verdict is not None
     (variant,) = report.variants
     assert variant.accuracy is not None
-    assert variant.accuracy.dense_top1 is not None
-    assert variant.accuracy.dense_top1.total == 24
+    assert variant.accuracy.metric is not None
+    assert variant.accuracy.metric.dense.items == 24
     assert snowsdeploy.inspect(variant.sparse.path).coverage == pytest.approx(variant.sparsity.coverage)
     assert report.source.format == "module"
     assert report.preprocessing.mean == (0.0, 0.0, 0.0)  # tensors are taken as they are
@@ -106,7 +106,9 @@ def test_with_out_it_is_a_run_that_the_command_line_takes_on(tmp_path: Path) -> 
     run = tmp_path / "run"
     made = snowsdeploy.prune_export(make(), data=IMAGES, out=run, **QUICK)
     again = snowsdeploy.validate(run, eval_data=(IMAGES, LABELS), latency_runs=5, progress=False)
-    assert made.variants[0].accuracy is None
+    assert made.variants[0].accuracy is not None
+    assert made.variants[0].accuracy.calibration
+    assert made.variants[0].accuracy.metric is None
     assert again.variants[0].accuracy is not None
     assert [c.stage for c in again.commands] == ["prune-export", "validate"]
     files = snowsdeploy.export(run, progress=False, opset=19)
@@ -267,11 +269,8 @@ BAD: dict[str, tuple[Callable[[], object], Callable[[], object], type[Exception]
     "sizes": (make, lambda: [IMAGES, IMAGES[..., :4]], DataError, "differ in size"),
     "nan": (make, lambda: IMAGES * torch.nan, DataError, "NaN or Inf"),
     "labels": (make, lambda: (IMAGES, LABELS[:3]), DataError, "labels of data"),
-    "float labels": (make, lambda: (IMAGES, LABELS.float()), DataError, "labels of data"),
     "some labels": (make, lambda: [(IMAGES, LABELS), IMAGES], DataError, "only some batches"),
     "texts": (make, lambda: ["a", "b"], DataError, "no tensor"),
-    "a data set of labels between classes": (make, lambda: Items(IMAGES[0], 1.7), DataError, "labels of data"),
-    "a data set of one-hot labels": (make, lambda: Items(IMAGES[0], torch.eye(5)[0]), DataError, "labels of data"),
     "a data set of pictures": (make, lambda: Items(Image.new("RGB", (8, 8)), 1), DataError, "is no tensor"),
     "a class": (lambda: Block, lambda: IMAGES, SourceError, "nothing that can be pruned"),
 }
@@ -283,6 +282,13 @@ def test_what_cannot_be_used_is_said_in_one_message(case: str) -> None:
     with pytest.raises(error, match=message) as caught:
         snowsdeploy.prune(model(), data=data(), progress=False)  # type: ignore[arg-type]
     assert isinstance(caught.value, snowsdeploy.SnowsDeployError)
+
+
+@pytest.mark.parametrize("targets", [LABELS.float(), torch.eye(5)[LABELS % 5], LABELS + 90])
+def test_targets_that_the_task_is_not_judged_against_are_refused_before_the_solve(targets: torch.Tensor) -> None:
+    with pytest.raises(DataError) as caught:
+        snowsdeploy.prune_export(make(), data=IMAGES, eval_data=(IMAGES, targets), **QUICK)
+    assert caught.value.fix
 
 
 def test_weights_that_are_no_numbers_and_images_of_another_size_are_refused() -> None:

@@ -21,9 +21,9 @@ def run(monkeypatch: pytest.MonkeyPatch, data: Path, out: Path, options: dict[st
 
 def top1(report: Report) -> tuple[float, float]:
     assert report.variants[0].accuracy is not None
-    assert report.variants[0].accuracy.dense_top1 is not None
-    assert report.variants[0].accuracy.sparse_top1 is not None
-    return 100 * report.variants[0].accuracy.dense_top1.value, 100 * report.variants[0].accuracy.sparse_top1.value
+    metric = report.variants[0].accuracy.metric
+    assert metric is not None
+    return 100 * metric.dense.value, 100 * metric.sparse.value
 
 
 def test_resnet20_exact_fit_with_few_images(monkeypatch: pytest.MonkeyPatch, real_data: Path, tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 from torch import Tensor
 
 from snowsdeploy.allocate.fewest import fewest_that_pass
@@ -19,14 +18,12 @@ from snowsdeploy.allocate.layer_costs import Costs, measure_costs
 from snowsdeploy.allocate.restoration import SolvedUnit, outputs_with, solved_units
 from snowsdeploy.batch import Batch
 from snowsdeploy.data.samples import Samples
-from snowsdeploy.errors import DataError
 from snowsdeploy.gate.rules import judge_accuracy
 from snowsdeploy.models.program import Program
 from snowsdeploy.models.program_graph import ProgramGraph
 from snowsdeploy.progress import Observer
 from snowsdeploy.settings.policy import GatePolicy
-from snowsdeploy.tasks.classify import Logits, compare_logits
-from snowsdeploy.tasks.distance import logits_of
+from snowsdeploy.tasks.evaluate import Judge, Run, evaluate
 from snowsdeploy.values import Accuracy, LayerDecision, PruneReport, Restoration, RuleResult
 
 REASON = "kept dense to pass the accuracy gate"
@@ -41,6 +38,7 @@ class AccuracyCheck:
         graph: The dense program's graph.
         changed: What pruning changed, by name.
         images: Where the rules are judged.
+        judge: What the outputs mean, and what else is measured.
         policy: Their limits.
         observer: Told about each set of units that was judged.
     """
@@ -48,31 +46,25 @@ class AccuracyCheck:
     graph: ProgramGraph
     changed: Mapping[str, Tensor]
     images: Samples
+    judge: Judge
     policy: GatePolicy
     observer: Observer
 
-    def logits(self, tensors: Mapping[str, Tensor]) -> Logits:
-        """Of all images, with some tensors replaced.
+    def accuracy(self, restored: Sequence[SolvedUnit]) -> Accuracy:
+        """Of the pruned program with some units dense.
 
         Raises:
-            DataError: The first output is not one vector an image.
+            NumericsError: An output is NaN or Inf.
+            MetricError: The user's metric fails.
         """
-        parts = [logits_of([o]) for o in outputs_with(self.graph, self.images.batches(BATCH), tensors)]
-        found = [part for part in parts if part is not None and np.isfinite(part).all()]
-        if len(found) != len(parts):
-            raise DataError(
-                "the accuracy rules need one finite vector of logits an image",
-                seen=self.images.info.source,
-                fix="leave out --keep-dense-until-gate for this model",
-            )
-        return np.concatenate(found)
-
-    def accuracy(self, dense: Logits, restored: Sequence[SolvedUnit]) -> Accuracy:
-        """Of the pruned program with some units dense."""
         back = {name for unit in restored for name in unit.tensors}
         tensors = {name: value for name, value in self.changed.items() if name not in back}
-        logits, images = self.logits(tensors), self.images
-        return compare_logits(dense, logits, images.labels, data=images.info, provider="PyTorch")
+        models = {"dense": self._run({}), "sparse": self._run(tensors)}
+        found = evaluate(models, "dense", self.images, self.judge, batch_size=BATCH)
+        return found.accuracy("sparse", provider="PyTorch")
+
+    def _run(self, tensors: Mapping[str, Tensor]) -> Run:
+        return lambda batch: [o.numpy() for o in next(iter(outputs_with(self.graph, [batch], tensors)))]
 
 
 def find_restoration(costs: Costs, check: AccuracyCheck, decisions: Sequence[LayerDecision]) -> Restoration:
@@ -84,15 +76,15 @@ def find_restoration(costs: Costs, check: AccuracyCheck, decisions: Sequence[Lay
         decisions: Of all layers, for the coverage.
 
     Raises:
-        DataError: The outputs are not logits, or the labels do not fit.
+        NumericsError: An output is NaN or Inf.
+        MetricError: The user's metric fails.
     """
     units = [unit for unit, _ in costs.units]
-    dense = check.logits({})
     rules: dict[frozenset[int], tuple[RuleResult, ...]] = {}
 
     def passes(chosen: frozenset[int]) -> bool:
-        found = check.accuracy(dense, [units[i] for i in chosen])
-        rules[chosen] = judge_accuracy(found, check.policy)
+        found = check.accuracy([units[i] for i in chosen])
+        rules[chosen] = tuple(judge_accuracy(found, check.policy))
         passed = all(r.verdict == "pass" for r in rules[chosen])
         verdict = "passes" if passed else "fails"
         measured = "; ".join(measured_by(rules[chosen])) or "no rule"
@@ -121,6 +113,7 @@ def keep_dense(
     *,
     batches: Sequence[Batch],
     evaluation: Samples,
+    judge: Judge,
     policy: GatePolicy,
     observer: Observer,
 ) -> tuple[dict[str, Tensor], PruneReport]:
@@ -132,6 +125,7 @@ def keep_dense(
         report: Of the pruning.
         batches: Calibration images, `[batch, C, H, W]` each.
         evaluation: What the rules are judged on.
+        judge: What the outputs mean.
         policy: Its accuracy rules must pass.
         observer: Told about progress.
 
@@ -139,13 +133,16 @@ def keep_dense(
         What is still changed, and the report with the new decisions and a note of what was tried.
 
     Raises:
-        DataError: The outputs are not logits, or the labels do not fit.
+        NumericsError: An output is NaN or Inf.
+        MetricError: The user's metric fails.
     """
     graph = ProgramGraph(program)
     units = solved_units(graph, report.solves, tensors)
     observer.stage("keep dense", f"{len(units)} units, judged on {len(evaluation)} images")
-    costs = measure_costs(graph, tensors, units, batches, observer)
-    found = find_restoration(costs, AccuracyCheck(graph, tensors, evaluation, policy, observer), report.decisions)
+    costs = measure_costs(graph, tensors, units, batches, task=judge.task, observer=observer)
+    found = find_restoration(
+        costs, AccuracyCheck(graph, tensors, evaluation, judge, policy, observer), report.decisions
+    )
     note = restoration_note(found)
     observer.message(note)
     back = {n for u in units if found.outcome == "found" and u.layers in found.units for n in u.tensors}

@@ -11,6 +11,7 @@ from snowsdeploy.allocate.restoration import SolvedUnit, leave_one_out, outputs_
 from snowsdeploy.batch import Batch
 from snowsdeploy.models.program_graph import ProgramGraph
 from snowsdeploy.progress import Observer
+from snowsdeploy.tasks.base import AbstractTask
 from snowsdeploy.tasks.distance import distance
 from snowsdeploy.values import Distance, LayerCost
 
@@ -35,6 +36,8 @@ def measure_costs(
     changed: Mapping[str, Tensor],
     units: Sequence[SolvedUnit],
     batches: Sequence[Batch],
+    *,
+    task: AbstractTask,
     observer: Observer,
 ) -> Costs:
     """Leave one out: a unit dense, all others pruned.
@@ -44,18 +47,19 @@ def measure_costs(
         changed: What pruning changed, by name.
         units: From `solved_units`.
         batches: Calibration images `[batch, C, H, W]`.
+        task: What the outputs mean.
         observer: Told about progress.
 
     Raises:
         NumericsError: An activation is NaN or Inf.
     """
     dense = list(outputs_with(graph, batches, {}))
-    pruned = distance(dense, list(outputs_with(graph, batches, changed)))
+    pruned = distance(dense, list(outputs_with(graph, batches, changed)), task)
     total = sum(changed[name].numel() for unit in units for name in unit.weights)
     whole: list[tuple[SolvedUnit, LayerCost]] = []
     single: list[LayerCost] = []
     for unit, layers, outputs in leave_one_out(graph, batches, changed, units, observer.advance):
-        restored = distance(dense, outputs)
+        restored = distance(dense, outputs, task)
         weights = sum(changed[layer.weight].numel() for layer in unit.solved if layer.name in layers)
         cost, share = pruned.value - restored.value, weights / total
         row = LayerCost(

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from snowsdeploy.data.targets import targets_of
 from snowsdeploy.errors import DataError
 from snowsdeploy.values import Preprocessing
 
@@ -30,7 +31,7 @@ class Arrays(Generic[X]):
     """What an `.npz` holds: pixels `[n, H, W, C]` uint8, or inputs as the model takes them; labels `[n]`."""
 
     x: X
-    y: NDArray[np.int64] | None
+    y: NDArray[Any] | None
     sha256: str
 
 
@@ -63,17 +64,15 @@ def load_arrays(path: Path, preprocessing: Preprocessing) -> Arrays[NDArray[np.u
     return Arrays(x, None if y is None else checked_labels(y, len(x), path), digest)
 
 
-def checked_labels(y: NDArray[Any], count: int, path: Path) -> NDArray[np.int64]:
-    """Class indices, one for each item.
+def checked_labels(y: NDArray[Any], count: int, path: Path) -> NDArray[Any]:
+    """What an archive judges its items against: classes `[items]`, masks or images `[items, ...]`.
 
     Raises:
-        DataError: They are something else.
+        DataError: Their number is not that of the items, they are objects, or classes are below zero.
     """
-    if y.shape != (count,) or not np.issubdtype(y.dtype, np.integer):
-        raise DataError("y does not fit x", seen=f"{path}: y {y.dtype} {y.shape}, {count} images", allowed=_ALLOWED)
-    if y.min() < 0:
-        raise DataError("y holds a negative class index", seen=f"{path}: {y.min()}", allowed="0, 1, 2, ...")
-    return y.astype(np.int64)
+    if y.dtype == np.object_ or y.dtype.kind in "USV":
+        raise DataError(f"y of {path} does not hold numbers", seen=str(y.dtype), allowed="whole or real numbers")
+    return targets_of(y, count, str(path))
 
 
 def array_size(path: Path) -> tuple[int, int, int]:

@@ -16,13 +16,14 @@ from torch.utils.data import Dataset, IterableDataset
 from snowsdeploy.batch import Batch, Inputs
 from snowsdeploy.data.digest import tensors_digest
 from snowsdeploy.data.samples import Decoded, Samples
+from snowsdeploy.data.targets import as_objects, targets_digest, targets_of
 from snowsdeploy.errors import DataError
 from snowsdeploy.values import DataInfo
 
 IN_MEMORY = " in memory"  # ends the name of such data in a report
 _ALLOWED = (
     "tensors as the model takes them, (tensor, labels), a torch Dataset of (input, label), or an iterable of batches; "
-    "several inputs in a dict or tuple; labels are whole numbers"
+    "several inputs in a dict or tuple; targets are classes, masks, images, or a list with a value for each item"
 )
 LABELS = ("y", "label", "labels", "target", "targets")
 
@@ -152,11 +153,11 @@ class _Reader:
     def held(self, parts: Iterable[tuple[Any, Any]], name: str) -> Samples:
         """All of them in memory."""
         xs: list[dict[str, Tensor]] = []
-        ys: list[NDArray[np.int64] | None] = []
+        ys: list[NDArray[Any] | None] = []
         for x, y in parts:
             xs.append({n: self._inputs(value) for n, value in self.named(x).items()})
             count = self._count(xs[-1])
-            ys.append(None if y is None else _labels(y, count, self.option))
+            ys.append(None if y is None else targets_of(y, count, self.option))
         if not xs or not sum(map(self._count, xs)):
             raise DataError(f"{self.option} holds no image", seen=name, allowed=_ALLOWED)
         keys = list(xs[0])
@@ -167,7 +168,7 @@ class _Reader:
         if labels and len(labels) < len(ys):
             raise DataError(f"only some batches of {self.option} have labels", seen=f"{len(labels)} of {len(ys)}")
         batch = Inputs(joined) if len(joined) > 1 else joined[keys[0]]
-        return _samples(batch, np.concatenate(labels) if labels else None, f"{name}{IN_MEMORY}")
+        return _samples(batch, _all_targets(labels) if labels else None, f"{name}{IN_MEMORY}")
 
     def _count(self, tensors: Mapping[str, Tensor]) -> int:
         counts = {len(tensor) for tensor in tensors.values()}
@@ -199,10 +200,10 @@ class _Reader:
         return tensor.to("cpu", dtype).contiguous()
 
 
-def _samples(batch: Batch, y: NDArray[np.int64] | None, source: str) -> Samples:
+def _samples(batch: Batch, y: NDArray[Any] | None, source: str) -> Samples:
     tensors = batch.tensors if isinstance(batch, Inputs) else {"images": batch}
     origin = tensors_digest(tensors)  # the same inputs, with labels or without
-    digest = sha256(origin.encode() + (b"" if y is None else y.tobytes())).hexdigest()
+    digest = sha256(origin.encode() + (b"" if y is None else targets_digest(y))).hexdigest()
     info = DataInfo(source=source, items=len(batch), labelled=y is not None, origin=origin, fingerprint=digest)
     return Samples(lambda items: batch[list(items)], tuple(range(len(batch))), y, info, Decoded.of(batch))
 
@@ -219,14 +220,8 @@ def _tensor(x: Any, what: str) -> Tensor:  # noqa: ANN401 - whatever a data set 
         ) from error
 
 
-def _labels(y: Any, count: int, option: str) -> NDArray[np.int64]:  # noqa: ANN401 - numbers in any form
-    if isinstance(y, list | tuple):
-        y = [label.cpu() if isinstance(label, Tensor) else label for label in y]
-    values = np.asarray(y.cpu() if isinstance(y, Tensor) else y)
-    if values.shape != (count,) or not np.issubdtype(values.dtype, np.integer) or (values < 0).any():
-        raise DataError(
-            f"the labels of {option} do not fit its images",
-            seen=f"{values.dtype} {list(values.shape)} beside {count} images",
-            allowed="a whole number from 0 on for each image",
-        )
-    return values.astype(np.int64)
+def _all_targets(parts: list[NDArray[Any]]) -> NDArray[Any]:
+    """One array of those of several batches; of objects where their shapes or types differ."""
+    if len({(part.shape[1:], part.dtype.kind) for part in parts}) == 1:
+        return np.concatenate(parts)
+    return as_objects([value for part in parts for value in part])

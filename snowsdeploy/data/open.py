@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from snowsdeploy.batch import Batch
@@ -28,7 +28,7 @@ class Source:
     Attributes:
         read: As in `Samples`.
         size: Number of items.
-        labels: Class indices of items; None without labels.
+        labels: Targets of items: class indices, masks or images; None without.
         identity: Differs between sources that hold other items.
         check: Looks at the chosen items before they are needed.
         classes: As in `Samples`.
@@ -36,7 +36,7 @@ class Source:
 
     read: Callable[[Sequence[int]], Batch]
     size: int
-    labels: Callable[[Sequence[int]], NDArray[np.int64]] | None
+    labels: Callable[[Sequence[int]], NDArray[Any]] | None
     identity: str
     check: Callable[[Sequence[int]], None] | None = None
     classes: tuple[str, ...] = ()
@@ -114,7 +114,7 @@ def _open_folder(folder: Path, preprocessing: Preprocessing) -> Source:
     )
 
 
-def _indexed(labels: NDArray[np.int64] | None) -> Callable[[Sequence[int]], NDArray[np.int64]] | None:
+def _indexed(labels: NDArray[Any] | None) -> Callable[[Sequence[int]], NDArray[Any]] | None:
     return None if labels is None else lambda indices: labels[list(indices)]
 
 

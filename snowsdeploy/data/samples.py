@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
-from typing import Self, final
+from typing import Any, Self, final
 
 import numpy as np
 import torch
@@ -21,12 +21,13 @@ _SHARE = 1 / 8  # of the memory that is left: what evaluation images that are lo
 
 @dataclass(frozen=True)
 class Samples:
-    """What a model takes, item by item in an order, with labels when there are any.
+    """What a model takes, item by item in an order, with targets when there are any.
 
     Attributes:
         read: Takes item indices and returns them as the model takes them.
         indices: The items of this set, in order.
-        labels: Class index of every item in `indices`, shape `[len(indices)]`; None without labels.
+        targets: What the items are judged against, in the order of `indices`: classes `[items]`, masks, images, or
+            objects of any kind; None without.
         info: Description for the report.
         decoded: What has been read already; None where every pass reads again.
         classes: Names of the class folders that the labels count; empty for other sources.
@@ -36,12 +37,18 @@ class Samples:
 
     read: Callable[[Sequence[int]], Batch] = field(repr=False)
     indices: tuple[int, ...] = field(repr=False)
-    labels: NDArray[np.int64] | None = field(repr=False)
+    targets: NDArray[Any] | None = field(repr=False)
     info: DataInfo
     decoded: Decoded | None = field(default=None, repr=False)
     classes: tuple[str, ...] = field(default=(), repr=False)
     fixed: int | None = None
     left_out: int = 0
+
+    @property
+    def labels(self) -> NDArray[np.int64] | None:
+        """The class of each item, `[items]`; None where the targets are something else."""
+        whole = self.targets is not None and self.targets.ndim == 1 and np.issubdtype(self.targets.dtype, np.integer)
+        return self.targets if whole else None
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -90,9 +97,9 @@ class Samples:
         """
         places = {item: place for place, item in enumerate(self.indices)}
         chosen = [places[item] for item in items]
-        labels = None if self.labels is None else self.labels[chosen]
+        targets = None if self.targets is None else self.targets[chosen]
         info = self.info.model_copy(update={"items": len(chosen)})
-        return replace(self, indices=tuple(items), labels=labels, info=info, decoded=None)
+        return replace(self, indices=tuple(items), targets=targets, info=info, decoded=None)
 
     def sample(self, count: int, seed: int) -> Self:
         """A random subset without replacement, in random order; all items when there are fewer than `count`."""
@@ -101,8 +108,8 @@ class Samples:
         indices = tuple(self.indices[i] for i in chosen)
         digest = sha256(f"{self.info.fingerprint}{indices}".encode()).hexdigest()
         info = self.info.model_copy(update={"items": size, "fingerprint": digest})
-        labels = None if self.labels is None else self.labels[chosen]
-        return replace(self, indices=indices, labels=labels, info=info, decoded=None)
+        targets = None if self.targets is None else self.targets[chosen]
+        return replace(self, indices=indices, targets=targets, info=info, decoded=None)
 
 
 @final

@@ -15,6 +15,7 @@ from snowsdeploy.models.program import Program
 from snowsdeploy.models.program_graph import ProgramGraph
 from snowsdeploy.progress import Observer
 from snowsdeploy.settings.policy import GatePolicy
+from snowsdeploy.tasks.evaluate import Judge
 from snowsdeploy.values import AccuracyCost, PruneReport
 
 BATCH = 64
@@ -26,6 +27,7 @@ def debug_accuracy(
     report: PruneReport,
     samples: Samples,
     *,
+    judge: Judge,
     policy: GatePolicy,
     observer: Observer,
 ) -> AccuracyCost:
@@ -36,6 +38,7 @@ def debug_accuracy(
         changed: What pruning changed, by name.
         report: Of the pruning.
         samples: Calibration images.
+        judge: What the outputs mean.
         policy: Its accuracy rules are what the suggestion must pass, on the same images.
         observer: Told about progress.
 
@@ -50,14 +53,12 @@ def debug_accuracy(
         )
     batches = list(samples.batches(BATCH))
     observer.stage("debug accuracy", f"{len(units)} units, {len(samples)} calibration images")
-    costs = measure_costs(graph, changed, units, batches, observer)
-    logits = costs.pruned.top1_agreement is not None
-    check = AccuracyCheck(graph, changed, samples, policy, observer)
+    costs = measure_costs(graph, changed, units, batches, task=judge.task, observer=observer)
+    check = AccuracyCheck(graph, changed, samples, judge, policy, observer)
     return AccuracyCost(
-        measure="kl" if logits else "relative_l2",
         images=len(samples),
         pruned=costs.pruned,
         units=tuple(sorted((row for _, row in costs.units), key=lambda row: row.cost, reverse=True)),
         single=costs.single,
-        suggestion=find_restoration(costs, check, report.decisions) if logits else None,
+        suggestion=find_restoration(costs, check, report.decisions),
     )

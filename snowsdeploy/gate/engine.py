@@ -26,7 +26,7 @@ def layers_chosen(variant: Variant, report: Report, policy: GatePolicy) -> Itera
         yield _share("engine chose", engine, (engine.chosen, engine.chosen_unknown) if engine else None, limit)
 
 
-ENGINE_RULES = (layers_found, layers_chosen)
+ENGINE_RULES = {"found": layers_found, "chosen": layers_chosen}
 _OPTIONS = (("--engine-log", "log"), ("--engine-layers", "layers"))
 
 

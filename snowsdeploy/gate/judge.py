@@ -34,8 +34,9 @@ def judge(report: Report, policy: GatePolicy, baseline: Report | None = None) ->
 
 
 def _absolute(variant: Variant, report: Report, policy: GatePolicy) -> Iterator[RuleResult]:
-    for rule in (*RULES, *ENGINE_RULES):
-        yield from rule(variant, report, policy)
+    for name, rule in (RULES | ENGINE_RULES).items():
+        if name not in policy.off:
+            yield from rule(variant, report, policy)
 
 
 def _relative(variant: Variant, baseline: Report | None, policy: GatePolicy) -> Iterator[RuleResult]:
@@ -46,8 +47,9 @@ def _relative(variant: Variant, baseline: Report | None, policy: GatePolicy) -> 
         missing = f"the baseline has no {variant.precision}"
         yield RuleResult(rule="baseline", measured="", limit="", verdict="inconclusive", reason=missing)
         return
-    for rule in COMPARISONS:
-        yield from rule(variant, before, policy)
+    for name, rule in COMPARISONS.items():
+        if name not in policy.off:
+            yield from rule(variant, before, policy)
 
 
 def _named(result: RuleResult, variant: Variant, report: Report) -> RuleResult:

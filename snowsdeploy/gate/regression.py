@@ -6,8 +6,9 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from snowsdeploy.gate.rules import limit_of
 from snowsdeploy.settings.policy import GatePolicy
-from snowsdeploy.values import Latency, LatencySeries, RuleResult, Variant
+from snowsdeploy.values import Latency, LatencySeries, Metric, RuleResult, Variant
 
 _SOURCE = "snowsdeploy.source_sha256"  # in a file's metadata
 
@@ -15,26 +16,41 @@ _Estimate = tuple[float, float, float]  # value, and the ends of its interval
 Comparison = Callable[[Variant, Variant, GatePolicy], Iterator[RuleResult]]
 
 
-def top1_regression(new: Variant, old: Variant, policy: GatePolicy) -> Iterator[RuleResult]:
-    """Sparse top-1 is not far below the baseline's; both are measured with labels, on the same images."""
-    limit = policy.max_top1_regression
-    if limit is None:
+def metric_regression(new: Variant, old: Variant, policy: GatePolicy) -> Iterator[RuleResult]:
+    """The sparse value of a metric is not far below the baseline's; both are measured on the same items."""
+    limits = policy.max_metric_regression
+    if limits is None:
         return
-    text = f"<= {limit:g} points below the baseline"
     a, b = new.accuracy, old.accuracy
-    if a is None or b is None or a.sparse_top1 is None or b.sparse_top1 is None:
-        yield _inconclusive("top-1 against baseline", text, "top-1 is not in both reports")
-    elif a.data.fingerprint != b.data.fingerprint:
-        yield _inconclusive("top-1 against baseline", text, "the reports are of different images")
+    metrics = () if a is None else a.metrics
+    if a is None or b is None or not metrics or not b.metrics:
+        yield _inconclusive("accuracy against baseline", "as the policy says", "no metric is in both reports")
+        return
+    before = {metric.name: metric for metric in b.metrics}
+    wanted = set(limits) if isinstance(limits, dict) else set()
+    for name in sorted(wanted - {metric.name for metric in metrics}):
+        yield _inconclusive(f"{name} against baseline", f"{name}", "the metric is not in the report")
+    for place, metric in enumerate(metrics):
+        limit = limit_of(limits, metric.name, metric.usual_regression, first=place == 0)
+        if limit is not None:
+            yield _metric_change(metric, before.get(metric.name), limit, same=a.data.fingerprint == b.data.fingerprint)
+
+
+def _metric_change(new: Metric, old: Metric | None, limit: float | str, *, same: bool) -> RuleResult:
+    name = f"{new.label} against baseline"
+    if isinstance(limit, str):
+        reach = float(limit.rstrip("% ")) / 100 * abs(old.sparse.value if old else 0.0) * new.factor
     else:
-        drop = 100 * (b.sparse_top1.value - a.sparse_top1.value)
-        measured = f"{a.sparse_top1.value:.2%}, was {b.sparse_top1.value:.2%}"
-        yield RuleResult(
-            rule="top-1 against baseline",
-            measured=measured,
-            limit=text,
-            verdict="pass" if drop <= limit else "fail",
-        )
+        reach = limit
+    text = f"<= {new.limit(reach)} below the baseline"
+    if old is None:
+        return _inconclusive(name, text, "the baseline has no such metric")
+    if not same:
+        return _inconclusive(name, text, "the reports are of different images")
+    sign = 1.0 if new.higher_is_better else -1.0
+    drop = sign * new.factor * (old.sparse.value - new.sparse.value)
+    measured = f"{new.written(new.sparse.value)}, was {new.written(old.sparse.value)}"
+    return RuleResult(rule=name, measured=measured, limit=text, verdict="pass" if drop <= reach else "fail")
 
 
 def latency_regression(new: Variant, old: Variant, policy: GatePolicy) -> Iterator[RuleResult]:
@@ -152,7 +168,11 @@ def size_regression(new: Variant, old: Variant, policy: GatePolicy) -> Iterator[
     )
 
 
-COMPARISONS: tuple[Comparison, ...] = (top1_regression, latency_regression, size_regression)
+COMPARISONS: dict[str, Comparison] = {
+    "metric-regression": metric_regression,
+    "latency-regression": latency_regression,
+    "size-regression": size_regression,
+}
 
 
 def _inconclusive(rule: str, limit: str, reason: str, measured: str = "not measured") -> RuleResult:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
-from snowsdeploy.settings.policy import GatePolicy
-from snowsdeploy.values import Accuracy, Proportion, Report, RuleResult, Variant
+from snowsdeploy.settings.policy import OFF, GatePolicy
+from snowsdeploy.values import SHARE, Accuracy, Estimate, Metric, Quantity, Report, RuleResult, Variant
 
 Outcome = Literal["pass", "fail", "inconclusive"]
 Rule = Callable[[Variant, Report, GatePolicy], Iterator[RuleResult]]
@@ -63,61 +63,142 @@ def parity(variant: Variant, report: Report, policy: GatePolicy) -> Iterator[Rul
     yield _result("parity", f"{value:.1e}", text, passed=value <= limit)
 
 
-def accuracy_drop(variant: Variant, report: Report, policy: GatePolicy) -> Iterator[RuleResult]:
-    """Sparse top-1 is not far below dense."""
+def accuracy(variant: Variant, report: Report, policy: GatePolicy) -> Iterator[RuleResult]:
+    """The sparse model is not far below the dense one by any metric, good enough, and alike where there is none."""
     del report
-    yield from _accuracy_drop(variant.accuracy, policy)
+    yield from judge_accuracy(variant.accuracy, policy)
 
 
-def _accuracy_drop(accuracy: Accuracy | None, policy: GatePolicy) -> Iterator[RuleResult]:
-    limit = policy.max_accuracy_drop
-    if limit is None:
+def judge_accuracy(found: Accuracy | None, policy: GatePolicy) -> Iterator[RuleResult]:
+    """The accuracy rules alone, also on outputs that no file gave yet."""
+    yield from _drops(found, policy)
+    yield from _values(found, policy)
+    if found is not None and not found.metrics:
+        yield from _agreement(found, policy)
+
+
+def _drops(found: Accuracy | None, policy: GatePolicy) -> Iterator[RuleResult]:
+    if policy.max_drop is None or "drop" in policy.off:
         return
-    text = f"<= {limit:g} points"
-    if accuracy is None:
-        yield _missing("accuracy drop", text, "accuracy was not measured; pass --eval-data")
-    elif accuracy.paired is not None:
-        paired = accuracy.paired
-        measured = f"{paired.drop:.2f} points [{paired.drop_low:.2f}, {paired.drop_high:.2f}]"
-        outcome = _judge_upper(paired.drop, paired.drop_low, paired.drop_high, limit, strict=policy.strict_intervals)
-        yield RuleResult(rule="accuracy drop", measured=measured, limit=text, verdict=outcome[0], reason=outcome[1])
-
-
-def top1(variant: Variant, report: Report, policy: GatePolicy) -> Iterator[RuleResult]:
-    """Sparse top-1 is high enough."""
-    del report
-    yield from _top1(variant.accuracy, policy)
-
-
-def _top1(accuracy: Accuracy | None, policy: GatePolicy) -> Iterator[RuleResult]:
-    limit = policy.min_top1
-    if limit is None:
+    if found is None or (found.calibration and not found.metrics):
+        yield _missing("accuracy drop", "as the policy says", "accuracy was not measured; pass --eval-data")
         return
-    text = f">= {limit:.2%}"
-    value = accuracy.sparse_top1 if accuracy else None
-    if value is None:
-        yield _missing("top-1", text, "accuracy needs labelled --eval-data")
+    names = [metric.name for metric in found.metrics]
+    if isinstance(policy.max_drop, dict):
+        for name, wanted in policy.max_drop.items():
+            if name not in names and wanted != OFF:
+                yield _missing(f"{name} drop", f"<= {wanted}", _not_there(names))
+    judged = 0
+    for place, metric in enumerate(found.metrics):
+        limit = limit_of(policy.max_drop, metric.name, metric.usual_drop, first=place == 0)
+        judged += limit is not None
+        if limit is not None:
+            yield _drop(metric, limit, strict=policy.strict_intervals)
+    named = policy.min.keys() | policy.max.keys()
+    if found.metrics and not judged and not named and limit_of(policy.max_drop, names[0], None, first=True) is None:
+        off = policy.max_drop == OFF or (isinstance(policy.max_drop, dict) and policy.max_drop.get(names[0]) == OFF)
+        if not off:
+            yield _missing(f"{names[0]} drop", "none", f"no goal: add --metric-goal '{names[0]} drop<=X'")
+
+
+def _drop(metric: Metric, limit: float | str, *, strict: bool) -> RuleResult:
+    drop = metric.drop
+    if isinstance(limit, str):  # relative to the dense value
+        reach = float(limit.rstrip("% ")) / 100 * abs(metric.dense.value) * metric.factor
+        text = f"<= {limit.replace(' ', '')} of dense: {metric.difference(reach)}"
+    else:
+        reach, text = limit, f"<= {metric.limit(limit)}"
+    verdict, reason = _judge_upper(
+        drop.value, _end(drop.low, drop.value), _end(drop.high, drop.value), reach, strict=strict
+    )
+    interval = (
+        "" if drop.low is None or drop.high is None else f" [{drop.low:{_form(metric)}}, {drop.high:{_form(metric)}}]"
+    )
+    return RuleResult(
+        rule=f"{metric.label} drop",
+        measured=f"{metric.difference(drop.value)}{interval}",
+        limit=text,
+        verdict=verdict,
+        reason=reason,
+    )
+
+
+def _form(metric: Metric) -> str:
+    return ".2f" if metric.unit == SHARE else ".3g"
+
+
+def _values(found: Accuracy | None, policy: GatePolicy) -> Iterator[RuleResult]:
+    metrics = {} if found is None else {metric.name: metric for metric in found.metrics}
+    for bounds, sign in ((policy.min, ">="), (policy.max, "<=")):
+        for name, limit in bounds.items():
+            metric = metrics.get(name)
+            if metric is None:
+                reason = (
+                    "accuracy needs --eval-data with targets, or --metric" if not metrics else _not_there([*metrics])
+                )
+                yield _missing(name, f"{sign} {limit:g}", reason)
+                continue
+            yield _bound(metric.label, metric, metric.sparse, limit, sign, strict=policy.strict_intervals)
+
+
+def _agreement(found: Accuracy, policy: GatePolicy) -> Iterator[RuleResult]:
+    if policy.agreement is None or "agreement" in policy.off:
         return
-    yield _proportion("top-1", value, limit, text, strict=policy.strict_intervals)
+    names = [measure.name for measure in found.agreement]
+    if isinstance(policy.agreement, dict):
+        for name, wanted in policy.agreement.items():
+            if name not in names and wanted != OFF:
+                yield _missing(f"{name} agreement", f"{wanted}", _not_there(names))
+    for place, measure in enumerate(found.agreement):
+        limit = limit_of(policy.agreement, measure.name, measure.usual_limit, first=place == 0)
+        if isinstance(limit, float | int):
+            sign = ">=" if measure.higher_is_better else "<="
+            result = _bound(
+                f"agreement, {measure.label}", measure, measure.measured, limit, sign, strict=policy.strict_intervals
+            )
+            where = "on the calibration data" if found.calibration else ""
+            reason = "; ".join(part for part in (result.reason, where) if part)
+            yield result.model_copy(update={"reason": reason})
 
 
-def top1_agreement(variant: Variant, report: Report, policy: GatePolicy) -> Iterator[RuleResult]:
-    """Without labels: both models choose the same class often enough."""
-    del report
-    yield from _top1_agreement(variant.accuracy, policy)
+def _bound(rule: str, quantity: Quantity, value: Estimate, limit: float, sign: str, *, strict: bool) -> RuleResult:
+    ends = (value.value, _end(value.low, value.value), _end(value.high, value.value))
+    if sign == ">=":
+        verdict, reason = _judge_upper(-ends[0], -ends[2], -ends[1], -limit, strict=strict)
+    else:
+        verdict, reason = _judge_upper(*ends, limit, strict=strict)
+    return RuleResult(
+        rule=rule,
+        measured=quantity.estimated(value),
+        limit=f"{sign} {quantity.written(limit)}",
+        verdict=verdict,
+        reason=reason,
+    )
 
 
-def _top1_agreement(accuracy: Accuracy | None, policy: GatePolicy) -> Iterator[RuleResult]:
-    limit = policy.min_top1_agreement
-    if limit is None or accuracy is None or accuracy.paired is not None:
-        return
-    value = accuracy.agreement.top1
-    yield _proportion("top-1 agreement", value, limit, f">= {limit:.1%}", strict=policy.strict_intervals)
+def _end(end: float | None, value: float) -> float:
+    return value if end is None else end
 
 
-def judge_accuracy(accuracy: Accuracy, policy: GatePolicy) -> tuple[RuleResult, ...]:
-    """The accuracy rules alone, on outputs that no file gave yet."""
-    return tuple(r for rule in (_accuracy_drop, _top1, _top1_agreement) for r in rule(accuracy, policy))
+def _not_there(names: Sequence[str]) -> str:
+    return f"the report has {', '.join(names) or 'no metric'}"
+
+
+def limit_of(
+    limits: float | str | dict[str, float | str] | None, name: str, usual: float | None, *, first: bool
+) -> float | str | None:
+    """What a policy says of one metric: its own limit, else the usual one; None where it is not judged.
+
+    Args:
+        limits: One for the metric that counts most, or a table.
+        name: The metric's.
+        usual: Its usual limit.
+        first: Whether it counts most.
+    """
+    if isinstance(limits, dict):
+        found = limits.get(name, usual)
+        return None if found == OFF else found
+    return limits if first else None
 
 
 def speedup(variant: Variant, report: Report, policy: GatePolicy) -> Iterator[RuleResult]:
@@ -187,19 +268,17 @@ def compilation(variant: Variant, report: Report, policy: GatePolicy) -> Iterato
     yield _result("compilation", measured, limit, passed=found.accepted, reason="; ".join(found.messages[:3]))
 
 
-RULES: tuple[Rule, ...] = (
-    layout,
-    runs,
-    coverage,
-    parity,
-    accuracy_drop,
-    top1,
-    top1_agreement,
-    speedup,
-    latency,
-    provider,
-    compilation,
-)
+RULES: dict[str, Rule] = {  # by the name that switches one off; the first two and accuracy's parts have their own ways
+    "layout": layout,
+    "runs": runs,
+    "coverage": coverage,
+    "parity": parity,
+    "accuracy": accuracy,
+    "speed-up": speedup,
+    "latency": latency,
+    "provider": provider,
+    "compilation": compilation,
+}
 
 
 def _result(rule: str, measured: str, limit: str, *, passed: bool, reason: str = "") -> RuleResult:
@@ -210,12 +289,6 @@ def _result(rule: str, measured: str, limit: str, *, passed: bool, reason: str =
 
 def _missing(rule: str, limit: str, reason: str) -> RuleResult:
     return RuleResult(rule=rule, measured="not measured", limit=limit, verdict="inconclusive", reason=reason)
-
-
-def _proportion(rule: str, value: Proportion, limit: float, text: str, *, strict: bool) -> RuleResult:
-    verdict, reason = _judge_upper(-value.value, -value.high, -value.low, -limit, strict=strict)
-    measured = f"{value.value:.2%} [{value.low:.2%}, {value.high:.2%}]"
-    return RuleResult(rule=rule, measured=measured, limit=text, verdict=verdict, reason=reason)
 
 
 def _judge_upper(value: float, low: float, high: float, limit: float, *, strict: bool) -> tuple[Outcome, str]:

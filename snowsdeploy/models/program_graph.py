@@ -178,6 +178,27 @@ class ProgramGraph:
                 frontier.extend(node.all_input_nodes)
         return found
 
+    def gives_scores(self) -> bool:
+        """Whether the first output is a layer's own: no norm, residual sum or product of activations comes after it."""
+        frontier, seen = list(self.outputs[:1]), set()
+        while frontier:
+            node = frontier.pop()
+            if node in seen or node not in self.image_values:
+                continue
+            seen.add(node)
+            if base_name(node) in LAYERS:
+                return True
+            several = base_name(node) == "div" and len(self._activations(node)) > 1
+            if (
+                operation_kind(node, self.image_values) == "norm"
+                or self._is_residual(node)
+                or self._is_gate(node)
+                or several
+            ):
+                return False
+            frontier.extend(node.all_input_nodes)
+        return False
+
     def stems(self) -> set[Node]:
         """Layer nodes that read what the model takes, with nothing but data movement and normalisation before them."""
         found: set[Node] = set()
@@ -217,8 +238,9 @@ def _is_real(node: Node) -> bool:
     return isinstance(value, Tensor) and value.is_floating_point()
 
 
-def scored_classes(program: Program) -> int | None:
-    """How many classes a model scores; None where its first output is no row of scores for each image."""
-    outputs = ProgramGraph(program).outputs
-    value = outputs[0].meta.get("val") if outputs else None
-    return program.classes if isinstance(value, Tensor) and value.dim() == 2 else None
+def output_shapes(program: Program) -> tuple[tuple[int | None, ...], ...]:
+    """Of every output without the batch; None for an axis of any size."""
+    return tuple(
+        tuple(size if isinstance(size, int) else None for size in node.meta["val"].shape[1:])
+        for node in ProgramGraph(program).outputs
+    )

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import TypedDict
 
-from snowsdeploy.values import Report, Variant
+from snowsdeploy.values import SHARE, Report, Variant
 
 
 class Entry(TypedDict):
@@ -37,10 +37,14 @@ def _rows(variant: Variant, model: str) -> Iterator[Entry]:
     if variant.parity is not None:
         worst = variant.parity.worst_relative_l2
         yield Entry(name=f"{model} parity error", unit="relative", value=worst, range="", extra=variant.parity.provider)
-    if variant.accuracy is not None and (paired := variant.accuracy.paired) is not None:
-        interval = f"{paired.drop_low:.2f} to {paired.drop_high:.2f}"
-        images = f"{variant.accuracy.data.items} images"
-        yield Entry(name=f"{model} top-1 drop", unit="points", value=paired.drop, range=interval, extra=images)
+    accuracy = variant.accuracy
+    for metric in accuracy.metrics if accuracy else ():
+        if accuracy is None or (metric.usual_drop is None and metric is not accuracy.metric):
+            continue
+        drop, unit = metric.drop, "points" if metric.unit == SHARE else metric.unit
+        interval = "" if drop.low is None or drop.high is None else f"{drop.low:.2f} to {drop.high:.2f}"
+        items = f"{accuracy.data.items} images"
+        yield Entry(name=f"{model} {metric.label} drop", unit=unit, value=drop.value, range=interval, extra=items)
     if variant.latency is not None:
         for series in variant.latency.series:
             if series.role == "sparse":

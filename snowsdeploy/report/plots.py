@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import io
 import re
 from collections.abc import Mapping, Sequence
@@ -11,7 +12,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from snowsdeploy.values import Latency, Proportion, Report
+from snowsdeploy.values import SHARE, Estimate, Latency, Metric, Report
 
 # Placeholders that the page's style sheet gives their colours; matplotlib wants literal ones.
 _INK, _DENSE, _SPARSE = "#010203", "#010204", "#010205"
@@ -24,29 +25,42 @@ _STYLE: dict[Any, Any] = {
 
 
 def accuracy_plot(report: Report) -> str:
-    """Top-1 with its interval, dense and sparse, a row for each precision; empty without labels."""
-    rows: list[tuple[str, Proportion, str]] = []
+    """The metric that counts most with its interval, dense and sparse, a row for each precision; empty without one."""
+    rows: list[tuple[str, Estimate, str]] = []
+    first = next((v.accuracy.metric for v in report.variants if v.accuracy and v.accuracy.metric), None)
     for variant in report.variants:
-        found = variant.accuracy
-        if found is None or found.dense_top1 is None or found.sparse_top1 is None:
+        metric = None if variant.accuracy is None else variant.accuracy.metric
+        if metric is None:
             continue
         if not rows:
-            rows.append(("dense fp32", found.dense_top1, _DENSE))
-        if found.same_precision_top1 is not None:
-            rows.append((f"dense {variant.precision}", found.same_precision_top1, _DENSE))
-        rows.append((f"sparse {variant.precision}", found.sparse_top1, _SPARSE))
-    if not rows:
+            rows.append(("dense fp32", metric.dense, _DENSE))
+        if metric.same_precision is not None:
+            rows.append((f"dense {variant.precision}", metric.same_precision, _DENSE))
+        rows.append((f"sparse {variant.precision}", metric.sparse, _SPARSE))
+    if first is None:
         return ""
     with mpl.rc_context(_STYLE):
         figure, axes = _figure(len(rows))
         for y, (_, value, colour) in enumerate(rows):
-            middle = 100 * value.value
-            reach = [[middle - 100 * value.low], [100 * value.high - middle]]
-            axes.errorbar(middle, y, xerr=reach, fmt="o", color=colour, capsize=4)
-            axes.annotate(f"{middle:.2f}", (middle, y), xytext=(0, 7), textcoords="offset points", ha="center")
+            middle = first.factor * value.value
+            axes.errorbar(middle, y, xerr=_reach(value, first.factor), fmt="o", color=colour, capsize=4)
+            text = f"{middle:.2f}" if first.unit == SHARE else f"{middle:.4g}"
+            axes.annotate(text, (middle, y), xytext=(0, 7), textcoords="offset points", ha="center")
         _name_rows(axes, [name for name, *_ in rows])
-        axes.set_xlabel("top-1, %, with 95 % interval")
-        return _svg(figure, "Top-1 accuracy of each file with its confidence interval")
+        axes.set_xlabel(_axis(first) + (", with 95 % interval" if rows[0][1].low is not None else ""))
+        return _svg(figure, f"{html.escape(first.label)} of each file with its confidence interval")
+
+
+def _axis(metric: Metric) -> str:
+    unit = "%" if metric.unit == SHARE else metric.unit
+    return f"{metric.label}, {unit}" if unit else metric.label
+
+
+def _reach(value: Estimate, factor: float) -> list[list[float]] | None:
+    if value.low is None or value.high is None:
+        return None
+    middle = factor * value.value
+    return [[middle - factor * value.low], [factor * value.high - middle]]
 
 
 def latency_plot(latency: Latency, precision: str) -> str:
@@ -68,17 +82,18 @@ def latency_plot(latency: Latency, precision: str) -> str:
 
 
 def effort_plot(reports: Mapping[str, Report]) -> str:
-    """Sparse top-1 against the seconds of pruning, a point for each run; empty with fewer than two with labels."""
-    points = [(name, r.prune.seconds, found) for name, r in reports.items() if (found := _sparse_top1(r)) is not None]
-    if len(points) < 2:
+    """A metric of the sparse model against the seconds of pruning, a point a run; empty with fewer than two of one."""
+    found = [(name, r.prune.seconds, m) for name, r in reports.items() if (m := _first_metric(r)) is not None]
+    first = found[0][2] if found else None
+    points = [(name, seconds, m.sparse) for name, seconds, m in found if first is not None and m.name == first.name]
+    if first is None or len(points) < 2:
         return ""
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(7.5, 3.6), layout="constrained")
         axes = figure.subplots()
-        for name, seconds, found in points:
-            middle = 100 * found.value
-            reach = [[middle - 100 * found.low], [100 * found.high - middle]]
-            axes.errorbar(seconds, middle, yerr=reach, fmt="o", color=_SPARSE, capsize=4)
+        for name, seconds, value in points:
+            middle = first.factor * value.value
+            axes.errorbar(seconds, middle, yerr=_reach(value, first.factor), fmt="o", color=_SPARSE, capsize=4)
             axes.annotate(name, (seconds, middle), xytext=(7, 4), textcoords="offset points")
         axes.set_xscale("log")
         axes.margins(x=0.25)
@@ -87,14 +102,13 @@ def effort_plot(reports: Mapping[str, Report]) -> str:
         axes.xaxis.set_minor_formatter(mpl.ticker.NullFormatter())
         axes.grid(alpha=0.2)
         axes.set_xlabel("seconds of pruning")
-        axes.set_ylabel("sparse top-1, %")
-        return _svg(figure, "Top-1 accuracy of each run against the time that its pruning took")
+        axes.set_ylabel(f"sparse {_axis(first)}")
+        return _svg(figure, f"{html.escape(first.label)} of each run against the time that its pruning took")
 
 
-def _sparse_top1(report: Report) -> Proportion | None:
-    """Of the first precision that was measured with labels."""
-    found = (v.accuracy.sparse_top1 for v in report.variants if v.accuracy)
-    return next((value for value in found if value is not None), None)
+def _first_metric(report: Report) -> Metric | None:
+    """Of the first precision that was measured with one."""
+    return next((v.accuracy.metric for v in report.variants if v.accuracy and v.accuracy.metric), None)
 
 
 def _figure(rows: int) -> tuple[Figure, Axes]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import jinja2
 
-from snowsdeploy.values import LatencySeries, Proportion, Variant
+from snowsdeploy.values import LatencySeries, Variant
 
 VERDICTS = {"pass": "Passed", "fail": "Failed", "inconclusive": "Inconclusive", None: "Not judged"}
 
@@ -19,13 +19,7 @@ def render_template(name: str, **values: Any) -> str:  # noqa: ANN401 - whatever
         undefined=jinja2.StrictUndefined,
         keep_trailing_newline=True,
     )
-    environment.filters["pct"] = percent
     return environment.get_template(name).render(verdicts=VERDICTS, series=series, **values)
-
-
-def percent(value: Proportion) -> str:
-    """A proportion with its interval."""
-    return f"{value.value:.2%} [{value.low:.2%}, {value.high:.2%}]"
 
 
 def series(variant: Variant, role: str, at: str) -> LatencySeries:

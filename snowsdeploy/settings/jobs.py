@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Self
 from pydantic import Field, model_validator
 
 from snowsdeploy.errors import UsageError
-from snowsdeploy.settings.base import CommaList, Option, Settings, one_of
+from snowsdeploy.settings.base import CommaList, Option, Repeated, Settings, one_of
 from snowsdeploy.settings.calibration import CalibrationSettings
 from snowsdeploy.settings.export import ExportSettings
 from snowsdeploy.settings.model import ModelSettings
@@ -26,6 +26,9 @@ class PolicySettings(Settings):
 
     policy: Annotated[Path | None, Option(_PANEL, "FILE")] = Field(
         None, description="TOML file with the limits of the gates, in its table [gate]."
+    )
+    metric_goal: Annotated[Repeated, Option(_PANEL, "GOAL")] = Field(
+        (), description="What a metric must reach, over the policy: 'map50 drop<=0.5', 'miou>=0.7'."
     )
 
 

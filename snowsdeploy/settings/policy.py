@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, TypeVar
+import re
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BeforeValidator, Field, GetJsonSchemaHandler, ValidationError
 from pydantic_core import CoreSchema
@@ -31,21 +32,32 @@ class _OffInSchema:
 
 Or = Annotated[T | None, BeforeValidator(_off), _OffInSchema()]
 Share = Annotated[float, Field(ge=0, le=1)]
-Points = Annotated[float, Field(ge=0, le=100)]
 Above0 = Annotated[float, Field(gt=0)]
 From0 = Annotated[float, Field(ge=0)]
+Relative = Annotated[str, Field(pattern=r"^\d+(\.\d+)?\s*%$")]
+Limit = From0 | Relative | Literal["off"]
+Limits = Annotated[Limit | dict[str, Limit], Field(union_mode="left_to_right")]
 
 
 class GatePolicy(Settings):
     """The limits of the gates; a rule whose limit is `"off"` (None in Python) is not applied."""
 
-    max_accuracy_drop: Or[Points] = Field(
-        2.0, description="Largest drop of top-1 from the dense model, in percentage points; needs labels."
+    max_drop: Or[Limits] = Field(
+        default_factory=dict,
+        description="Largest drop from the dense model: one number for the metric that counts most, or a table by "
+        'metric. Percentage points of a share, else the metric\'s own unit; `"1%"` is relative to the dense value. A '
+        "metric that is not named has its usual limit, such as 2 points of top-1 and of mean IoU, and 0.5 dB of PSNR.",
     )
-    min_top1: Or[Share] = Field(None, description="Least top-1 of the sparse model, from 0 to 1; needs labels.")
-    min_top1_agreement: Or[Share] = Field(
-        0.9,
-        description="Least share of images on which both models choose the same class; judged without labels.",
+    min: dict[str, float] = Field(
+        default_factory=dict, description="Least value of the sparse model by metric; a share from 0 to 1."
+    )
+    max: dict[str, float] = Field(
+        default_factory=dict, description="Largest value of the sparse model by metric, where less is better."
+    )
+    agreement: Or[Limits] = Field(
+        default_factory=dict,
+        description="How alike both models' outputs must be, by measure, or one number for the first; judged where "
+        "there is no metric. A measure that is not named has its usual limit, such as 0.9 of equal classes.",
     )
     min_coverage: Or[Share] = Field(
         0.5,
@@ -60,8 +72,10 @@ class GatePolicy(Settings):
     max_latency_ms: Or[Above0] = Field(
         None, description="Largest median latency of the sparse file in milliseconds, at every batch size."
     )
-    max_top1_regression: Or[Points] = Field(
-        0.5, description="Largest drop of the sparse top-1 below the baseline report's, in percentage points."
+    max_metric_regression: Or[Limits] = Field(
+        default_factory=dict,
+        description="Largest drop below the baseline report's sparse value, written as `max_drop`; usually 0.5 points "
+        "of a share and 0.1 dB of PSNR.",
     )
     max_latency_regression: Or[From0] = Field(
         10.0, description="Largest rise of the sparse median latency above the baseline report's, in percent."
@@ -91,6 +105,10 @@ class GatePolicy(Settings):
     )
     strict_intervals: bool = Field(
         False, description="Judge accuracy by the whole confidence interval: inconclusive when the limit lies inside."
+    )
+
+    off: tuple[str, ...] = Field(
+        (), description="Rules that are not applied, by name: parity, coverage, agreement, speed-up and so on."
     )
 
     def parity_limit(self, precision: Precision) -> float | None:
@@ -130,3 +148,42 @@ def policy_of_table(table: object, where: str) -> GatePolicy:
     except ValidationError as error:
         rows = [f"{e['loc'][0]}: {e['msg']}, not {e['input']!r}" for e in error.errors()]
         raise UsageError(f"{where} has a value out of range", seen="; ".join(dict.fromkeys(rows))) from error
+
+
+_GOAL = re.compile(r"\s*([A-Za-z_][\w@.\-]*)\s*(drop)?\s*(<=|>=)\s*(-?\d+(?:\.\d+)?(?:e-?\d+)?)\s*(%?)\s*")
+
+
+def with_goals(policy: GatePolicy, goals: Sequence[str]) -> GatePolicy:
+    """A policy with goals as `--metric-goal` states them: `map50 drop<=0.5`, `miou>=0.7`, `loss<=0.1`.
+
+    Raises:
+        UsageError: A goal is written otherwise.
+    """
+    drops: dict[str, float | str] = {}
+    least, most = dict(policy.min), dict(policy.max)
+    for goal in goals:
+        found = _GOAL.fullmatch(goal)
+        if (
+            found is None
+            or (found[2] and found[3] == ">=")
+            or (found[5] and not found[2])
+            or (found[2] and found[4][0] == "-")
+        ):
+            raise UsageError(
+                "--metric-goal is no goal",
+                seen=goal,
+                allowed="'NAME drop<=X' in points or the metric's unit, 'NAME drop<=X%' of the dense value, "
+                "'NAME>=X' or 'NAME<=X'",
+            )
+        name, drop, sign, number, percent = found.groups()
+        if drop:
+            drops[name] = f"{number}%" if percent else float(number)
+        else:
+            (least if sign == ">=" else most)[name] = float(number)
+    before = (
+        policy.max_drop if isinstance(policy.max_drop, dict) else {} if policy.max_drop is None else policy.max_drop
+    )
+    if drops:
+        before = {**(before if isinstance(before, dict) else {}), **drops}
+    limit = None if policy.max_drop is None and not drops else before
+    return policy.model_copy(update={"max_drop": limit, "min": least, "max": most})

@@ -10,19 +10,31 @@ from snowsdeploy.settings.base import CommaList, Option, Repeated, Settings
 from snowsdeploy.settings.runtime import RuntimeSettings
 
 _PANEL, _DATA = "Validation and gates", "Data"
+TaskName = Literal["auto", "classify", "segment", "restore", "embed", "any"]
 Count = Annotated[int, Field(ge=1)]
 Size = Annotated[str, Field(pattern=r"^[1-9]\d*x[1-9]\d*$")]
 Capability = Literal["7.5", "8.0", "8.6", "8.9", "12.0"]
 
 
 class EvaluationSettings(Settings):
-    """What accuracy is measured on."""
+    """What accuracy is measured on, and in which terms."""
 
     eval_data: Annotated[str | None, Option(_DATA, "SOURCE")] = Field(
         None, description="Evaluation images; written in the same way as --data."
     )
     eval_batch: Annotated[int, Option(_PANEL, "N")] = Field(
         100, ge=1, description="Images in a call when accuracy is measured."
+    )
+    task: Annotated[TaskName, Option(_PANEL)] = Field(
+        "auto", description="What the first output means; auto looks at its shape and at the targets."
+    )
+    ignore_index: Annotated[int | None, Option(_PANEL, "N")] = Field(
+        None, description="Value of a mask's pixels that do not count, for --task segment."
+    )
+    metric: Annotated[Repeated, Option(_PANEL, "MODULE:FUNCTION")] = Field(
+        (),
+        description="Your own metric, called as function(predict, data) for each file, or one of torchmetrics, such as "
+        "torchmetrics.classification:MulticlassF1Score(num_classes=10).",
     )
 
 

@@ -119,10 +119,7 @@ def _row(job: MainJob, report: Report) -> ComparedRun:
     return ComparedRun(
         selector=job.selector,
         solver=job.solver,
-        dense_top1=accuracy.dense_top1 if accuracy else None,
-        top1=accuracy.sparse_top1 if accuracy else None,
-        agreement=accuracy.agreement.top1.value if accuracy else None,
-        kl=accuracy.agreement.kl if accuracy else None,
+        accuracy=accuracy,
         objective=sum(solve.loss_final for solve in solves) / len(solves) if solves else None,
         coverage=variant.sparsity.coverage if variant.sparsity else None,
         seconds=report.prune.seconds,

@@ -12,10 +12,12 @@ from snowsdeploy.models.signature import random_batch
 from snowsdeploy.progress import Observer
 from snowsdeploy.settings.policy import GatePolicy
 from snowsdeploy.settings.runtime import RuntimeSettings
+from snowsdeploy.settings.validate import EvaluationSettings
 from snowsdeploy.stages.prune import Pruned
 from snowsdeploy.stages.run_directory import RunDirectory
-from snowsdeploy.stages.run_files import is_changed, load_pruned, source_of_data
+from snowsdeploy.stages.run_files import config_of, is_changed, load_pruned, source_of_data
 from snowsdeploy.stages.samples import open_calibration
+from snowsdeploy.stages.task import judge_of
 from snowsdeploy.values import AccuracyCost, Divergence, Precision
 
 
@@ -81,7 +83,12 @@ def run_debug_accuracy(
     pruned = load_pruned(run)
     samples = open_calibration(pruned.report, pruned.dense, data, was=source_of_data(run))
     chosen = samples.select(samples.indices[:items])
-    return debug_accuracy(pruned.dense, pruned.tensors, pruned.report, chosen, policy=policy, observer=observer)
+    config = {k: v for k, v in config_of(run).values.items() if k in EvaluationSettings.model_fields}
+    settings = EvaluationSettings.model_validate({k: v for k, v in config.items() if k not in ("eval_data", "metric")})
+    judge = judge_of(settings, pruned.dense, chosen)
+    return debug_accuracy(
+        pruned.dense, pruned.tensors, pruned.report, chosen, judge=judge, policy=policy, observer=observer
+    )
 
 
 def _debug_images(pruned: Pruned, count: int, data: str | None, was: str | None) -> tuple[Batch, str]:

@@ -30,9 +30,10 @@ from snowsdeploy.runtime.environment import installed_versions
 from snowsdeploy.runtime.probe import require_provider
 from snowsdeploy.settings.base import Settings
 from snowsdeploy.settings.jobs import MainJob, PlanJob, PruneJob
-from snowsdeploy.settings.policy import GatePolicy
+from snowsdeploy.settings.policy import GatePolicy, with_goals
 from snowsdeploy.settings.presets import resolve
 from snowsdeploy.settings.read import SettingsFile
+from snowsdeploy.settings.validate import EvaluationSettings
 from snowsdeploy.settings.write import effective
 from snowsdeploy.stages.export import Exporter, export, needs_samples, require_ends
 from snowsdeploy.stages.inputs import Inputs, load_inputs
@@ -51,7 +52,8 @@ from snowsdeploy.stages.run_files import (
     write_value,
     write_verdict,
 )
-from snowsdeploy.stages.samples import open_calibration, open_evaluation, remarks
+from snowsdeploy.stages.samples import open_calibration, open_evaluation
+from snowsdeploy.stages.task import judge_of, task_remarks
 from snowsdeploy.stages.validate import (
     require_sizes,
     validate,
@@ -91,7 +93,7 @@ def run_main_job(
         SnowsDeployError: Any of its subclasses; see `snowsdeploy.errors`.
     """
     observer, settings = observer or NullObserver(), resolve(settings)
-    policy = policy or policy_of(settings.policy)
+    policy = with_goals(policy or policy_of(settings.policy), settings.metric_goal)
     run = RunDirectory(settings.out)
     require_formats(settings.format, writers or {}, run)
     if from_first(run.taken_before(launch) and run.report.is_file()):
@@ -224,8 +226,10 @@ def load_all(settings: PlanJob, load: Load, eval_data: str | None, observer: Obs
         if samples is not None and samples.left_out:
             size = samples.fixed
             observer.warn(f"{samples.left_out} items of {option} are left out: the model takes {size} at once")
-    for text in remarks(inputs.evaluation, inputs.program):
-        observer.warn(text)
+    if isinstance(settings, EvaluationSettings):
+        judge = judge_of(settings, inputs.program, inputs.evaluation)
+        for text in task_remarks(judge, inputs.evaluation, inputs.program):
+            observer.warn(text)
     return inputs
 
 
@@ -270,7 +274,7 @@ def _prune(
     space = run.workspace(resume=settings.resume)
     pruned = prune_prepared(prepared, settings, settings, space=space, observer=observer)
     if main and main.keep_dense_until_gate and inputs.evaluation is not None:
-        pruned = _kept_dense(pruned, inputs.evaluation, policy or policy_of(main.policy), observer)
+        pruned = _kept_dense(pruned, inputs.evaluation, main, policy or policy_of(main.policy), observer)
     seconds = time.perf_counter() - started
     pruned = replace(pruned, report=pruned.report.model_copy(update={"seconds": seconds, "commands": done}))
     if first:
@@ -281,7 +285,9 @@ def _prune(
     return pruned, inputs
 
 
-def _kept_dense(pruned: Pruned, evaluation: Samples, policy: GatePolicy, observer: Observer) -> Pruned:
+def _kept_dense(
+    pruned: Pruned, evaluation: Samples, settings: MainJob, policy: GatePolicy, observer: Observer
+) -> Pruned:
     """With the fewest layers dense that let the accuracy rules pass."""
     assert pruned.samples is not None
     assert pruned.report.memory is not None
@@ -292,6 +298,7 @@ def _kept_dense(pruned: Pruned, evaluation: Samples, policy: GatePolicy, observe
         pruned.report,
         batches=batches,
         evaluation=evaluation,
+        judge=judge_of(settings, pruned.dense, evaluation),
         policy=policy,
         observer=observer,
     )

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from snowsdeploy.data.samples import Samples
 from snowsdeploy.engines.by_precision import read_accounts
+from snowsdeploy.errors import DataError
 from snowsdeploy.measure.compilation import require_compiler
 from snowsdeploy.progress import NullObserver, Observer
 from snowsdeploy.runtime.probe import require_provider
 from snowsdeploy.settings.export import ExportSettings
 from snowsdeploy.settings.jobs import ValidateJob
-from snowsdeploy.settings.policy import GatePolicy
+from snowsdeploy.settings.policy import GatePolicy, with_goals
 from snowsdeploy.settings.read import SettingsFile, read_settings
 from snowsdeploy.settings.write import effective
 from snowsdeploy.stages.export import Exporter, export, needs_samples
 from snowsdeploy.stages.packages import Writers
+from snowsdeploy.stages.prune import Pruned
 from snowsdeploy.stages.run_directory import RunDirectory
 from snowsdeploy.stages.run_files import (
     config_of,
@@ -32,7 +35,8 @@ from snowsdeploy.stages.run_files import (
     write_value,
     write_verdict,
 )
-from snowsdeploy.stages.samples import open_calibration, open_evaluation, remarks, require_fit
+from snowsdeploy.stages.samples import open_calibration, open_evaluation, require_fit
+from snowsdeploy.stages.task import judge_of, task_remarks
 from snowsdeploy.stages.validate import (
     RUN_HERE,
     SECTIONS,
@@ -51,6 +55,10 @@ _RENEWS: dict[str, tuple[Section, ...]] = {
     "engine_layers": _ENGINE,
     "eval_data": ("parity", "accuracy"),
     "eval_batch": ("accuracy",),
+    "task": ("accuracy",),
+    "ignore_index": ("accuracy",),
+    "metric": ("accuracy",),
+    "metric_goal": (),
     "compile_for": ("compilation",),
     "latency_batch": ("latency",),
     "latency_runs": ("latency",),
@@ -150,7 +158,7 @@ def run_validate(
     asked = {k for k, v in given.items() if v is not None} | (set(more.values) & set(_RENEWS))
     asked |= set() if evaluation is None else {"eval_data"}
     asked |= set() if policy is None and more.policy is None else {"policy"}
-    limits = policy or policy_of(settings.policy, given, more, config)
+    limits = with_goals(policy or policy_of(settings.policy, given, more, config), settings.metric_goal)
     pruned, files = load_pruned(run), load_export(run)
     before = report_before(run, observer)
     renew = {section for name in asked for section in _RENEWS[name]} if asked else set(SECTIONS)
@@ -165,10 +173,13 @@ def run_validate(
         require_fit(evaluation, pruned.dense, "eval_data")
     elif needed & {"accuracy", "parity"}:
         evaluation = open_evaluation(settings.eval_data, pruned.dense)
-        for text in remarks(evaluation, pruned.dense):
-            observer.warn(text)
+    if evaluation is None and needed & {"accuracy", "parity"}:
+        pruned = replace(pruned, samples=_calibration(run, pruned, observer))
+    judge = judge_of(settings, pruned.dense, evaluation)
+    for text in task_remarks(judge, evaluation, pruned.dense):
+        observer.warn(text)
     report = validate(
-        pruned, files, evaluation, settings, engines=engines, before=before, renew=renew, observer=observer
+        pruned, files, evaluation, settings, judge=judge, engines=engines, before=before, renew=renew, observer=observer
     )
     renewed = renewed_sections(known, report)
     earlier = before.commands if before else pruned.report.commands
@@ -177,6 +188,15 @@ def run_validate(
     judged = write_verdict(report.model_copy(update={"commands": commands}), limits, run)
     write_config(run, written, limits)
     return judged
+
+
+def _calibration(run: RunDirectory, pruned: Pruned, observer: Observer) -> Samples | None:
+    """What the run was calibrated on, if it is still there."""
+    try:
+        return open_calibration(pruned.report, pruned.dense, was=source_of_data(run))
+    except DataError as error:
+        observer.warn(f"outputs are compared on random values: {error.what} ({error.seen})")
+        return None
 
 
 def _laid_over(below: SettingsFile, above: SettingsFile | None) -> SettingsFile:

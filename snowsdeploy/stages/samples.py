@@ -12,9 +12,7 @@ from snowsdeploy.data.open import open_samples
 from snowsdeploy.data.samples import Samples
 from snowsdeploy.errors import DataError
 from snowsdeploy.models.program import Program
-from snowsdeploy.models.program_graph import scored_classes
 from snowsdeploy.models.signature import infos_of
-from snowsdeploy.tasks.classify import remarks_on_folders, require_labels
 from snowsdeploy.values import InputInfo, PruneReport
 
 
@@ -86,7 +84,7 @@ def open_evaluation(eval_data: str | None, program: Program) -> Samples | None:
     """`--eval-data`, kept in memory where that is little.
 
     Raises:
-        DataError: Images cannot be read, or have labels that the model has no score for.
+        DataError: Images cannot be read.
     """
     if not eval_data:
         return None
@@ -94,16 +92,7 @@ def open_evaluation(eval_data: str | None, program: Program) -> Samples | None:
     if made is not None:
         require_fit(made, program, "--eval-data")
     samples = made or open_samples(eval_data, program.preprocessing, program.inputs, option="--eval-data")
-    samples = in_batches(samples.remembered_if_small(), program, "--eval-data")
-    classes = scored_classes(program)
-    if samples.labels is not None and classes is not None:
-        require_labels(samples.labels, classes, samples.classes)
-    return samples
-
-
-def remarks(evaluation: Samples | None, program: Program) -> tuple[str, ...]:
-    """What may be wrong with the labels of evaluation images; known before anything is solved."""
-    return () if evaluation is None else remarks_on_folders(evaluation.classes, scored_classes(program))
+    return in_batches(samples.remembered_if_small(), program, "--eval-data")
 
 
 def open_calibration(report: PruneReport, program: Program, data: object = None, *, was: str | None = None) -> Samples:

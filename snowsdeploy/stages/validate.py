@@ -15,7 +15,6 @@ from snowsdeploy.engines.build import build_account
 from snowsdeploy.engines.evidence import add_engine
 from snowsdeploy.errors import ProviderError
 from snowsdeploy.layout.onnx_layout import check_onnx
-from snowsdeploy.measure.accuracy import collect_logits
 from snowsdeploy.measure.compilation import check_compilation
 from snowsdeploy.measure.latency import OPENINGS, latency_note, measure_latency
 from snowsdeploy.measure.parity import measure_parity
@@ -30,8 +29,8 @@ from snowsdeploy.runtime.session import OrtSession
 from snowsdeploy.runtime.survival import native_crashes
 from snowsdeploy.settings.validate import MeasureSettings
 from snowsdeploy.stages.prune import Pruned
-from snowsdeploy.stages.samples import remarks
-from snowsdeploy.tasks.classify import Logits, compare_logits
+from snowsdeploy.stages.task import judge_of, task_remarks
+from snowsdeploy.tasks.evaluate import Evaluated, Judge, Run, evaluate
 from snowsdeploy.values import (
     Accuracy,
     EngineEvidence,
@@ -48,6 +47,7 @@ from snowsdeploy.values import (
 )
 
 PARITY_BATCHES = (1, 2, 8)
+CALIBRATION_ITEMS = 256  # on which outputs are compared where there is no evaluation data
 
 Section = Literal["layout", "engine", "parity", "accuracy", "latency", "compilation"]
 SECTIONS: tuple[Section, ...] = get_args(Section)
@@ -61,6 +61,7 @@ def validate(
     evaluation: Samples | None = None,
     settings: MeasureSettings | None = None,
     *,
+    judge: Judge | None = None,
     engines: Mapping[Precision, EngineAccount] | None = None,
     before: Report | None = None,
     renew: Collection[Section] = SECTIONS,
@@ -73,6 +74,7 @@ def validate(
         files: What the export stage wrote.
         evaluation: What accuracy is measured on; without it there is none.
         settings: Where and how to measure.
+        judge: What the outputs mean, if that is known already.
         engines: What is known of engines that were built from the sparse files.
         before: A report of the same files, whose other sections stay.
         renew: What is measured anew. A file that `before` does not know is measured as a whole.
@@ -87,23 +89,27 @@ def validate(
     """
     started = time.perf_counter()
     settings, observer = settings or MeasureSettings(), observer or NullObserver()
-    measurement = _Measurement(pruned, files.fp32.dense, evaluation, settings, observer, engines or {})
+    judge = judge or judge_of(settings, pruned.dense, evaluation)
+    measurement = _Measurement(pruned, files.fp32.dense, evaluation, judge, settings, observer, engines or {})
     known = known_variants(before, files)
     renewed = {p.precision: measurement.sections(p, known.get(p.precision), renew) for p in files.judged}
     if _any(renewed, "accuracy"):
         warnings = _warnings(pruned.report, evaluation)
         for text in warnings:
             observer.warn(text)
-        warnings = (*remarks(evaluation, pruned.dense), *warnings)  # those were told when the images were opened
+        warnings = (
+            *task_remarks(judge, evaluation, pruned.dense),
+            *warnings,
+        )  # those were told when the images were opened
     else:
         warnings = before.warnings if before else ()
     crashes = measurement.crashes([pair for pair in files.judged if renewed[pair.precision] & RUN_HERE])
     runnable = [pair for pair in files.judged if pair.precision not in crashes]
-    logits = measurement.logits([pair for pair in runnable if "accuracy" in renewed[pair.precision]])
+    outputs = measurement.outputs([pair for pair in runnable if "accuracy" in renewed[pair.precision]])
     variants = tuple(
         measurement.crashed(pair, crashes[pair.precision])
         if pair.precision in crashes
-        else measurement.variant(pair, logits, known.get(pair.precision), renewed[pair.precision])
+        else measurement.variant(pair, outputs, known.get(pair.precision), renewed[pair.precision])
         for pair in files.judged
     )
     for text in _account(renewed, known, variants):
@@ -194,6 +200,7 @@ class _Measurement:
         pruned: What the files must agree with.
         reference: The dense file in FP32, which accuracy is compared with.
         evaluation: Evaluation images, if there are any.
+        judge: What the outputs mean.
         settings: How to measure.
         observer: Told about progress.
         engines: What is known of engines that were built from the sparse files.
@@ -202,6 +209,7 @@ class _Measurement:
     pruned: Pruned
     reference: OnnxArtifact
     evaluation: Samples | None
+    judge: Judge
     settings: MeasureSettings
     observer: Observer
     engines: Mapping[Precision, EngineAccount] = field(default_factory=dict)
@@ -212,7 +220,7 @@ class _Measurement:
             return set(SECTIONS)
         builds = pair.precision in self.engines or bool(PROVIDERS[self.settings.provider].build_log)
         impossible: set[Section] = set() if builds or before.engine is None else {"layout", "engine"}
-        impossible |= {"accuracy"} if self.evaluation is None else set()
+        impossible |= {"accuracy"} if self.items is None else set()
         impossible |= set() if self.settings.compile_for else {"compilation"}
         return set(renew) - impossible
 
@@ -237,19 +245,30 @@ class _Measurement:
         sparsity, engine = self._layout(pair, build=False)
         return Variant(dense=pair.dense, sparse=pair.sparse, sparsity=sparsity, engine=engine, crash=how)
 
-    def logits(self, pairs: list[FilePair]) -> dict[str, Logits]:
-        """Of the FP32 dense file and both files of every pair, by digest: one pass over the images."""
-        if self.evaluation is None or not pairs:
-            return {}
+    @property
+    def items(self) -> Samples | None:
+        """What outputs are compared on: the evaluation data, else what the model was calibrated on, if at hand."""
+        if self.evaluation is not None or self.pruned.samples is None:
+            return self.evaluation
+        samples, batch = self.pruned.samples, self.pruned.samples.fixed or 1
+        return samples.select(samples.indices[: max(CALIBRATION_ITEMS // batch, 1) * batch])
+
+    def outputs(self, pairs: list[FilePair]) -> Evaluated[str] | None:
+        """Of the FP32 dense file and both files of every pair, by digest: one pass over the items."""
+        items = self.items
+        if items is None or not pairs:
+            return None
         files = {f.sha256: f for f in (self.reference, *(f for p in pairs for f in (p.dense, p.sparse)))}
-        self.observer.stage(
-            "accuracy", f"{len(self.evaluation)} images, {len(files)} files on {self.settings.provider}"
-        )
+        what = "" if self.evaluation is not None else " of the calibration"
+        self.observer.stage("accuracy", f"{len(items)} images{what}, {len(files)} files on {self.settings.provider}")
         sessions = {digest: OrtSession.open(f.path, self.settings) for digest, f in files.items()}
-        return collect_logits(sessions, self.evaluation, self.settings.eval_batch, self.observer.advance)
+        judge = self.judge if self.evaluation is not None else self.judge.without_targets()
+        runs = {digest: _run_of(session) for digest, session in sessions.items()}
+        batch, progress = self.settings.eval_batch, self.observer.advance
+        return evaluate(runs, self.reference.sha256, items, judge, batch_size=batch, progress=progress)
 
     def variant(
-        self, pair: FilePair, logits: Mapping[str, Logits], before: Variant | None, sections: set[Section]
+        self, pair: FilePair, outputs: Evaluated[str] | None, before: Variant | None, sections: set[Section]
     ) -> Variant:
         """Layout, parity with PyTorch, accuracy, and latency against the dense file of the same precision."""
         if sections:
@@ -266,8 +285,8 @@ class _Measurement:
         if "parity" in sections:
             sparse = OrtSession.open(pair.sparse.path, self.settings)
             values["parity"] = measure_parity(self.pruned.sparse.run, sparse, self._parity_batches())
-        if "accuracy" in sections and self.evaluation is not None:
-            values["accuracy"] = self._accuracy(pair, logits, self.evaluation)
+        if "accuracy" in sections and outputs is not None:
+            values["accuracy"] = self._accuracy(pair, outputs)
         if "latency" in sections:
             values["latency"] = self._latency(pair)
         if "compilation" in sections and self.settings.compile_for:
@@ -319,23 +338,21 @@ class _Measurement:
             }
         )
 
-    def _accuracy(self, pair: FilePair, logits: Mapping[str, Logits], evaluation: Samples) -> Accuracy:
-        same_precision = [] if pair.dense == self.reference else [logits[pair.dense.sha256]]
-        return compare_logits(
-            logits[self.reference.sha256],
-            logits[pair.sparse.sha256],
-            evaluation.labels,
-            *same_precision,
-            data=evaluation.info,
+    def _accuracy(self, pair: FilePair, outputs: Evaluated[str]) -> Accuracy:
+        return outputs.accuracy(
+            pair.sparse.sha256,
+            None if pair.dense == self.reference else pair.dense.sha256,
             provider=PROVIDERS[self.settings.provider].name,
+            calibration=self.evaluation is None,
         )
 
     def _parity_batches(self) -> list[Batch]:
         """Real images when there are some, so that the outputs compared are those that matter."""
         fixed = self.pruned.dense.signature.batch
         sizes = PARITY_BATCHES if fixed is None else (fixed,)
-        if self.evaluation is not None and len(self.evaluation) >= max(sizes):
-            batches = [self.evaluation.rows(0, n) for n in sizes]
+        items = self.items
+        if items is not None and len(items) >= max(sizes):
+            batches = [items.rows(0, n) for n in sizes]
         else:
             batches = [random_batch(self.pruned.dense.inputs, n, 0) for n in sizes]
         return [*batches, *(random_batch(inputs, fixed or 2, 0) for inputs in self._other_sizes())]
@@ -345,6 +362,10 @@ class _Measurement:
         signature = self.pruned.dense.signature
         asked = [sized(signature.inputs, signature.dynamic, text) for text in self.settings.latency_size]
         return list(dict.fromkeys([*asked, *other_sizes(self.pruned.dense)]))
+
+
+def _run_of(session: OrtSession) -> Run:
+    return lambda batch: session.run(batch.numpy())
 
 
 def _warnings(report: PruneReport, evaluation: Samples | None) -> tuple[str, ...]:

@@ -4,51 +4,97 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, final
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
 from snowsdeploy.errors import DataError
-from snowsdeploy.tasks.statistics import paired_test, proportion
-from snowsdeploy.values import Accuracy, Agreement, DataInfo
+from snowsdeploy.tasks.base import AbstractTask, Array, Output, Outputs, Scores, refuse_targets, shape_text
+from snowsdeploy.tasks.statistics import mean, paired_test, proportion
+from snowsdeploy.values import Agreement, Estimate, Metric
 
-Logits = NDArray[np.float64]
+USUAL_DROP, USUAL_REGRESSION = 2.0, 0.5  # points
 
 
-def compare_logits(
-    a: Logits, b: Logits, labels: NDArray[np.int64] | None, *other: Logits, data: DataInfo, provider: str
-) -> Accuracy:
-    """Accuracy and agreement of logits `[images, classes]`.
+@final
+@dataclass(frozen=True)
+class Classify(AbstractTask):
+    """One class for each item, of the first output `[items, classes]`: the largest logit."""
 
-    Args:
-        a: Of the dense model.
-        b: Of the sparse model.
-        labels: Class of each image, `[images]`; None without labels.
-        *other: Of the dense model in the sparse one's precision, when that is not FP32.
-        data: Which images they are of.
-        provider: What computed them.
+    name: ClassVar[str] = "classify"
+    targets: ClassVar[str] = "the index of its class for each item"
 
-    Raises:
-        DataError: The labels do not fit the number of classes.
-    """
-    result = Accuracy(data=data, provider=provider, agreement=agreement(a, b))
-    if labels is None:
-        return result
-    classes = a.shape[1]
-    require_labels(labels, classes)
-    right_a, right_b = (logits.argmax(1) == labels for logits in (a, b))
-    update: dict[str, object] = {
-        "dense_top1": proportion(int(right_a.sum()), len(labels)),
-        "sparse_top1": proportion(int(right_b.sum()), len(labels)),
-        "paired": paired_test(right_a, right_b),
-    }
-    if other:
-        update["same_precision_top1"] = proportion(int((other[0].argmax(1) == labels).sum()), len(labels))
-    if classes > 5:
-        update["dense_top5"] = proportion(_top5(a, labels), len(labels))
-        update["sparse_top5"] = proportion(_top5(b, labels), len(labels))
-    return result.model_copy(update=update)
+    def require_targets(self, targets: Array, output: Output, classes: Sequence[str] = ()) -> None:
+        """Refuse what is no index of a class, and classes that the model has no score for."""
+        _, shape = output
+        whole = targets.ndim == 1 and np.issubdtype(targets.dtype, np.integer)
+        if len(shape) != 1 or not whole:
+            raise refuse_targets(self, seen=shape_text(targets), output=output)
+        if shape[0] is not None:
+            require_labels(targets.astype(np.int64), shape[0], classes)
+
+    def compare(self, dense: Outputs, other: Outputs) -> Scores:
+        """Whether both choose the same class, the cosine, and KL(dense || other) in nats."""
+        a, b = dense[0].astype(np.float64), other[0].astype(np.float64)
+        norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+        log_p, log_q = special.log_softmax(a, axis=1), special.log_softmax(b, axis=1)
+        return {
+            "same": a.argmax(1) == b.argmax(1),
+            "cosine": (a * b).sum(1) / np.maximum(norms, np.finfo(np.float64).tiny),
+            "kl": (np.exp(log_p) * (log_p - log_q)).sum(1),
+        }
+
+    def agreement(self, compared: Scores) -> tuple[Agreement, ...]:
+        """Share of items of the same class; means of cosine and KL."""
+        same, kl = compared["same"], mean(compared["kl"])
+        return (
+            Agreement(
+                name="same_class",
+                label="same class",
+                measured=proportion(int(same.sum()), len(same)),
+                usual_limit=0.9,
+            ),
+            Agreement(name="cosine", label="cosine", unit="", measured=mean(compared["cosine"])),
+            Agreement(
+                name="kl",
+                label="KL",
+                unit="nats",
+                higher_is_better=False,
+                measured=kl.model_copy(update={"value": max(kl.value, 0.0)}),
+            ),
+        )
+
+    def score(self, outputs: Outputs, targets: Array) -> Scores:
+        """Whether the class is right, and among the best five."""
+        logits = outputs[0].astype(np.float64)
+        right = {"top1": logits.argmax(1) == targets}
+        if logits.shape[1] > 5:
+            best = np.argpartition(-logits, 5, axis=1)[:, :5]
+            right["top5"] = (best == targets[:, None]).any(1)
+        return right
+
+    def metrics(self, dense: Scores, sparse: Scores, same_precision: Scores | None) -> tuple[Metric, ...]:
+        """Top-1, and top-5 with more than five classes."""
+        return tuple(
+            Metric(
+                name=name,
+                label=f"top-{name.removeprefix('top')}",
+                dense=_share(dense[name]),
+                sparse=_share(sparse[name]),
+                same_precision=None if same_precision is None else _share(same_precision[name]),
+                drop=paired_test(dense[name], sparse[name]),
+                usual_drop=USUAL_DROP if name == "top1" else None,
+                usual_regression=USUAL_REGRESSION if name == "top1" else None,
+            )
+            for name in dense
+        )
+
+
+def _share(right: NDArray[np.bool_]) -> Estimate:
+    return proportion(int(right.sum()), len(right))
 
 
 def require_labels(labels: NDArray[np.int64], classes: int, folders: Sequence[str] = ()) -> None:
@@ -111,18 +157,3 @@ def remarks_on_folders(folders: Sequence[str], classes: int | None) -> tuple[str
 def _natural(name: str) -> list[tuple[int, int | str]]:
     parts = re.split(r"(\d+)", name.lower())
     return [(0, int(part)) if part.isdecimal() else (1, part) for part in parts]
-
-
-def _top5(logits: Logits, labels: NDArray[np.int64]) -> int:
-    best = np.argpartition(-logits, 5, axis=1)[:, :5]
-    return int((best == labels[:, None]).any(1).sum())
-
-
-def agreement(dense: Logits, sparse: Logits) -> Agreement:
-    """How alike outputs `[n, classes]` are: top-1 agreement, mean cosine, mean KL(dense || sparse) in nats."""
-    same = int((dense.argmax(1) == sparse.argmax(1)).sum())
-    norms = np.linalg.norm(dense, axis=1) * np.linalg.norm(sparse, axis=1)
-    cosine = (dense * sparse).sum(1) / np.maximum(norms, np.finfo(np.float64).tiny)
-    log_p, log_q = special.log_softmax(dense, axis=1), special.log_softmax(sparse, axis=1)
-    kl = (np.exp(log_p) * (log_p - log_q)).sum(1)
-    return Agreement(top1=proportion(same, len(dense)), cosine=float(cosine.mean()), kl=max(float(kl.mean()), 0.0))

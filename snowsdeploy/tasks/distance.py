@@ -6,34 +6,38 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
-from snowsdeploy.tasks.classify import agreement
-from snowsdeploy.values import Distance
+from snowsdeploy.tasks.base import AbstractTask, joined
+from snowsdeploy.values import SHARE, Distance
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-Outputs: TypeAlias = "Sequence[tuple[Tensor, ...]]"  # a tuple a batch
+Batches: TypeAlias = "Sequence[tuple[Tensor, ...]]"  # outputs of each batch
+RELATIVE_ERROR = "relative error"
 
 
-def logits_of(outputs: Outputs) -> NDArray[np.float64] | None:
-    """The first output as logits `[images, classes]`; None when it is none."""
-    first = [batch[0] for batch in outputs]
-    if any(o.dim() != 2 or o.shape[1] < 2 for o in first):
-        return None
-    return np.concatenate([o.double().numpy() for o in first])
+def distance(dense: Batches, other: Batches, task: AbstractTask) -> Distance:
+    """The divergence of a task that has one (KL of logits), else the relative L2 error of all outputs.
 
-
-def distance(dense: Outputs, other: Outputs) -> Distance:
-    """Mean KL divergence of the logits in nats; relative L2 error of all outputs where there are no logits."""
-    a, b = logits_of(dense), logits_of(other)
-    if a is not None and b is not None:
-        found = agreement(a, b)
-        return Distance(value=found.kl, top1_agreement=found.top1.value)
+    Args:
+        dense: Outputs of the dense model, a tuple a batch.
+        other: Of the other model.
+        task: What they mean.
+    """
+    measures = task.agreement(
+        joined(
+            [task.compare([o.numpy() for o in a], [o.numpy() for o in b]) for a, b in zip(dense, other, strict=True)]
+        )
+    )
+    same = next((m for m in measures if m.unit == SHARE), None)
+    words = None if same is None else f"{same.label} {same.measured.value:.2%}"
+    if (divergence := next((m for m in measures if m.unit == "nats"), None)) is not None:
+        return Distance(value=divergence.measured.value, measure=divergence.label, alike=words)
     error = energy = 0.0
     for expected, actual in zip(dense, other, strict=True):
         for e, o in zip(expected, actual, strict=True):
-            error += float((o - e).double().square().sum())
+            error += float((o.double() - e.double()).square().sum())
             energy += float(e.double().square().sum())
-    return Distance(value=(error / max(energy, float(np.finfo(np.float64).tiny))) ** 0.5, top1_agreement=None)
+    value = (error / max(energy, float(np.finfo(np.float64).tiny))) ** 0.5
+    return Distance(value=value, measure=RELATIVE_ERROR, alike=words)

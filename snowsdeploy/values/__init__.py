@@ -7,7 +7,7 @@ hold tensors and live elsewhere.
 
 from __future__ import annotations
 
-from snowsdeploy.values.accuracy import Accuracy, Agreement, PairedTest, Proportion
+from snowsdeploy.values.accuracy import SHARE, Accuracy, Agreement, Drop, Estimate, Metric, Quantity
 from snowsdeploy.values.base import (
     PARITY_LIMITS,
     SCHEMA_VERSION,
@@ -46,6 +46,7 @@ __all__ = [
     "DTYPES",
     "PARITY_LIMITS",
     "SCHEMA_VERSION",
+    "SHARE",
     "Accuracy",
     "AccuracyCost",
     "Agreement",
@@ -57,10 +58,12 @@ __all__ = [
     "DataInfo",
     "Distance",
     "Divergence",
+    "Drop",
     "DynamicAxis",
     "EngineEvidence",
     "EngineSource",
     "Environment",
+    "Estimate",
     "ExportReport",
     "FilePair",
     "FileRatio",
@@ -75,11 +78,11 @@ __all__ = [
     "LayerReport",
     "LayerSparsity",
     "MemoryPlan",
+    "Metric",
     "ModelSignature",
     "OnnxArtifact",
     "OperatorTime",
     "Package",
-    "PairedTest",
     "Parity",
     "ParityRow",
     "Permutation",
@@ -88,8 +91,8 @@ __all__ = [
     "Preprocessing",
     "Profile",
     "ProfiledFile",
-    "Proportion",
     "PruneReport",
+    "Quantity",
     "Report",
     "Restoration",
     "Role",

@@ -1,68 +1,156 @@
-"""How right and how alike models are."""
+"""How right and how alike models are, in the terms of their task."""
 
 from __future__ import annotations
 
 from snowsdeploy.values.base import Artifact
 from snowsdeploy.values.source import DataInfo
 
-
-class Proportion(Artifact):
-    """k of n with a confidence interval (Wilson), as fractions from 0 to 1."""
-
-    successes: int
-    total: int
-    low: float
-    high: float
-    confidence: float = 0.95
-
-    @property
-    def value(self) -> float:
-        """The point estimate."""
-        return self.successes / self.total
+SHARE = "share"
 
 
-class PairedTest(Artifact):
-    """McNemar's exact test on images where exactly one of two models is right, and the drop's interval.
+class Quantity(Artifact):
+    """What a number says.
 
     Attributes:
-        only_dense: Images that only the dense model gets right.
-        only_sparse: Images that only the sparse model gets right.
-        p_value: Two-sided exact p-value.
-        drop: Dense minus sparse top-1, in percentage points.
-        drop_low: Lower end of its interval, percentage points.
-        drop_high: Upper end of its interval, percentage points.
+        name: As a policy and `--metric-goal` write it: `top1`, `miou`.
+        label: As a person reads it: `top-1`, `mean IoU`.
+        unit: `share` for a number from 0 to 1 that is written in percent and whose differences are percentage points;
+            else a unit such as `dB`; empty for a plain number.
+        higher_is_better: Whether a larger number is the better one.
     """
 
-    only_dense: int
-    only_sparse: int
-    p_value: float
-    drop: float
-    drop_low: float
-    drop_high: float
+    name: str
+    label: str
+    unit: str = SHARE
+    higher_is_better: bool = True
+
+    def written(self, value: float) -> str:
+        """A value with its unit: `91.20%`, `31.4 dB`, `0.0123`."""
+        return f"{value:.2%}" if self.unit == SHARE else f"{value:.4g}{self._suffix}"
+
+    def estimated(self, found: Estimate) -> str:
+        """A value with its interval: `91.20% [90.10%, 92.20%]`."""
+        ends = (
+            ""
+            if found.low is None or found.high is None
+            else f" [{self.written(found.low)}, {self.written(found.high)}]"
+        )
+        return f"{self.written(found.value)}{ends}"
+
+    def difference(self, value: float) -> str:
+        """A difference as `Drop` counts it, with its unit: `0.52 points`, `0.3 dB`."""
+        return f"{value:.2f} points" if self.unit == SHARE else f"{value:.3g}{self._suffix}"
+
+    def limit(self, value: float) -> str:
+        """A limit of differences as a policy writes it, with its unit: `2 points`, `0.5 dB`."""
+        return f"{value:g} points" if self.unit == SHARE else f"{value:g}{self._suffix}"
+
+    @property
+    def factor(self) -> float:
+        """From a difference of values to one in the unit of differences."""
+        return 100.0 if self.unit == SHARE else 1.0
+
+    @property
+    def _suffix(self) -> str:
+        return f" {self.unit}" if self.unit and self.unit != SHARE else ""
+
+
+class Estimate(Artifact):
+    """A measured value with its confidence interval; the ends are None where there is none.
+
+    Attributes:
+        items: Of how many items it is.
+    """
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+    items: int
     confidence: float = 0.95
 
 
-class Agreement(Artifact):
-    """How alike sparse and dense outputs are; needs no labels."""
+class Drop(Artifact):
+    """By how much the sparse model is worse than the dense one, on the same items.
 
-    top1: Proportion
-    cosine: float
-    kl: float
+    Attributes:
+        value: Percentage points of a share, else in the metric's own unit; below zero where the sparse model is better.
+        low: Lower end of its interval; None without one.
+        high: Upper end.
+        method: How the interval was made.
+        p_value: Of a two-sided paired test, where there is one.
+        note: What else a reader should know, such as the items on which exactly one model is right.
+    """
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+    method: str = ""
+    p_value: float | None = None
+    note: str = ""
+    confidence: float = 0.95
+
+
+class Metric(Quantity):
+    """What labels, or the user's own metric, say of both models.
+
+    Attributes:
+        dense: Of the dense model in FP32.
+        sparse: Of the sparse model in the precision of its file.
+        same_precision: Of the dense model in that precision, where it is not FP32: what the precision alone costs.
+        drop: Of sparse against dense.
+        usual_drop: Largest drop that is accepted where the policy names none; None where it must name one.
+        usual_regression: The same for the drop below a baseline's sparse value.
+    """
+
+    dense: Estimate
+    sparse: Estimate
+    same_precision: Estimate | None = None
+    drop: Drop
+    usual_drop: float | None = None
+    usual_regression: float | None = None
+
+    @property
+    def fallen(self) -> str:
+        """What became of it, a sentence without its stop: `top-1 drops by 0.52 points [0.10, 0.94]; p = 0.03`."""
+        drop = self.drop
+        form = ".2f" if self.unit == SHARE else ".3g"
+        ends = "" if drop.low is None or drop.high is None else f" [{drop.low:{form}}, {drop.high:{form}}]"
+        test = "" if drop.p_value is None else f"; McNemar p = {drop.p_value:.2g}"
+        return f"{self.label[0].upper()}{self.label[1:]} drops by {self.difference(drop.value)}{ends}{test}"
+
+
+class Agreement(Quantity):
+    """One measure of how alike sparse and dense outputs are; it needs no labels.
+
+    Attributes:
+        measured: Mean over the items.
+        usual_limit: What is accepted where the policy says nothing; None where it is told and not judged.
+    """
+
+    measured: Estimate
+    usual_limit: float | None = None
 
 
 class Accuracy(Artifact):
-    """Dense in FP32 and sparse, both measured from their ONNX files. The labelled parts are None without labels.
+    """Dense in FP32 and sparse, both measured from their ONNX files.
 
     Attributes:
-        same_precision_top1: The dense file in the sparse file's precision: what the precision alone costs.
+        task: What the outputs mean: `classify`, `segment`, `restore`, `embed` or `any`.
+        data: Which items.
+        calibration: Whether these are the items that the model was calibrated on, since there were no others.
+        provider: What ran the files.
+        agreement: Measures without labels, what is judged first.
+        metrics: With labels, the task's own first; empty without.
     """
 
+    task: str
     data: DataInfo
+    calibration: bool = False
     provider: str
-    dense_top1: Proportion | None = None
-    sparse_top1: Proportion | None = None
-    dense_top5: Proportion | None = None
-    sparse_top5: Proportion | None = None
-    same_precision_top1: Proportion | None = None
-    paired: PairedTest | None = None
-    agreement: Agreement
+    agreement: tuple[Agreement, ...]
+    metrics: tuple[Metric, ...] = ()
+
+    @property
+    def metric(self) -> Metric | None:
+        """The one that counts most."""
+        return self.metrics[0] if self.metrics else None

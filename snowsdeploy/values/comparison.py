@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from snowsdeploy.values.accuracy import Proportion
+from snowsdeploy.values.accuracy import Accuracy
 from snowsdeploy.values.base import Artifact
 
 
@@ -10,9 +10,7 @@ class ComparedRun(Artifact):
     """One selector under one solver; what was not reached is None.
 
     Attributes:
-        top1: Of the sparse FP32 file; None without labels.
-        agreement: Share of images on which it chooses the dense model's class.
-        kl: Of its outputs from the dense model's, nats.
+        accuracy: Of the sparse file.
         objective: Mean of the solved units' final losses, each relative to its target's energy.
         coverage: Share of weights in layers with the pattern; None for unstructured patterns.
         seconds: Of the pruning stage.
@@ -21,10 +19,7 @@ class ComparedRun(Artifact):
 
     selector: str
     solver: str
-    dense_top1: Proportion | None = None
-    top1: Proportion | None = None
-    agreement: float | None = None
-    kl: float | None = None
+    accuracy: Accuracy | None = None
     objective: float | None = None
     coverage: float | None = None
     seconds: float | None = None

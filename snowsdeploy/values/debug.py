@@ -78,12 +78,14 @@ class Distance(Artifact):
     """How far a model's outputs are from the dense model's.
 
     Attributes:
-        value: Mean KL(dense || model) of the logits in nats, or the relative L2 error where there are no logits.
-        top1_agreement: Share of images on which both choose the same class; None where there are no logits.
+        value: The task's divergence, such as the mean KL(dense || model) of logits in nats, or the relative L2 error.
+        measure: Which of them.
+        alike: The share that is equal in both, in words; None for a task without one.
     """
 
     value: float
-    top1_agreement: float | None
+    measure: str
+    alike: str | None
 
 
 class LayerCost(Artifact):
@@ -143,15 +145,13 @@ class AccuracyCost(Artifact):
     """Which layers' pruning costs most, on calibration images.
 
     Attributes:
-        measure: What `Distance.value` is.
         images: How many.
         pruned: Distance of the pruned model.
         units: Every solve, the dearest first.
         single: Single layers of small joint solves.
-        suggestion: The fewest units to keep dense for a policy; None where there are no logits to judge.
+        suggestion: The fewest units to keep dense for a policy; None where no rule judges.
     """
 
-    measure: Literal["kl", "relative_l2"]
     images: int
     pruned: Distance
     units: tuple[LayerCost, ...]

@@ -61,7 +61,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A module, and images that `label` gives the dense model's own classes."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "gated_model_for_test.py").write_text(FACTORY)
-    (tmp_path / "policy.toml").write_text("[gate]\nmax_accuracy_drop = 3\nmin_coverage = 0.1\n")
+    (tmp_path / "policy.toml").write_text("[gate]\nmax_drop = 3\nmin_coverage = 0.1\n")
     return tmp_path
 
 
@@ -115,7 +115,7 @@ def test_the_one_bad_layer_is_restored_alone_and_the_gate_passes(folder: Path) -
     dense, pruned = loaded.dense, loaded.sparse
     assert loaded.report == report.prune
     assert torch.equal(dense.state_dict["3.conv.weight"], pruned.state_dict["3.conv.weight"])
-    found = run_debug_accuracy(folder / "run", None, GatePolicy(max_accuracy_drop=3), NullObserver())
+    found = run_debug_accuracy(folder / "run", None, GatePolicy(max_drop=3), NullObserver())
     assert [row.layers for row in found.units if "3.conv" in row.layers] == []
     assert found.suggestion is not None
     assert found.suggestion.outcome == "passes"
@@ -125,7 +125,7 @@ def test_accuracy_names_the_bad_layer_first(folder: Path) -> None:
     label({})
     run_prune(settings(folder, {}, keep_dense_until_gate=False))
     before = {p.name: p.read_bytes() for p in (folder / "run").iterdir()}
-    found = run_debug_accuracy(folder / "run", 40, GatePolicy(max_accuracy_drop=3, min_coverage=0.1), NullObserver())
+    found = run_debug_accuracy(folder / "run", 40, GatePolicy(max_drop=3, min_coverage=0.1), NullObserver())
     assert found.units[0].layers == ("3.conv",)
     assert found.units[0].cost > 10 * abs(found.units[1].cost)
     assert found.units[0].cost == pytest.approx(found.pruned.value - found.units[0].restored.value)
@@ -143,12 +143,12 @@ def test_a_run_that_passes_restores_nothing_and_one_that_cannot_says_so(folder: 
     assert len(passing.pruned) == 4
     assert any("nothing, the accuracy rules pass" in note for note in passing.notes)
     label({})
-    (folder / "policy.toml").write_text("[gate]\nmax_accuracy_drop = 3\nmin_coverage = 0.9\n")
+    (folder / "policy.toml").write_text("[gate]\nmax_drop = 3\nmin_coverage = 0.9\n")
     thin = run_prune(settings(folder, {}, force=True)).report
     assert len(thin.pruned) == 4
     assert any("3.conv would have to be, which leaves" in note for note in thin.notes)
     np.savez("test.npz", x=np.load("test.npz")["x"], y=(np.load("test.npz")["y"] + 1) % 6)
-    (folder / "policy.toml").write_text("[gate]\nmin_top1 = 0.9\n")
+    (folder / "policy.toml").write_text("[gate]\nmin.top1 = 0.9\n")
     hopeless = run_prune(settings(folder, {}, force=True)).report
     assert len(hopeless.pruned) == 4
     assert any("even with all layers dense the rules fail" in note for note in hopeless.notes)
@@ -159,7 +159,7 @@ def test_a_run_that_passes_restores_nothing_and_one_that_cannot_says_so(folder: 
     [((1.0, 0.02, 1.0, 0.05), 6), ((0.03, 0.3, 0.03, 0.2), 6), ((0.03, 0.3, 0.03, 0.2), 3), ((0.3,) * 4, 3)],
 )
 def test_the_number_is_that_of_brute_force(folder: Path, strengths: tuple[float, ...], points: int) -> None:
-    (folder / "policy.toml").write_text(f"[gate]\nmax_accuracy_drop = {points}\nmin_coverage = 0.05\n")
+    (folder / "policy.toml").write_text(f"[gate]\nmax_drop = {points}\nmin_coverage = 0.05\n")
     needed = 1 - points / 100 - 1e-9
     arguments: dict[str, object] = {"bad": (0, 1, 2, 3), "strengths": strengths}
     label(arguments)

@@ -25,7 +25,7 @@ def test_every_option_is_explained_within_80_columns(cli, name):
 
 
 def test_a_run_is_taken_apart(cli, shell, workplace):
-    (workplace / "policy.toml").write_text("[gate]\nmax_accuracy_drop = 100\n")
+    (workplace / "policy.toml").write_text("[gate]\nmax_drop = 100\n")
     options = (*TINY, *EVAL, "--effort", "fast", "--policy", "policy.toml", "--keep-dense-until-gate", "--out", "run")
     assert cli("prune-export", *options).exit_code == 0
 

@@ -33,8 +33,8 @@ def test_no_verdict_is_inconclusive():
 @pytest.mark.parametrize(
     ("limits", "code", "last"),
     [
-        ("max_accuracy_drop = 2", 0, "PASSED"),
-        ("max_accuracy_drop = 0.05", 4, "FAILED"),
+        ("max_drop = 2", 0, "PASSED"),
+        ("max_drop = 0.05", 4, "FAILED"),
         ("min_speedup = 1.05", 5, "INCONCLUSIVE"),
     ],
 )

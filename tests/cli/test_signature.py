@@ -43,18 +43,18 @@ def test_only_what_was_given_is_handed_over() -> None:
 
 def test_settings_are_those_of_options_and_file(tmp_path) -> None:
     file = tmp_path / "s.toml"
-    file.write_text('data = "d.npz"\nout = "run"\nseed = 9\nmodel = "m.pt"\n[gate]\nmin_top1 = 0.5\n')
+    file.write_text('data = "d.npz"\nout = "run"\nseed = 9\nmodel = "m.pt"\n[gate]\nmin.top1 = 0.5\n')
     typed = typed_by("--config", str(file), "--joint", "--mean", "0.1,0.2", "--memory", "8GiB", "--seed", "1")
     settings = typed.settings(MainJob)
     assert (settings.model, settings.data, settings.seed) == ("m.pt", "d.npz", 1)
     assert (settings.mean, settings.memory) == ((0.1, 0.2), 8 * 2**30)
     policy = typed.policy()
     assert policy is not None
-    assert policy.min_top1 == 0.5
-    (tmp_path / "p.toml").write_text("[gate]\nmin_top1 = 0.7\n")
+    assert policy.min == {"top1": 0.5}
+    (tmp_path / "p.toml").write_text("[gate]\nmin.top1 = 0.7\n")
     named = typed_by("--config", str(file), "--policy", str(tmp_path / "p.toml")).policy()
     assert named is not None
-    assert named.min_top1 == 0.7
+    assert named.min == {"top1": 0.7}
     assert typed_by().policy() is None
 
 

@@ -32,7 +32,7 @@ ALL_FILES = {
 
 def lenient(folder) -> str:
     """A policy that this random net on 64 images can meet."""
-    (folder / "policy.toml").write_text("[gate]\nmax_accuracy_drop = 100\nmin_coverage = 0.5\n")
+    (folder / "policy.toml").write_text("[gate]\nmax_drop = 100\nmin_coverage = 0.5\n")
     return "policy.toml"
 
 
@@ -87,7 +87,7 @@ def test_export_names_every_format_and_what_was_not_made(shell, workplace):
 
 
 def test_a_gate_that_fails_still_leaves_the_evidence(cli, workplace):
-    (workplace / "strict.toml").write_text("[gate]\nmax_parity_error = 1e-30\nmax_accuracy_drop = 100\n")
+    (workplace / "strict.toml").write_text("[gate]\nmax_parity_error = 1e-30\nmax_drop = 100\n")
     done = cli("prune-export", *TINY, *EVAL, "--policy", "strict.toml", "--out", "run")
     assert done.exit_code == 4
     assert done.stdout.rstrip().splitlines()[-1].startswith("FAILED")

@@ -93,10 +93,9 @@ NAN = np.full((2, 3, 8, 8), np.nan, dtype=np.float32)
     ("arrays", "message", "hint"),
     [
         ({"images": pixels(2, 8, 8, 3)}, "no array x", "images"),
-        ({"x": pixels(2, 8, 8, 3), "y": np.zeros(3, dtype=int)}, "y does not fit x", "(3,)"),
-        ({"x": pixels(2, 8, 8, 3), "y": np.zeros((2, 1), dtype=int)}, "y does not fit x", "(2, 1)"),
-        ({"x": pixels(2, 8, 8, 3), "y": np.zeros(2)}, "y does not fit x", "float64"),
-        ({"x": pixels(2, 8, 8, 3), "y": np.array([0, -1])}, "negative class index", "-1"),
+        ({"x": pixels(2, 8, 8, 3), "y": np.zeros(3, dtype=int)}, "do not fit its images", "[3]"),
+        ({"x": pixels(2, 8, 8, 3), "y": np.array(["a", "b"])}, "does not hold numbers", "<U1"),
+        ({"x": pixels(2, 8, 8, 3), "y": np.array([0, -1])}, "do not fit its images", "-1"),
         ({"x": pixels(2, 8, 8, 3).astype(np.int32)}, "wrong type or shape", "int32"),
         ({"x": pixels(2, 192)}, "wrong type or shape", "(2, 192)"),
         ({"x": pixels(0, 8, 8, 3)}, "wrong type or shape", "(0, 8, 8, 3)"),

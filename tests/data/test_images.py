@@ -139,7 +139,7 @@ def test_fingerprint(folder):
 
 def test_image_sets_are_values(folder):
     images = open_samples(str(folder), RGB)
-    assert replace(images, labels=None).labels is None
+    assert replace(images, targets=None).labels is None
     assert images.labels is not None
 
 

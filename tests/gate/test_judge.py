@@ -14,7 +14,9 @@ from snowsdeploy.values import Compilation, Report
 from tests.sample_report import make_report, with_variant
 
 OFF = {
-    name: None for name in GatePolicy.model_fields if name.startswith(("max_", "min_")) or name == "required_provider"
+    name: None
+    for name in GatePolicy.model_fields
+    if name.startswith(("max_", "min_")) or name in ("required_provider", "agreement")
 }
 
 
@@ -29,18 +31,18 @@ def without(report: Report, *parts: str) -> Report:
 
 CASES = [
     # rule, limits, sparse images right of 1000 (917 dense), verdict
-    ("accuracy drop", {"max_accuracy_drop": 50.0}, 900, "pass"),
-    ("accuracy drop", {"max_accuracy_drop": 1.0}, 600, "fail"),
-    ("accuracy drop", {"max_accuracy_drop": 0.5, "strict_intervals": True}, 912, "inconclusive"),
-    ("accuracy drop", {"max_accuracy_drop": 0.5}, 912, "pass"),
-    ("accuracy drop", {"max_accuracy_drop": 0.4, "strict_intervals": True}, 912, "inconclusive"),  # the point is above
-    ("accuracy drop", {"max_accuracy_drop": 0.6, "strict_intervals": True}, 912, "inconclusive"),  # and here below
-    ("accuracy drop", {"max_accuracy_drop": 0.4}, 912, "fail"),
-    ("top-1", {"min_top1": 0.5}, 900, "pass"),
-    ("top-1", {"min_top1": 0.95}, 900, "fail"),
-    ("top-1", {"min_top1": 0.9, "strict_intervals": True}, 905, "inconclusive"),
-    ("top-1", {"min_top1": 0.91, "strict_intervals": True}, 905, "inconclusive"),
-    ("top-1", {"min_top1": 0.91}, 905, "fail"),
+    ("top-1 drop", {"max_drop": 50.0}, 900, "pass"),
+    ("top-1 drop", {"max_drop": 1.0}, 600, "fail"),
+    ("top-1 drop", {"max_drop": 0.5, "strict_intervals": True}, 912, "inconclusive"),
+    ("top-1 drop", {"max_drop": 0.5}, 912, "pass"),
+    ("top-1 drop", {"max_drop": 0.4, "strict_intervals": True}, 912, "inconclusive"),  # the point is above
+    ("top-1 drop", {"max_drop": 0.6, "strict_intervals": True}, 912, "inconclusive"),  # and here below
+    ("top-1 drop", {"max_drop": 0.4}, 912, "fail"),
+    ("top-1", {"min": {"top1": 0.5}}, 900, "pass"),
+    ("top-1", {"min": {"top1": 0.95}}, 900, "fail"),
+    ("top-1", {"min": {"top1": 0.9}, "strict_intervals": True}, 905, "inconclusive"),
+    ("top-1", {"min": {"top1": 0.91}, "strict_intervals": True}, 905, "inconclusive"),
+    ("top-1", {"min": {"top1": 0.91}}, 905, "fail"),
 ]
 
 
@@ -52,8 +54,8 @@ def test_accuracy_rules(rule: str, limits: dict[str, object], right: int, verdic
 @pytest.mark.parametrize(
     ("limits", "rule"),
     [
-        ({"max_accuracy_drop": 1.0}, "accuracy drop"),
-        ({"min_top1": 0.5}, "top-1"),
+        ({"max_drop": 1.0}, "accuracy drop"),
+        ({"min": {"top1": 0.5}}, "top1"),
         ({"max_parity_error": 1e-4}, "parity"),
         ({"min_coverage": 0.5}, "coverage"),
         ({"min_speedup": 1.0}, "speed-up"),
@@ -147,13 +149,16 @@ def test_a_required_compute_capability_that_was_not_tried_is_inconclusive(accept
 def test_without_labels_agreement_is_judged() -> None:
     report = make_report()
     assert report.variants[0].accuracy is not None
-    bare = report.variants[0].accuracy.model_copy(update={"paired": None, "dense_top1": None, "sparse_top1": None})
+    bare = report.variants[0].accuracy.model_copy(update={"metrics": ()})
     unlabelled = with_variant(report, accuracy=bare)
-    value = bare.agreement.top1.value
-    assert verdicts(unlabelled, min_top1_agreement=value)["top-1 agreement"] == "pass"
-    assert (
-        verdicts(unlabelled, min_top1_agreement=min(1.0, bare.agreement.top1.high + 0.001))["top-1 agreement"] == "fail"
-    )
+    measured = bare.agreement[0].measured
+    assert measured.high is not None
+    assert verdicts(unlabelled, agreement=measured.value)["agreement, same class"] == "pass"
+    assert verdicts(unlabelled, agreement=measured.high + 0.001)["agreement, same class"] == "fail"
+    assert verdicts(unlabelled, agreement={"kl": 0.001, "same_class": "off"}) == {
+        "layout": "pass",
+        "agreement, KL": "fail",
+    }
 
 
 @pytest.mark.parametrize("limit", [0.955, 0.965])
@@ -161,11 +166,13 @@ def test_agreement_with_strict_intervals_is_inconclusive_with_the_limit_on_eithe
     report = make_report()
     accuracy = report.variants[0].accuracy
     assert accuracy is not None
-    value = accuracy.agreement.top1
+    value = accuracy.agreement[0].measured
+    assert value.low is not None
+    assert value.high is not None
     assert value.low < min(limit, value.value) < max(limit, value.value) < value.high
-    unlabelled = with_variant(report, accuracy=accuracy.model_copy(update={"paired": None}))
-    limits = {"min_top1_agreement": limit, "strict_intervals": True}
-    assert verdicts(unlabelled, **limits)["top-1 agreement"] == "inconclusive"
+    unlabelled = with_variant(report, accuracy=accuracy.model_copy(update={"metrics": ()}))
+    limits = {"agreement": limit, "strict_intervals": True}
+    assert verdicts(unlabelled, **limits)["agreement, same class"] == "inconclusive"
 
 
 def test_any_fail_beats_inconclusive() -> None:
@@ -178,7 +185,7 @@ def test_any_fail_beats_inconclusive() -> None:
 @pytest.mark.parametrize(
     ("text", "seen"),
     [
-        ("[gate]\nmax_acuracy_drop = 1\n", "max_acuracy_drop"),
+        ("[gate]\nmax_dorp = 1\n", "max_dorp"),
         ("[gate]\nmin_coverage = 2\n", "min_coverage"),
         ("[gates]\n", "gates"),
         ("[gate", "policy.toml"),

@@ -29,7 +29,7 @@ def timed(low: float, middle: float, high: float) -> Report:
 
 @pytest.mark.parametrize(("right", "verdict"), [(912, "pass"), (908, "pass"), (906, "fail"), (1000, "pass")])
 def test_top1_may_fall_by_so_many_points(right: int, verdict: str) -> None:
-    found = verdicts(make_report(sparse_right=right), make_report(), max_top1_regression=0.5)
+    found = verdicts(make_report(sparse_right=right), make_report(), max_metric_regression=0.5)
     assert found["top-1 against baseline"] == verdict
 
 

@@ -40,7 +40,8 @@ def several_precisions() -> Report:
             )
             for role in ("dense", "sparse")
         }
-        same = variant.accuracy.model_copy(update={"same_precision_top1": variant.accuracy.dense_top1})
+        metrics = tuple(m.model_copy(update={"same_precision": m.dense}) for m in variant.accuracy.metrics)
+        same = variant.accuracy.model_copy(update={"metrics": metrics})
         variants.append(variant.model_copy(update=files | {"accuracy": same}))
     return judged(report.model_copy(update={"variants": tuple(variants)}))
 
@@ -50,7 +51,7 @@ def test_it_begins_with_the_verdict_and_holds_the_evidence() -> None:
     assert text.index("gates met") < text.index("<h2")
     for part in (
         "91.20%",
-        "McNemar",
+        "same class",
         "stages.0.blocks.1.conv_pw_expand.conv1",
         "depthwise",
         "FP16",

@@ -8,15 +8,17 @@ import numpy as np
 import pytest
 import torch
 
+from snowsdeploy.batch import Batch
 from snowsdeploy.data.samples import Samples
-from snowsdeploy.errors import DataError, NumericsError, ProviderError
-from snowsdeploy.measure.accuracy import collect_logits
+from snowsdeploy.errors import NumericsError, ProviderError
 from snowsdeploy.measure.latency import measure_latency
 from snowsdeploy.measure.parity import measure_parity
 from snowsdeploy.models.program import Program
 from snowsdeploy.runtime.session import OrtSession
 from snowsdeploy.settings.runtime import RuntimeSettings
-from snowsdeploy.tasks.classify import compare_logits
+from snowsdeploy.tasks.base import Array
+from snowsdeploy.tasks.classify import Classify
+from snowsdeploy.tasks.evaluate import Judge, evaluate
 from snowsdeploy.values import Accuracy, DataInfo
 from snowsdeploy_exporters import OnnxExporter
 from tests.nets import TinyCNN, make_program
@@ -72,8 +74,13 @@ def test_a_provider_that_does_not_load_is_refused(exported: tuple[Program, Path]
 
 def accuracy(session: OrtSession, data: Samples, batch: int) -> Accuracy:
     """Of a file against itself."""
-    logits = collect_logits({"dense": session, "sparse": session}, data, batch)
-    return compare_logits(logits["dense"], logits["sparse"], data.labels, data=data.info, provider="cpu")
+
+    def run(images: Batch) -> list[Array]:
+        return session.run(images.numpy())
+
+    judge = Judge(Classify(), session.output_names)
+    found = evaluate({"dense": run, "sparse": run}, "dense", data, judge, batch_size=batch)
+    return found.accuracy("sparse", provider="cpu")
 
 
 def test_accuracy_is_that_of_the_outputs(exported: tuple[Program, Path]) -> None:
@@ -83,17 +90,11 @@ def test_accuracy_is_that_of_the_outputs(exported: tuple[Program, Path]) -> None
     predicted = program.run(data.read(data.indices))[0].argmax(1).numpy()
     labels = np.where(np.arange(30) < 21, predicted, (predicted + 1) % 5).astype(np.int64)
     found = accuracy(session, images(30, labels), 7)
-    assert found.dense_top1 is not None
-    assert (found.dense_top1.successes, found.dense_top1.total) == (21, 30)
-    assert found.dense_top5 is None  # five classes
-    assert found.agreement.top1.value == 1.0
-    assert accuracy(session, data, 7).dense_top1 is None
-
-
-def test_labels_beyond_the_classes_are_refused(exported: tuple[Program, Path]) -> None:
-    session = OrtSession.open(exported[1])
-    with pytest.raises(DataError, match="labels"):
-        accuracy(session, images(4, np.array([0, 1, 2, 7])), 4)
+    assert found.metric is not None
+    assert (found.metric.dense.value, found.metric.dense.items) == (21 / 30, 30)
+    assert [metric.name for metric in found.metrics] == ["top1"]  # five classes
+    assert found.agreement[0].measured.value == 1.0
+    assert accuracy(session, data, 7).metric is None
 
 
 def test_latency_times_both_files_at_each_batch_size(exported: tuple[Program, Path]) -> None:

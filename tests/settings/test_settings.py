@@ -101,12 +101,12 @@ def test_toml_alone_can_hold_what_must_be_given(tmp_path: Path) -> None:
 
 def test_one_toml_serves_all_commands(tmp_path: Path) -> None:
     file = tmp_path / "snowsdeploy.toml"
-    file.write_text("samples = 64\nlatency_runs = 9\nruns = 20\n\n[gate]\nmin_top1 = 0.5\n")
+    file.write_text("samples = 64\nlatency_runs = 9\nruns = 20\n\n[gate]\nmin.top1 = 0.5\n")
     assert read_settings(ValidateJob, {}, file).latency_runs == 9
     assert read_settings(ProfileSettings, {}, file).runs == 20
     policy = read_file(file).policy
     assert policy is not None
-    assert policy.min_top1 == 0.5
+    assert policy.min == {"top1": 0.5}
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_one_toml_serves_all_commands(tmp_path: Path) -> None:
         ("sample = 64\n", "unknown key"),
         ('policy = "p.toml"\n[gate]\n', "two policies"),
         ("[gate]\nmin_topp1 = 1\n", "unknown key"),
-        ("[gate]\nmin_top1 = 2\n", "out of range"),
+        ("[gate]\nmin_coverage = 2\n", "out of range"),
         ("gate = 3\n", "gate is not a table"),
     ],
 )
@@ -312,7 +312,7 @@ def test_effective_settings_come_back_from_their_file(
     tmp_path_factory: pytest.TempPathFactory, options: dict[str, object]
 ) -> None:
     before = resolved(**options)
-    policy = GatePolicy(max_accuracy_drop=None, min_found={"fp16": 0.5})
+    policy = GatePolicy(max_drop=None, min_found={"fp16": 0.5})
     file = tmp_path_factory.mktemp("config") / "config.toml"
     file.write_text(config_toml(effective(before), policy, {"torch": "2.0"}), encoding="utf-8")
     content = read_file(file)
@@ -333,11 +333,11 @@ def test_paths_that_exist_are_absolute_in_the_file(tmp_path: Path, monkeypatch: 
 
 def test_off_switches_a_rule_off(tmp_path: Path) -> None:
     file = tmp_path / "policy.toml"
-    file.write_text('[gate]\nmax_accuracy_drop = "off"\nmax_parity_error = "off"\n')
+    file.write_text('[gate]\nmax_drop = "off"\nmax_parity_error = "off"\n')
     policy = load_policy(file)
-    assert policy.max_accuracy_drop is None
+    assert policy.max_drop is None
     assert policy.parity_limit("fp32") is None
-    file.write_text('[gate]\nmax_accuracy_drop = "none"\n')
+    file.write_text('[gate]\nmax_drop = "none"\n')
     with pytest.raises(UsageError, match="out of range"):
         load_policy(file)
 
@@ -348,13 +348,13 @@ def test_schemas_describe_what_is_written(name: str) -> None:
     jsonschema.Draft202012Validator.check_schema(schema)
     contents = {
         "settings": (
-            tomllib.loads(config_toml(effective(resolved()), GatePolicy(max_accuracy_drop=None), {"torch": "2.0"})),
+            tomllib.loads(config_toml(effective(resolved()), GatePolicy(max_drop=None), {"torch": "2.0"})),
             tomllib.loads('include = "layer1.*"\nmean = "0.1,0.2,0.3"\nlatency_batch = 8\nmodel_arg = ["x=1"]'),
             {"selectors": ["wanda"], "input_size": "224x224", "sparsity_off": True},
         ),
         "policy": (
             {"gate": GatePolicy().model_dump(mode="json")},
-            {"gate": {"max_accuracy_drop": "off", "max_parity_error": "off"}},
+            {"gate": {"max_drop": "off", "max_parity_error": "off"}},
         ),
         "report": (json.loads(make_report().model_dump_json()),),
     }[name]

@@ -46,11 +46,12 @@ def test_runs_are_compared_and_not_repeated(images: Path, tmp_path: Path, monkey
     found = compare(folder, configs(folder, images, **wanted), OnnxExporter(), NullObserver())
     first, second = found.runs
     assert (first.solver, second.solver) == ("none", "k0")
-    assert first.kl is not None
-    assert second.kl is not None
-    assert 0 <= second.kl < first.kl
-    assert first.top1 is not None
-    assert first.top1.total == 24
+    assert first.accuracy is not None
+    assert second.accuracy is not None
+    kl = [run.agreement[-1].measured.value for run in (first.accuracy, second.accuracy)]
+    assert 0 <= kl[1] < kl[0]
+    assert first.accuracy.metric is not None
+    assert first.accuracy.metric.sparse.items == 24
     assert Comparison.model_validate_json((folder / "comparison.json").read_text()) == found
     assert "magnitude" in (folder / "comparison.html").read_text()
 
@@ -71,6 +72,6 @@ def test_a_run_that_fails_is_named_and_the_others_go_on(images: Path, tmp_path: 
     }
     bad, good = compare(folder, configs(folder, images, **runs), OnnxExporter(), NullObserver()).runs
     assert bad.problem
-    assert bad.kl is None
+    assert bad.accuracy is None
     assert not good.problem
-    assert good.kl is not None
+    assert good.accuracy is not None

@@ -90,7 +90,7 @@ def test_the_main_job_leaves_a_report_that_matches_its_files(folder: Path) -> No
     assert report.variants[0].parity.worst_relative_l2 < 1e-4
     assert {row.batch for row in report.variants[0].parity.rows} == {1, 2, 8}
     assert report.variants[0].accuracy is not None
-    assert report.variants[0].accuracy.paired is not None
+    assert report.variants[0].accuracy.metric is not None
     assert report.verdict is not None
     metadata = {p.key: p.value for p in onnx.load(run.onnx("sparse")).metadata_props}
     assert metadata["snowsdeploy.pattern"] == "2:4"
@@ -121,9 +121,9 @@ def test_without_labels_there_is_agreement_and_no_accuracy(folder: Path) -> None
     np.savez(folder / "bare.npz", x=np.zeros((16, 12, 12, 3), np.uint8))
     report = run_main_job(settings(folder, eval_data="bare.npz"), OnnxExporter())
     assert report.variants[0].accuracy is not None
-    assert report.variants[0].accuracy.sparse_top1 is None
+    assert report.variants[0].accuracy.metric is None
     assert report.verdict is not None
-    assert "top-1 agreement" in {r.rule for r in report.verdict.rules}
+    assert "agreement, same class" in {r.rule for r in report.verdict.rules}
 
 
 def test_without_evaluation_data_the_verdict_is_inconclusive(folder: Path) -> None:

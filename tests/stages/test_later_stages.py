@@ -15,26 +15,29 @@ from safetensors.torch import load_file
 from torch import Tensor
 from typer.testing import CliRunner
 
+from snowsdeploy.batch import Batch
 from snowsdeploy.data import open as opening
 from snowsdeploy.data.open import Source
 from snowsdeploy.errors import DataError, SourceError
 from snowsdeploy.layout.onnx_layout import graph_nodes
-from snowsdeploy.measure import accuracy as measuring
 from snowsdeploy.progress import NullObserver
 from snowsdeploy.report.store import read_report
 from snowsdeploy.runtime.session import OrtSession
 from snowsdeploy.settings.read import read_file
+from snowsdeploy.stages import validate as validating
 from snowsdeploy.stages.job import run_main_job, version_warnings
 from snowsdeploy.stages.later import run_export, run_validate
 from snowsdeploy.stages.run_directory import RunDirectory
 from snowsdeploy.stages.run_files import load_pruned
+from snowsdeploy.tasks.base import Outputs
+from snowsdeploy.tasks.evaluate import Run
 from snowsdeploy.values import Report
 from snowsdeploy_cli.app import app
 from snowsdeploy_exporters import OnnxExporter
 from tests.cli.conftest import TINY, fill_workplace
 from tests.stages.test_job import FACTORY, settings
 
-POLICY = "[gate]\nmax_accuracy_drop = 100\nmin_coverage = 0.4\n"
+POLICY = "[gate]\nmax_drop = 100\nmin_coverage = 0.4\n"
 QUICK = ("--latency-runs", "5", "--latency-batch", "1", "--effort", "fast")
 
 
@@ -125,7 +128,7 @@ def test_what_an_engine_made_of_it_stays_when_the_rest_is_measured_again(run: Pa
 
 def test_another_policy_judges_again_and_measures_nothing(run: Path, tmp_path: Path) -> None:
     before = read_report(run / "report.json")
-    (tmp_path / "strict.toml").write_text("[gate]\nmin_coverage = 0.999\nmax_accuracy_drop = 100\n")
+    (tmp_path / "strict.toml").write_text("[gate]\nmin_coverage = 0.999\nmax_drop = 100\n")
     judged = run_validate(run, {"policy": tmp_path / "strict.toml"})
     assert judged.variants == before.variants
     assert judged.verdict is not None
@@ -213,7 +216,7 @@ def test_a_new_precision_is_measured_and_what_is_known_of_the_others_stays(run: 
 
 def test_limits_in_a_settings_file_judge_again_and_measure_nothing(run: Path, tmp_path: Path) -> None:
     before = read_report(run / "report.json")
-    (tmp_path / "strict.toml").write_text("[gate]\nmin_coverage = 0.999\nmax_accuracy_drop = 100\n")
+    (tmp_path / "strict.toml").write_text("[gate]\nmin_coverage = 0.999\nmax_drop = 100\n")
     observer = Told()
     judged = run_validate(run, {}, file=read_file(tmp_path / "strict.toml"), observer=observer, command="validate")
     assert judged.variants == before.variants
@@ -294,14 +297,17 @@ def test_images_are_decoded_once_and_dense_outputs_computed_once(
         return Source(read, source.size, source.labels, source.identity, source.check)
 
     ran: list[tuple[str, int]] = []
-    logits = measuring._logits
+    run_of = validating._run_of
 
-    def watched(session: OrtSession, images: np.ndarray) -> np.ndarray:
-        ran.append((str(session.session._model_path), len(images)))
-        return logits(session, images)
+    def watched(session: OrtSession) -> Run:
+        def run(batch: Batch) -> Outputs:
+            ran.append((str(session.session._model_path), len(batch)))
+            return run_of(session)(batch)
+
+        return run
 
     monkeypatch.setattr(opening, "_open", counted)
-    monkeypatch.setattr(measuring, "_logits", watched)
+    monkeypatch.setattr(validating, "_run_of", watched)
     report = run_main_job(settings(tmp_path, precision=("fp32", "fp16", "int8"), effort="default"), OnnxExporter())
     assert isinstance(report, Report)
     assert sorted(decoded["calibration.npz"]) == list(range(32))

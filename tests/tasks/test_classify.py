@@ -6,12 +6,20 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
+from snowsdeploy.data.samples import Samples
 from snowsdeploy.errors import DataError
-from snowsdeploy.tasks.classify import agreement, compare_logits, remarks_on_folders, require_labels
-from snowsdeploy.values import DataInfo
+from snowsdeploy.tasks.classify import Classify, remarks_on_folders, require_labels
+from snowsdeploy.tasks.evaluate import compare_outputs
+from snowsdeploy.values import Accuracy, DataInfo
 
 DATA = DataInfo(source="made", items=10, labelled=True, origin="o", fingerprint="f")
+
+
+def compared(dense: np.ndarray, sparse: np.ndarray, labels: np.ndarray) -> Accuracy:
+    samples = Samples(lambda items: torch.zeros(len(items)), tuple(range(len(labels))), labels, DATA)
+    return compare_outputs(Classify(), [dense], [sparse], samples)
 
 
 def one_hot(classes: list[int], count: int) -> np.ndarray:
@@ -22,12 +30,10 @@ def test_the_drop_is_positive_where_the_sparse_model_is_worse() -> None:
     labels = np.arange(10) % 3
     wrong = np.where(np.arange(10) < 3, (labels + 1) % 3, labels)
     dense, sparse = one_hot(labels.tolist(), 3), one_hot(wrong.tolist(), 3)
-    found = compare_logits(dense, sparse, labels, data=DATA, provider="cpu")
-    assert found.paired is not None
-    assert (found.paired.only_dense, found.paired.only_sparse, found.paired.drop) == (3, 0, 30.0)
-    assert found.dense_top1 is not None
-    assert found.sparse_top1 is not None
-    assert (found.dense_top1.successes, found.sparse_top1.successes) == (10, 7)
+    found = compared(dense, sparse, labels)
+    top1 = found.metrics[0]
+    assert (top1.name, top1.dense.value, top1.sparse.value, top1.drop.value) == ("top1", 1.0, 0.7, 30.0)
+    assert top1.drop.note == "3 items only the dense model gets right, 0 only the sparse"
 
 
 def test_top5_counts_the_five_highest_of_more_classes() -> None:
@@ -40,10 +46,9 @@ def test_top5_counts_the_five_highest_of_more_classes() -> None:
             order = generator.permutation(np.delete(np.arange(9), label))
             ranked = np.insert(order, min(k + lower, 8), label)  # classes from the highest logit to the lowest
             logits[k, ranked] = -np.arange(9.0)
-    found = compare_logits(dense, sparse, labels, data=DATA, provider="cpu")
-    assert found.dense_top5 is not None
-    assert found.sparse_top5 is not None
-    assert (found.dense_top5.successes, found.sparse_top5.successes) == (5, 4)
+    found = compared(dense, sparse, labels)
+    top5 = found.metrics[1]
+    assert (top5.name, top5.dense.value, top5.sparse.value) == ("top5", 5 / 9, 4 / 9)
 
 
 def test_cosine_is_that_of_outputs_of_unequal_length() -> None:
@@ -51,8 +56,8 @@ def test_cosine_is_that_of_outputs_of_unequal_length() -> None:
     expected = [
         math.fsum(a * b) / math.sqrt(math.fsum(a * a) * math.fsum(b * b)) for a, b in zip(dense, sparse, strict=True)
     ]
-    assert agreement(dense, sparse).cosine == pytest.approx(sum(expected) / 6, rel=1e-12)
-    assert agreement(dense, 3 * dense).cosine == pytest.approx(1.0, rel=1e-12)
+    assert Classify().compare([dense], [sparse])["cosine"].mean() == pytest.approx(sum(expected) / 6, rel=1e-12)
+    assert Classify().compare([dense], [3 * dense])["cosine"].mean() == pytest.approx(1.0, rel=1e-12)
 
 
 @pytest.mark.parametrize(

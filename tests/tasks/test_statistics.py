@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from snowsdeploy.measure.latency import speedup
-from snowsdeploy.tasks.classify import agreement
+from snowsdeploy.tasks.classify import Classify
 from snowsdeploy.tasks.statistics import paired_test, proportion
 
 
@@ -18,6 +18,8 @@ from snowsdeploy.tasks.statistics import paired_test, proportion
 def test_wilson_interval_solves_its_quadratic(total: int, data: st.DataObject) -> None:
     successes = data.draw(st.integers(0, total))
     found = proportion(successes, total)
+    assert found.low is not None
+    assert found.high is not None
     assert found.low <= found.value <= found.high
     z, p = stats.norm.ppf(0.975), successes / total
     for end in (found.low, found.high):
@@ -30,10 +32,12 @@ def test_paired_test_counts_and_covers(seed: int, n: int) -> None:
     rng = np.random.default_rng(seed)
     dense, sparse = rng.random(n) < 0.9, rng.random(n) < 0.8
     found = paired_test(dense, sparse)
-    assert found.only_dense == sum(a and not b for a, b in zip(dense, sparse, strict=True))
-    assert found.drop == pytest.approx(100 * (dense.mean() - sparse.mean()))
-    assert -100 <= found.drop_low <= found.drop_high <= 100
-    b, c = found.only_dense, found.only_sparse
+    b, c = (sum(x and not y for x, y in zip(*pair, strict=True)) for pair in ((dense, sparse), (sparse, dense)))
+    assert found.note == f"{b} items only the dense model gets right, {c} only the sparse"
+    assert found.value == pytest.approx(100 * (dense.mean() - sparse.mean()))
+    assert found.low is not None
+    assert found.high is not None
+    assert -100 <= found.low <= found.high <= 100
     tail = sum(stats.binom.pmf(k, b + c, 0.5) for k in range(b + c + 1) if abs(k - (b + c) / 2) >= abs(b - (b + c) / 2))
     assert found.p_value == pytest.approx(min(tail, 1.0))
 
@@ -44,22 +48,24 @@ def test_interval_of_the_drop_covers_about_as_often_as_it_says() -> None:
     for _ in range(600):
         kind = rng.choice(3, 200, p=[0.08, 0.04, 0.88])  # only dense, only sparse, both alike: the drop is 4 points
         found = paired_test((kind == 0) | (kind == 2), (kind == 1) | (kind == 2))
-        inside += found.drop_low <= 4.0 <= found.drop_high
+        assert found.low is not None
+        assert found.high is not None
+        inside += found.low <= 4.0 <= found.high
     assert 0.92 <= inside / 600 <= 0.99
 
 
 def test_equal_outputs_agree_fully() -> None:
     logits = np.random.default_rng(0).normal(size=(7, 5))
-    found = agreement(logits, logits)
-    assert (found.top1.value, found.kl) == (1.0, 0.0)
-    assert found.cosine == pytest.approx(1.0)
+    same, cosine, kl = Classify().agreement(Classify().compare([logits], [logits]))
+    assert (same.measured.value, kl.measured.value) == (1.0, 0.0)
+    assert cosine.measured.value == pytest.approx(1.0)
 
 
 def test_kl_is_that_of_the_softmax() -> None:
     rng = np.random.default_rng(1)
     a, b = rng.normal(size=(2, 6, 4))
     p, q = (np.exp(x) / np.exp(x).sum(1, keepdims=True) for x in (a, b))
-    assert agreement(a, b).kl == pytest.approx(float(np.mean((p * np.log(p / q)).sum(1))))
+    assert Classify().compare([a], [b])["kl"].mean() == pytest.approx(float(np.mean((p * np.log(p / q)).sum(1))))
 
 
 def test_speedup_interval_covers_a_known_ratio() -> None:

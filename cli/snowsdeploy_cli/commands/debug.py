@@ -34,7 +34,11 @@ Items = Annotated[
 MaxDrop = Annotated[
     float | None,
     typer.Option(
-        "--max-drop", min=0.0, max=100.0, help="Points of top-1 that the suggestion may lose.", metavar="POINTS"
+        "--max-drop",
+        min=0.0,
+        max=100.0,
+        help="What the suggestion may lose of the metric, such as points of top-1.",
+        metavar="POINTS",
     ),
 ]
 
@@ -93,7 +97,7 @@ def accuracy(
         raise UsageError("--max-drop and --policy both say what must pass", fix="give one of them")
     limits = load_policy(policy) if policy else GatePolicy()
     if max_drop is not None:
-        limits = GatePolicy(max_accuracy_drop=max_drop)
+        limits = GatePolicy(max_drop=max_drop)
     require_prune("debug accuracy")
     from snowsdeploy.files import write_text_atomic
     from snowsdeploy.stages.debug import run_debug_accuracy

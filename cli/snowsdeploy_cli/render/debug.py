@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from snowsdeploy.values import AccuracyCost, Divergence, LayerCost, Restoration, ValueDifference
 
 _ROWS, _BEFORE = 14, 3
-_MEASURES = {"kl": "KL in nats", "relative_l2": "relative L2 error"}
 
 
 def print_divergence(console: Console, found: Divergence) -> None:
@@ -64,8 +63,8 @@ def _rest(found: Divergence) -> str:
 def print_accuracy_cost(console: Console, found: AccuracyCost) -> None:
     """What each unit costs, the dearest first, and the suggestion; losses are with the mask alone > after the solve."""
     pruned = found.pruned
-    agree = "" if pruned.top1_agreement is None else f", same class on {pruned.top1_agreement:.2%}"
-    measure = _MEASURES[found.measure]
+    agree = "" if pruned.alike is None else f", {pruned.alike}"
+    measure = pruned.measure
     say(console, f"Pruned against dense on {found.images} calibration images: {measure} {pruned.value:.4g}{agree}")
     title = f"What the pruning of each unit costs: {measure} that dense layers there would save"
     _print_costs(console, title, found.units)
@@ -80,7 +79,7 @@ def _print_costs(console: Console, title: str, rows: Sequence[LayerCost]) -> Non
     numbers = ("cost", "agree", "weights", "cost/share", "loss")
     table = make_table(title, "layers", *numbers, numbers=numbers)
     for row in rows:
-        agree = "-" if row.restored.top1_agreement is None else f"{row.restored.top1_agreement:.2%}"
+        agree = "-" if row.restored.alike is None else row.restored.alike.rpartition(" ")[2]
         loss = f"{row.loss_masked:.0e}>{row.loss_final:.0e}"
         names = escape(", ".join(row.layers))
         table.add_row(names, f"{row.cost:.3g}", agree, f"{row.share:.1%}", f"{row.cost_per_share:.3g}", loss)

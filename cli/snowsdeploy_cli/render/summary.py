@@ -16,7 +16,7 @@ from snowsdeploy_cli.render.verdict import print_verdict
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from snowsdeploy.values import Accuracy, Latency, Proportion, Report, Variant
+    from snowsdeploy.values import Accuracy, Latency, Report, Variant
 
 
 def print_summary(console: Console, report: Report, folder: Path) -> None:
@@ -75,24 +75,25 @@ def _print_variant(console: Console, variant: Variant, report: Report) -> None:
 
 
 def _print_accuracy(console: Console, accuracy: Accuracy) -> None:
-    images = f"{accuracy.data.items} images"
-    if accuracy.dense_top1 is not None and accuracy.sparse_top1 is not None:
+    images = f"{accuracy.data.items} images" + (" of the calibration" if accuracy.calibration else "")
+    if accuracy.metrics:
         table = make_table(f"Accuracy on {images}, from the ONNX files", "", "dense", "sparse")
-        table.add_row("top-1", _percent(accuracy.dense_top1), _percent(accuracy.sparse_top1))
-        if accuracy.dense_top5 is not None and accuracy.sparse_top5 is not None:
-            table.add_row("top-5", _percent(accuracy.dense_top5), _percent(accuracy.sparse_top5))
+        for metric in accuracy.metrics:
+            table.add_row(metric.label, *(escape(metric.estimated(v)) for v in (metric.dense, metric.sparse)))
         console.print(table)
-    if accuracy.same_precision_top1 is not None:
-        same = _plain(accuracy.same_precision_top1)
-        say(console, f"The dense model in this precision has top-1 {same}.")
-    if (paired := accuracy.paired) is not None:
-        drop = f"{paired.drop:.2f} points [{paired.drop_low:.2f}, {paired.drop_high:.2f}]"
-        say(console, f"Top-1 drops by {drop}; McNemar p = {paired.p_value:.2g}.")
-    else:
+    for metric in accuracy.metrics[:1]:
+        if metric.same_precision is not None:
+            same = metric.estimated(metric.same_precision)
+            say(console, f"The dense model in this precision has {metric.label} {same}.")
+    for metric in accuracy.metrics:
+        if metric.usual_drop is not None or metric is accuracy.metric:
+            say(console, f"{metric.fallen}.")
+    if not accuracy.metrics:
         say(console, f"{images} without labels: agreement with the dense model, no accuracy.")
-    alike = accuracy.agreement
-    numbers = f"cosine {alike.cosine:.3f}, KL {alike.kl:.3g} nats"
-    say(console, f"Both choose the same class on {_plain(alike.top1)}; {numbers}.")
+    first, *others = accuracy.agreement[:6]
+    rest = [f"{m.label} {m.written(m.measured.value)}" for m in others]
+    alike = ", ".join([f"{first.label} {first.estimated(first.measured)}", *rest])
+    say(console, f"Both models' outputs ({accuracy.task}): {alike}.")
 
 
 def _print_latency(console: Console, latency: Latency) -> None:
@@ -114,11 +115,3 @@ def _print_latency(console: Console, latency: Latency) -> None:
 def _milliseconds(value: float) -> str:
     """Three digits, and never more than five columns, so that a row fits into 80."""
     return f"{value:.3f}" if value < 1 else f"{value:.3g}" if value < 100 else f"{value:.0f}"
-
-
-def _plain(value: Proportion) -> str:
-    return f"{value.value:.2%} [{value.low:.2%}, {value.high:.2%}]"
-
-
-def _percent(value: Proportion) -> str:
-    return escape(_plain(value))

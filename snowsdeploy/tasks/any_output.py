@@ -1,0 +1,90 @@
+"""Outputs of any meaning: relative error and cosine of each, or the share of values that are the same."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from snowsdeploy.tasks.base import AbstractTask, Array, Output, Outputs, Scores
+from snowsdeploy.tasks.statistics import mean
+from snowsdeploy.values import Agreement
+
+_TINY = float(np.finfo(np.float64).tiny)
+
+
+@final
+@dataclass(frozen=True)
+class AnyOutput(AbstractTask):
+    """Any number of outputs of any meaning; targets are for the user's own metric alone.
+
+    Attributes:
+        outputs: Their names, in order.
+    """
+
+    name: ClassVar[str] = "any"
+    targets: ClassVar[str] = "whatever --metric reads"
+    outputs: tuple[str, ...] = ("output",)
+
+    def require_targets(self, targets: Array, output: Output, classes: Sequence[str] = ()) -> None:
+        """Nothing to refuse: no metric of this task reads them."""
+
+    def compare(self, dense: Outputs, other: Outputs) -> Scores:
+        """Cosine and relative error of an item's values of each output; of whole numbers the share that is equal."""
+        found: dict[str, Array] = {}
+        for name, a, b in zip(self.outputs, dense, other, strict=True):
+            if np.issubdtype(a.dtype, np.floating):
+                found[f"cosine/{name}"] = cosine(a, b)
+                found[f"relative_error/{name}"] = relative_error(a, b)
+            else:
+                found[f"equal/{name}"] = rows(a == b).mean(1)
+        return found
+
+    def agreement(self, compared: Scores) -> tuple[Agreement, ...]:
+        """Of every output."""
+        several = len(self.outputs) > 1
+        named = [(*key.partition("/")[::2], values) for key, values in compared.items()]
+        return tuple(
+            _MEASURES[kind].model_copy(
+                update={
+                    "name": f"{kind}.{output}" if several else kind,
+                    "label": f"{_MEASURES[kind].label} of {output}" if several else _MEASURES[kind].label,
+                    "measured": mean(values),
+                }
+            )
+            for kind, output, values in named
+        )
+
+
+_NONE = mean(np.zeros(1))
+_MEASURES = {
+    "cosine": Agreement(name="cosine", label="cosine", unit="", measured=_NONE, usual_limit=0.9),
+    "relative_error": Agreement(
+        name="relative_error", label="relative error", unit="", higher_is_better=False, measured=_NONE
+    ),
+    "equal": Agreement(name="equal", label="equal values", measured=_NONE, usual_limit=0.9),
+}
+
+
+def rows(values: Array) -> NDArray[np.float64]:
+    """`[items, values]` in double precision."""
+    return values.reshape(len(values), -1).astype(np.float64)
+
+
+def cosine(dense: Array, other: Array) -> NDArray[np.float64]:
+    """Between the values of each item, `[items]`; 1 where both are zero."""
+    a, b = rows(dense), rows(other)
+    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    both_zero = ~a.any(1) & ~b.any(1)
+    found: NDArray[np.float64] = (a * b).sum(1) / np.maximum(norms, _TINY)
+    return np.where(both_zero, 1.0, found)
+
+
+def relative_error(dense: Array, other: Array) -> NDArray[np.float64]:
+    """2-norm of each item's difference over that of the dense values, `[items]`; 0 where both are zero."""
+    a, b = rows(dense), rows(other)
+    error = np.linalg.norm(a - b, axis=1)
+    return np.where(error == 0, 0.0, error / np.maximum(np.linalg.norm(a, axis=1), _TINY))
