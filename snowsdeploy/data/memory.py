@@ -106,7 +106,7 @@ def _batches(data: Iterable[Any], reader: _Reader, at_most: int | None) -> Itera
         x, y = reader.pair(batch)
         left = None if at_most is None else at_most - count
         part = {name: value[:left] for name, value in reader.named(x).items()}
-        yield part, None if y is None else y[:left]
+        yield part, {k: v[:left] for k, v in y.items()} if isinstance(y, Mapping) else None if y is None else y[:left]
         count += len(next(iter(part.values())))
         if at_most is not None and count >= at_most:
             return

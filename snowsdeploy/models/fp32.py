@@ -1,7 +1,8 @@
-"""A program in half or double precision -> the same in FP32: sparsity is found there, files are written from there."""
+"""A program in another precision -> the same in FP32, where all work is done; in FP64 for what rounding alone does."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -23,22 +24,34 @@ def in_fp32(exported: ExportedProgram) -> tuple[ExportedProgram, str]:
     found = {t.dtype for t in exported.state_dict.values() if t.dtype in OTHERS}
     if not found:
         return exported, ""
+    made = _cast(exported, OTHERS, torch.float32)
+    names = " and ".join(sorted(str(dtype).removeprefix("torch.") for dtype in found))
+    words = f"cast from {names} to float32; --precision chooses that of the ONNX files"
+    return made, words
+
+
+def in_fp64(exported: ExportedProgram) -> ExportedProgram:
+    """A program of FP32 in FP64: what it computes there has no rounding to speak of."""
+    return _cast(exported, (torch.float32,), torch.float64)
+
+
+def _cast(exported: ExportedProgram, sources: Collection[torch.dtype], target: torch.dtype) -> ExportedProgram:
+    """A copy whose weights, inputs, constants and casts are of another type."""
+
+    def changed(argument: Any) -> Any:  # noqa: ANN401 - what a node may have
+        return target if isinstance(argument, torch.dtype) and argument in sources else argument
+
     made = copied(exported)
     for tensors in (made.state_dict, made.constants):
         for name, value in list(tensors.items()):
-            if isinstance(value, Tensor) and value.dtype in OTHERS:
-                wide = value.detach().float()
-                tensors[name] = nn.Parameter(wide, requires_grad=False) if isinstance(value, nn.Parameter) else wide
+            if isinstance(value, Tensor) and value.dtype in sources:
+                cast = value.detach().to(target)
+                tensors[name] = nn.Parameter(cast, requires_grad=False) if isinstance(value, nn.Parameter) else cast
     for node in made.graph.nodes:
         value = node.meta.get("val")
-        if node.op == "placeholder" and isinstance(value, Tensor) and value.dtype in OTHERS:
-            node.meta["val"] = value.to(torch.float32)
-        node.args, node.kwargs = pytree.tree_map(_wide, node.args), pytree.tree_map(_wide, node.kwargs)
+        if node.op == "placeholder" and isinstance(value, Tensor) and value.dtype in sources:
+            node.meta["val"] = value.to(target)
+        node.args, node.kwargs = pytree.tree_map(changed, node.args), pytree.tree_map(changed, node.kwargs)
     made.graph_module.recompile()
-    names = " and ".join(sorted(str(dtype).removeprefix("torch.") for dtype in found))
-    words = f"cast from {names} to float32; --precision chooses that of the ONNX files"
-    return made.run_decompositions({}), words  # types are inferred anew
-
-
-def _wide(argument: Any) -> Any:  # noqa: ANN401 - what a node may have
-    return torch.float32 if isinstance(argument, torch.dtype) and argument in OTHERS else argument
+    inferred: ExportedProgram = made.run_decompositions({})  # with their types
+    return inferred

@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, GetJsonSchemaHandler, ValidationErr
 from pydantic_core import CoreSchema
 
 from snowsdeploy.errors import UsageError
-from snowsdeploy.settings.base import Settings, unknown_name
+from snowsdeploy.settings.base import Settings, one_of, unknown_name
 from snowsdeploy.settings.runtime import ProviderName
 from snowsdeploy.values import PARITY_LIMITS, Precision
 
@@ -37,6 +37,12 @@ From0 = Annotated[float, Field(ge=0)]
 Relative = Annotated[str, Field(pattern=r"^\d+(\.\d+)?\s*%$")]
 Limit = From0 | Relative | Literal["off"]
 Limits = Annotated[Limit | dict[str, Limit], Field(union_mode="left_to_right")]
+
+
+SWITCHED = (
+    "coverage", "parity", "accuracy", "drop", "agreement", "speed-up", "latency", "provider", "compilation", "found",
+    "chosen", "metric-regression", "latency-regression", "size-regression",
+)  # fmt: skip
 
 
 class GatePolicy(Settings):
@@ -107,8 +113,8 @@ class GatePolicy(Settings):
         False, description="Judge accuracy by the whole confidence interval: inconclusive when the limit lies inside."
     )
 
-    off: tuple[str, ...] = Field(
-        (), description="Rules that are not applied, by name: parity, coverage, agreement, speed-up and so on."
+    off: tuple[Annotated[str, *one_of(SWITCHED)], ...] = Field(
+        (), description=f"Rules that are not applied: {', '.join(SWITCHED)}. The layout is always judged."
     )
 
     def parity_limit(self, precision: Precision) -> float | None:

@@ -84,7 +84,8 @@ def run_debug_accuracy(
     samples = open_calibration(pruned.report, pruned.dense, data, was=source_of_data(run))
     chosen = samples.select(samples.indices[:items])
     config = {k: v for k, v in config_of(run).values.items() if k in EvaluationSettings.model_fields}
-    settings = EvaluationSettings.model_validate({k: v for k, v in config.items() if k not in ("eval_data", "metric")})
+    without = {"metric"} if chosen.targets is None else set()  # a metric of the user's own needs what it reads
+    settings = EvaluationSettings.model_validate({k: v for k, v in config.items() if k not in without})
     judge = judge_of(settings, pruned.dense, chosen)
     return debug_accuracy(
         pruned.dense, pruned.tensors, pruned.report, chosen, judge=judge, policy=policy, observer=observer

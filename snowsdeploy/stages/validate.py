@@ -284,7 +284,12 @@ class _Measurement:
             values["sparsity"], values["engine"] = self._layout(pair)
         if "parity" in sections:
             sparse = OrtSession.open(pair.sparse.path, self.settings)
-            values["parity"] = measure_parity(self.pruned.sparse.run, sparse, self._parity_batches())
+            values["parity"] = measure_parity(
+                self.pruned.sparse.run,
+                sparse,
+                self._parity_batches(),
+                self.pruned.sparse.run_exactly if pair.precision == "fp32" else None,
+            )
         if "accuracy" in sections and outputs is not None:
             values["accuracy"] = self._accuracy(pair, outputs)
         if "latency" in sections:

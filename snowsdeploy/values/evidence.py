@@ -62,6 +62,9 @@ class SparsityEvidence(Artifact):
         return self.weights_covered / self.weights_total if self.weights_total else 0.0
 
 
+ROUNDING = 10.0  # two libraries that round otherwise may be so many times further apart than one is from the truth
+
+
 class ParityRow(Artifact):
     """torch against ONNX for one output at one batch size.
 
@@ -73,6 +76,8 @@ class ParityRow(Artifact):
             distances mean nothing, the share that differs. What half precision rounds away does not count in an output
             of half precision.
         dtype: Of the output.
+        rounding: Of an output of a file in FP32 that differs much: by how much rounding alone takes PyTorch's values
+            from those in FP64, as `relative_l2`. Outputs that are nearly zero, or chaotic, are known by it.
     """
 
     output: str
@@ -80,6 +85,11 @@ class ParityRow(Artifact):
     max_abs: float
     relative_l2: float
     dtype: str = "float32"
+    rounding: float | None = None
+
+    def within(self, limit: float) -> bool:
+        """Whether the difference is below a limit, or no more than rounding explains."""
+        return self.relative_l2 <= limit or self.relative_l2 <= ROUNDING * (self.rounding or 0.0)
 
 
 class Parity(Artifact):

@@ -8,9 +8,9 @@ import pytest
 
 from snowsdeploy.errors import UsageError
 from snowsdeploy.gate.judge import judge
-from snowsdeploy.settings.policy import GatePolicy
+from snowsdeploy.settings.policy import GatePolicy, with_goals
 from snowsdeploy.settings.read import load_policy
-from snowsdeploy.values import Compilation, Report
+from snowsdeploy.values import Compilation, Parity, ParityRow, Report
 from tests.sample_report import make_report, with_variant
 
 OFF = {
@@ -203,3 +203,61 @@ def test_a_policy_keeps_the_defaults_it_does_not_name(tmp_path: Path) -> None:
     path = tmp_path / "policy.toml"
     path.write_text("[gate]\nmin_speedup = 1.1\n")
     assert load_policy(path) == GatePolicy(min_speedup=1.1)
+
+
+@pytest.mark.parametrize(
+    ("goals", "rule", "verdict"),
+    [
+        (["top1 drop<=1"], "top-1 drop", "pass"),
+        (["top1 drop<=0.1"], "top-1 drop", "fail"),
+        (["top1 drop<=1%"], "top-1 drop", "pass"),  # 0.917 points
+        (["top1 drop<=0.5%"], "top-1 drop", "fail"),
+        (["top5 drop <= 0.05"], "top-5 drop", "fail"),
+        (["top1>=0.9"], "top-1", "pass"),
+        (["top1>=0.99"], "top-1", "fail"),
+        (["top1<=0.5"], "top-1", "fail"),
+        (["map50 drop<=0.5"], "map50 drop", "inconclusive"),
+        (["map50>=0.5"], "map50", "inconclusive"),
+    ],
+)
+def test_goals_are_judged_as_the_field_states_them(goals: list[str], rule: str, verdict: str) -> None:
+    found = judge(make_report(sparse_right=910), with_goals(GatePolicy(), goals))
+    assert {r.rule: r.verdict for r in found.rules}[rule] == verdict
+
+
+@pytest.mark.parametrize("goal", ["top1", "top1 drop>=1", "top1 = 3", "drop<=1 top1", "top1>=5%", "top1 drop<=-1", ""])
+def test_what_is_no_goal_is_refused(goal: str) -> None:
+    with pytest.raises(UsageError, match="--metric-goal"):
+        with_goals(GatePolicy(), [goal])
+
+
+def test_a_metric_without_a_usual_limit_needs_a_goal() -> None:
+    report = make_report()
+    assert report.variants[0].accuracy is not None
+    metric = (
+        report.variants[0].accuracy.metrics[0].model_copy(update={"name": "wer", "label": "wer", "usual_drop": None})
+    )
+    other = with_variant(report, accuracy=report.variants[0].accuracy.model_copy(update={"metrics": (metric,)}))
+    (rule,) = (r for r in judge(other, GatePolicy()).rules if "drop" in r.rule)
+    assert rule.verdict == "inconclusive"
+    assert "--metric-goal 'wer drop<=X'" in rule.reason
+    assert not [r for r in judge(other, GatePolicy(max_drop={"wer": "off"})).rules if "drop" in r.rule]
+
+
+def test_a_rule_is_switched_off_by_its_name_but_never_the_layout() -> None:
+    names = {r.rule for r in judge(make_report(), GatePolicy(off=("parity", "coverage"))).rules}
+    assert names.isdisjoint({"parity", "coverage"})
+    with pytest.raises(ValueError, match="layout"):
+        GatePolicy(off=("layout",))
+    with pytest.raises(ValueError, match="coverage"):
+        GatePolicy(off=("coverag",))
+
+
+def test_a_difference_that_rounding_explains_passes_with_its_reason() -> None:
+    report = make_report()
+    row = ParityRow(output="y", batch=1, max_abs=1e-9, relative_l2=6e-2, rounding=2e-2)
+    excused = with_variant(report, parity=Parity(provider="cpu", rows=(row,)))
+    (rule,) = (r for r in judge(excused, GatePolicy()).rules if r.rule == "parity")
+    assert (rule.verdict, "rounding alone" in rule.reason) == ("pass", True)
+    plain = with_variant(report, parity=Parity(provider="cpu", rows=(row.model_copy(update={"rounding": 1e-3}),)))
+    assert {r.rule: r.verdict for r in judge(plain, GatePolicy()).rules}["parity"] == "fail"
