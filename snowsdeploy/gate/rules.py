@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
 from snowsdeploy.settings.policy import OFF, GatePolicy
-from snowsdeploy.values import SHARE, Accuracy, Estimate, Metric, Quantity, Report, RuleResult, Variant
+from snowsdeploy.values import Accuracy, Estimate, Metric, Quantity, Report, RuleResult, Variant
 
 Outcome = Literal["pass", "fail", "inconclusive"]
 Rule = Callable[[Variant, Report, GatePolicy], Iterator[RuleResult]]
@@ -120,20 +120,13 @@ def _drop(metric: Metric, limit: float | str, *, strict: bool) -> RuleResult:
     verdict, reason = _judge_upper(
         drop.value, _end(drop.low, drop.value), _end(drop.high, drop.value), reach, strict=strict
     )
-    interval = (
-        "" if drop.low is None or drop.high is None else f" [{drop.low:{_form(metric)}}, {drop.high:{_form(metric)}}]"
-    )
     return RuleResult(
         rule=f"{metric.label} drop",
-        measured=f"{metric.difference(drop.value)}{interval}",
+        measured=metric.dropped,
         limit=text,
         verdict=verdict,
         reason=reason,
     )
-
-
-def _form(metric: Metric) -> str:
-    return ".2f" if metric.unit == SHARE else ".3g"
 
 
 def _values(found: Accuracy | None, policy: GatePolicy) -> Iterator[RuleResult]:

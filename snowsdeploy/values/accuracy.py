@@ -43,7 +43,7 @@ class Quantity(Artifact):
 
     def limit(self, value: float) -> str:
         """A limit of differences as a policy writes it, with its unit: `2 points`, `0.5 dB`."""
-        return f"{value:g} points" if self.unit == SHARE else f"{value:g}{self._suffix}"
+        return f"{value:g} point{'s' * (value != 1)}" if self.unit == SHARE else f"{value:g}{self._suffix}"
 
     @property
     def factor(self) -> float:
@@ -110,13 +110,17 @@ class Metric(Quantity):
     usual_regression: float | None = None
 
     @property
-    def fallen(self) -> str:
-        """What became of it, a sentence without its stop: `top-1 drops by 0.52 points [0.10, 0.94]; p = 0.03`."""
-        drop = self.drop
-        form = ".2f" if self.unit == SHARE else ".3g"
+    def dropped(self) -> str:
+        """The drop with its interval: `0.52 points [0.10, 0.94]`."""
+        drop, form = self.drop, ".2f" if self.unit == SHARE else ".3g"
         ends = "" if drop.low is None or drop.high is None else f" [{drop.low:{form}}, {drop.high:{form}}]"
-        test = "" if drop.p_value is None else f"; McNemar p = {drop.p_value:.2g}"
-        return f"{self.label[0].upper()}{self.label[1:]} drops by {self.difference(drop.value)}{ends}{test}"
+        return f"{self.difference(drop.value)}{ends}"
+
+    @property
+    def fallen(self) -> str:
+        """A sentence without its stop: `Top-1 drops by 0.52 points [0.10, 0.94]; McNemar p = 0.03`."""
+        test = "" if self.drop.p_value is None else f"; McNemar p = {self.drop.p_value:.2g}"
+        return f"{self.label[0].upper()}{self.label[1:]} drops by {self.dropped}{test}"
 
 
 class Agreement(Quantity):

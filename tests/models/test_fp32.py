@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from snowsdeploy.models.adopt import adopt
-from snowsdeploy.models.fp32 import in_fp32
+from snowsdeploy.models.fp32 import in_fp32, in_fp64
 from snowsdeploy.models.objects import adopt_object
 from snowsdeploy.models.source import ModelRequest, load_model
 from snowsdeploy.values import Preprocessing
@@ -67,3 +67,23 @@ def test_a_program_is_cast_and_says_so(dtype: torch.dtype, stored: bool, tmp_pat
 def test_a_program_in_fp32_is_itself() -> None:
     exported = program(torch.float32)
     assert in_fp32(exported) == (exported, "")
+
+
+def test_a_program_in_fp64_computes_what_the_module_does_there() -> None:
+    exported = program(torch.float32)
+    wide = in_fp64(exported)
+    images = torch.randn(5, 3, 8, 8, dtype=torch.float64)
+    found = wide.module(check_guards=False)(images)
+    assert found.dtype == torch.float64
+    module = Casts().double().eval()
+    module.forward = Casts64.forward.__get__(module)  # type: ignore[method-assign]  # its casts to FP32 are to FP64 there
+    torch.testing.assert_close(found, module(images), rtol=1e-12, atol=1e-12)
+    assert {t.dtype for t in exported.state_dict.values()} == {torch.float32}
+
+
+class Casts64(Casts):
+    """The same without a cast to FP32."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        features = self.conv(x).relu().mean((2, 3)) * self.scale
+        return self.head(features.softmax(1)) + torch.zeros(4, dtype=x.dtype) + self.offset.to(x.dtype)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from snowsdeploy.batch import Batch
 from snowsdeploy.data.samples import Samples
@@ -48,6 +49,27 @@ def test_parity_of_an_export_is_small_and_of_another_program_is_not(exported: tu
     assert [row.batch for row in parity.rows] == [1, 4]
     other = program.with_weights({"strided.weight": torch.zeros(12, 8, 1, 3)})
     assert measure_parity(other.run, session, batches).worst_relative_l2 > 1e-3
+
+
+def test_what_rounding_alone_does_is_asked_for_outputs_that_differ_much(exported: tuple[Program, Path]) -> None:
+    program, path = exported
+    session = OrtSession.open(path)
+    batch = torch.randn(4, 3, 8, 8)
+    asked: list[int] = []
+
+    def exact(images: Batch) -> tuple[Tensor, ...]:
+        asked.append(len(images))
+        return program.run_exactly(images)
+
+    measure_parity(program.run, session, [batch], exact)
+    assert asked == []
+    off = [o * (1 + 1e-3) for o in program.run(batch)]
+    (row,) = measure_parity(lambda _: off, session, [batch], exact).rows
+    assert asked == [4]
+    assert row.rounding == pytest.approx(1e-3, rel=1e-2)
+    assert row.within(1e-4)  # so far is this "PyTorch" from the truth that the file's distance from it says nothing
+    (honest,) = measure_parity(program.run, session, [batch], lambda _: program.run(batch)).rows
+    assert not honest.model_copy(update={"relative_l2": 1e-2, "rounding": 1e-6}).within(1e-4)
 
 
 def test_outputs_that_are_not_finite_are_named(exported: tuple[Program, Path]) -> None:
