@@ -14,15 +14,16 @@ from snowsdeploy.models.onnx import host
 from snowsdeploy.models.onnx.call import Call, Result, Value
 from snowsdeploy.models.onnx.rules.registry import RULES, plain, rule, tensor_rule
 
-Binary = Callable[[Any, Any], Tensor]
+Binary = Callable[[Any, Any], Any]  # of tensors, one of which may be a number
 
 
-def _divided(left: Any, right: Any) -> Tensor:  # noqa: ANN401 - a tensor or a number
+def _divided(left: Any, right: Any) -> Any:  # noqa: ANN401 - tensors, one of which may be a number
     """Division, towards zero for integers."""
-    one = left if isinstance(left, Tensor) else right
-    if one.is_floating_point():
-        return torch.as_tensor(left / right)
-    return torch.div(torch.as_tensor(left, device=one.device), right, rounding_mode="trunc")
+    if (left if isinstance(left, Tensor) else right).is_floating_point():
+        return left / right
+    if not isinstance(left, Tensor):
+        left = torch.full_like(right, left)
+    return torch.div(left, right, rounding_mode="trunc")
 
 
 _BINARY: dict[str, Binary] = {
@@ -136,7 +137,8 @@ def _is_infinite(call: Call, value: Tensor) -> Tensor:
 @rule("Clip")
 def _clip(call: Call, value: Value, low: Value = None, high: Value = None) -> Result:
     bounds = [_bound(call, "min", low), _bound(call, "max", high)]
-    return torch.clamp(call.tensor(value), *bounds)
+    tensor = call.tensor(value)
+    return tensor if bounds == [None, None] else torch.clamp(tensor, *bounds)
 
 
 def _bound(call: Call, name: str, value: Value) -> Any:  # noqa: ANN401 - a number, a tensor or None

@@ -11,7 +11,8 @@ from snowsdeploy.models.onnx.rules.registry import tensor_rule
 
 
 @tensor_rule("BatchNormalization")
-def _batch_norm(call: Call, value: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
+def _batch_norm(call: Call, value: Tensor, *constants: Tensor) -> Tensor:
+    scale, bias, mean, variance = constants
     call.only("training_mode", 0)
     return F.batch_norm(value, mean, variance, scale, bias, False, 0.0, call.get("epsilon", 1e-5))
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -138,43 +140,60 @@ def _split(call: Call, value: Value, parts: Value = None) -> Result:
 
 
 @rule("Slice")
-def _slice(
-    call: Call, value: Value, starts: Value = None, ends: Value = None, axes: Value = None, steps: Value = None
-) -> Result:
+def _slice(call: Call, value: Value, *bounds: Value) -> Result:
+    """Starts, ends, axes and steps are inputs from opset 10 on."""
+    starts, ends, axes, steps = (*bounds, None, None, None, None)[:4]
     first = call.get("starts") if starts is None else call.numbers(starts, "starts")
     last = call.get("ends") if ends is None else call.numbers(ends, "ends")
     along = call.axes(axes) or list(range(len(first)))
     every = [1] * len(first) if steps is None else call.numbers(steps, "steps")
+    parts = [_Part(*row) for row in zip(along, first, last, every, strict=True)]
     if isinstance(value, np.ndarray):
-        return _slice_of_numbers(value, first, last, along, every)
+        return _slice_of_numbers(value, parts)
     tensor = call.tensor(value)
-    for start, end, axis, step in zip(first, last, along, every, strict=True):
-        tensor = _slice_of_axis(call, tensor, start, end, axis, step)
+    for part in parts:
+        tensor = _slice_of_axis(call, tensor, part)
     return tensor
 
 
-def _slice_of_numbers(value: Array, starts: list[int], ends: list[int], axes: list[int], steps: list[int]) -> Array:
-    parts = [slice(None)] * value.ndim
-    for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
-        size = value.shape[axis]
-        below = end < -size if step < 0 else False  # the end before the first element, which Python writes None
-        parts[axis] = slice(start, None if below else end, step)
-    return host.retyped(value[tuple(parts)])
+@dataclass(frozen=True)
+class _Part:
+    """What is taken of one axis."""
+
+    axis: int
+    start: Number
+    end: Number
+    step: int
+
+    def of(self, size: int) -> slice:
+        """As Python writes it, where an end before the first element is None."""
+        return slice(self.start, None if self.step < 0 and self.end < -size else self.end, self.step)
+
+    @property
+    def is_reversal(self) -> bool:
+        """Whether it is the whole axis backwards, whatever its size."""
+        numbers = self.step == -1 and isinstance(self.start, int) and isinstance(self.end, int)
+        return numbers and self.end < -_BEYOND and (self.start == -1 or self.start > _BEYOND)
 
 
-def _slice_of_axis(call: Call, tensor: Tensor, start: Number, end: Number, axis: int, step: int) -> Tensor:
-    axis = axis % tensor.dim()
+def _slice_of_numbers(value: Array, parts: Sequence[_Part]) -> Array:
+    slices = [slice(None)] * value.ndim
+    for part in parts:
+        slices[part.axis] = part.of(value.shape[part.axis])
+    return host.retyped(value[tuple(slices)])
+
+
+def _slice_of_axis(call: Call, tensor: Tensor, part: _Part) -> Tensor:
+    axis = part.axis % tensor.dim()
     size = tensor.shape[axis]
-    if step > 0:
-        is_last = isinstance(end, int) and end > _BEYOND
-        parts = [slice(None)] * axis + [slice(start, None if is_last else end, step)]
-        return tensor[tuple(parts)]
-    if step == -1 and isinstance(start, int) and isinstance(end, int) and end < -_BEYOND:
-        if start == -1 or start > _BEYOND:
-            return tensor.flip(axis)
-    if any(map(host.is_symbol, (start, end, size))):
-        raise call.refused("it steps backwards over a part of an axis that may vary", seen=f"axis {axis}, step {step}")
-    positions = range(size)[slice(start, None if end < -size else end, step)]
+    if part.step > 0:
+        end = None if isinstance(part.end, int) and part.end > _BEYOND else part.end
+        return tensor[(*[slice(None)] * axis, slice(part.start, end, part.step))]
+    if part.is_reversal:
+        return tensor.flip(axis)
+    if any(map(host.is_symbol, (part.start, part.end, size))):
+        raise call.refused("it steps backwards over a part of an axis that may vary", seen=f"axis {axis}")
+    positions = range(size)[part.of(size)]
     return tensor.index_select(axis, torch.tensor(list(positions), dtype=torch.int64, device=tensor.device))
 
 
