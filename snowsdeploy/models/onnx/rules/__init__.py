@@ -1,0 +1,32 @@
+"""One rule an operator: how torch computes it."""
+
+from snowsdeploy.models.onnx.rules import (
+    activations,
+    arithmetic,
+    convolutions,
+    indexing,
+    normalization,
+    pooling,
+    products,
+    recurrent,
+    reductions,
+    resize,
+    shapes,
+)
+from snowsdeploy.models.onnx.rules.registry import RULES, Rule
+
+__all__ = ["GROUPS", "RULES", "Rule"]
+
+GROUPS = (  # importing them fills the table
+    activations,
+    arithmetic,
+    convolutions,
+    indexing,
+    normalization,
+    pooling,
+    products,
+    recurrent,
+    reductions,
+    resize,
+    shapes,
+)
