@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -82,7 +81,8 @@ class Call:
         if isinstance(value, Tensor):
             return value
         if isinstance(value, Held):
-            held: Tensor = functools.reduce(getattr, value.path.split("."), self.module)  # type: ignore[arg-type, assignment]  # mypy sees objects
+            folder, _, name = value.path.rpartition(".")
+            held: Tensor = getattr(self.module.get_submodule(folder), name)
             return arranged_tensor(held, joined((*value.steps, *steps)))
         if value is None:
             raise self.refused("an input is missing", seen="no value")

@@ -120,7 +120,7 @@ UNARY: dict[str, Callable[[Number], Number]] = {
 
 def binary(operation: str, left: Array, right: Array) -> Array:
     """One of `BINARY` on arrays; without symbols it is computed in the arrays' own type."""
-    symbolic = left.dtype == object or right.dtype == object
+    symbolic = object in (left.dtype, right.dtype)
     if symbolic or operation not in NUMPY:
         integers = all(array.dtype == object or array.dtype.kind in "iub" for array in (left, right))
         if not symbolic and operation == "Div" and not integers:
@@ -132,4 +132,4 @@ def binary(operation: str, left: Array, right: Array) -> Array:
 def unary(operation: str, value: Array) -> Array:
     """One of `UNARY` on an array; the result has the array's type."""
     result = mapped(UNARY[operation], value)
-    return result if result.dtype == object or value.dtype == object else result.astype(value.dtype)
+    return result if object in (result.dtype, value.dtype) else result.astype(value.dtype)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from onnx import NodeProto
-
 from snowsdeploy.models.onnx.constants import Constant, Constants, Source, is_small, product_steps
 from snowsdeploy.models.onnx.layouts import Steps, inverse, joined
 from snowsdeploy.models.onnx.names import state_paths
@@ -32,14 +30,16 @@ class Use:
 
     Attributes:
         constant: What the name stands for.
-        node: The node; None for an output of the graph.
-        at: Position among its inputs.
+        op: Operator of the node; empty for an output of the graph.
+        index: Which node; the number of nodes for an output of the graph.
+        at: Position among the node's inputs, or among the outputs.
         as_number: Whether the node takes numbers there.
         weight: The layout that torch's layer wants, for a product's weight.
     """
 
     constant: Constant
-    node: NodeProto | None
+    op: str
+    index: int
     at: int
     as_number: bool
     weight: Steps | None
@@ -61,7 +61,7 @@ class Use:
 
 
 def _listed(table: dict[str, tuple[int, ...]], use: Use) -> bool:
-    return use.node is not None and use.at in table.get(use.node.op_type, ())
+    return use.at in table.get(use.op, ())
 
 
 @dataclass(frozen=True)
@@ -90,12 +90,14 @@ def uses_of(constants: Constants, outputs: Sequence[str]) -> list[Use]:
     values = constants.values
     sizes = sizes_among(constants.nodes, {name for name, constant in values.items() if is_small(constant)})
     return list(_uses(constants, sizes)) + [
-        Use(values[name], None, 0, as_number=False, weight=None) for name in outputs if name in values
+        Use(values[name], "", len(constants.nodes), at, as_number=False, weight=None)
+        for at, name in enumerate(outputs)
+        if name in values
     ]
 
 
 def _uses(constants: Constants, sizes: set[str]) -> Iterator[Use]:
-    for node in constants.nodes:
+    for index, node in enumerate(constants.nodes):
         on_sizes = any(name in sizes for name in node.output)
         for at, name in enumerate(node.input):
             constant = constants.values.get(name)
@@ -104,7 +106,7 @@ def _uses(constants: Constants, sizes: set[str]) -> Iterator[Use]:
             power = node.op_type == "Pow" and at == 1 and constant.source.array.size == 1
             as_number = on_sizes or power or at in _NUMBERS.get(node.op_type, ())
             weight = product_steps(node, at, len(constant.shape)) if constant.source.is_float else None
-            yield Use(constant, node, at, as_number, weight)
+            yield Use(constant, node.op_type, index, at, as_number, weight)
 
 
 def placed(uses: Sequence[Use], reserved: frozenset[str]) -> dict[str, Place]:

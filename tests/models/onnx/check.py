@@ -23,7 +23,7 @@ IR_VERSION = 8
 def node(op: str, inputs: str, outputs: str = "y", **attributes: Any) -> NodeProto:
     """A node; names are separated by spaces, and `-` is an input that is left out."""
     names = ["" if name == "-" else name for name in inputs.split()]
-    return helper.make_node(op, names, outputs.split(), name=f"{op}_of_{outputs.split()[0]}", **attributes)
+    return helper.make_node(op, names, outputs.split(), name=f"{op}_of_{outputs.split(maxsplit=1)[0]}", **attributes)
 
 
 @dataclass

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -9,10 +11,11 @@ from torch import Tensor
 from snowsdeploy.models.onnx.call import Call
 from snowsdeploy.models.onnx.rules.registry import plain, tensor_rule
 
-for _name, _plain in {
+_PLAIN: dict[str, Callable[[Tensor], Tensor]] = {
     "Relu": F.relu, "Sigmoid": torch.sigmoid, "Tanh": torch.tanh, "Softplus": F.softplus, "Softsign": F.softsign,
     "HardSwish": F.hardswish, "Mish": F.mish,
-}.items():  # fmt: skip
+}  # fmt: skip
+for _name, _plain in _PLAIN.items():
     plain(_name, _plain)
 
 _SELU = (1.67326319217681884765625, 1.05070102214813232421875)

@@ -49,8 +49,9 @@ def _register_binary(operator: str, function: Binary, *, plain_numbers: bool) ->
         if isinstance(left, np.ndarray) and isinstance(right, np.ndarray):
             return host.binary(operator, left, right)
         if not plain_numbers:
-            return function(call.tensor(left), call.tensor(right))
-        return function(call.operand(left, right), call.operand(right, left))
+            left, right = call.tensor(left), call.tensor(right)
+        result: Tensor = function(call.operand(left, right), call.operand(right, left))
+        return result
 
     RULES[operator] = on_two
 
@@ -115,12 +116,13 @@ _register_unary("Floor", torch.floor)
 _register_unary("Ceil", torch.ceil)
 _register_unary("Not", torch.logical_not)
 
-for _name, _plain in {
+_PLAIN: dict[str, Callable[[Tensor], Tensor]] = {
     "Sqrt": torch.sqrt, "Reciprocal": torch.reciprocal, "Exp": torch.exp, "Log": torch.log, "Erf": torch.erf,
     "Round": torch.round, "Sign": torch.sign, "IsNaN": torch.isnan,
     "Sin": torch.sin, "Cos": torch.cos, "Tan": torch.tan, "Asin": torch.asin, "Acos": torch.acos, "Atan": torch.atan,
     "Sinh": torch.sinh, "Cosh": torch.cosh, "Asinh": torch.asinh, "Acosh": torch.acosh, "Atanh": torch.atanh,
-}.items():  # fmt: skip
+}  # fmt: skip
+for _name, _plain in _PLAIN.items():
     plain(_name, _plain)
 
 

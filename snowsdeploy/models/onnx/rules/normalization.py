@@ -51,7 +51,8 @@ def _rms_norm(call: Call, value: Tensor, scale: Tensor) -> Tensor:
 
 @tensor_rule("LpNormalization")
 def _lp_norm(call: Call, value: Tensor) -> Tensor:
-    return value / torch.linalg.vector_norm(value, call.get("p", 2), call.get("axis", -1), keepdim=True)
+    size: Tensor = torch.linalg.vector_norm(value, call.get("p", 2), call.get("axis", -1), keepdim=True)
+    return value / size
 
 
 @tensor_rule("MeanVarianceNormalization")
@@ -68,5 +69,6 @@ def _local_response_norm(call: Call, value: Tensor) -> Tensor:
     before = (size - 1) // 2
     squares = F.pad(value.square(), [0, 0] * (value.dim() - 2) + [before, size - 1 - before])
     total = sum((squares.narrow(1, at, value.shape[1]) for at in range(1, size)), squares.narrow(1, 0, value.shape[1]))
-    scaled = total * (call.get("alpha", 1e-4) / size) + call.get("bias", 1.0)
-    return value / scaled.pow(call.get("beta", 0.75))
+    scaled = total * (float(call.get("alpha", 1e-4)) / size) + float(call.get("bias", 1.0))
+    response: Tensor = value / scaled.pow(float(call.get("beta", 0.75)))
+    return response

@@ -25,7 +25,7 @@ def _matmul(call: Call, left: Value, right: Value) -> Result:
 def _gemm(call: Call, left: Value, right: Value, bias: Value = None) -> Result:
     rows = call.tensor(left)
     rows = rows.t() if call.flag("transA") else rows
-    scale, bias_scale = call.get("alpha", 1.0), call.get("beta", 1.0)
+    scale, bias_scale = float(call.get("alpha", 1.0)), float(call.get("beta", 1.0))
     offset = call.optional(bias)
     if scale == 1.0 and bias_scale == 1.0 and (offset is None or offset.dim() == 1):
         return product(call, rows, right, offset, transposed=call.flag("transB"))

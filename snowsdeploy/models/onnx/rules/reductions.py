@@ -75,7 +75,8 @@ def _position(call: Call, value: Tensor, function: Callable[..., Tensor]) -> Ten
     axis, keep = call.get("axis", 0), call.flag("keepdims", default=True)
     if not call.flag("select_last_index"):
         return function(value, axis, keepdim=keep)
-    return value.shape[axis] - 1 - function(value.flip(axis), axis, keepdim=keep)
+    from_the_end = function(value.flip(axis), axis, keepdim=keep)
+    return torch.rsub(from_the_end, value.shape[axis] - 1)
 
 
 @rule("TopK")

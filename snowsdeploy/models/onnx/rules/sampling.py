@@ -62,7 +62,8 @@ class Axis:
         if self.scale is not None and not host.is_symbol(self.scale):
             return torch.full((), self.scale, dtype=torch.float32, device=like.device)
         after, before = (torch.full((), 1.0, device=like.device) * size for size in (self.after, self.before))
-        return after / before
+        ratio: Tensor = after / before
+        return ratio
 
 
 def _always_equal(left: Number, right: Number) -> bool:
@@ -108,7 +109,7 @@ def _source(tensor: Tensor, axis: Axis, coordinates: str) -> Tensor:
     centred = (new + 0.5) / ratio - 0.5
     if coordinates == "half_pixel_symmetric":
         adjustment = axis.after / (ratio * axis.before)
-        return centred + (1 - adjustment) * axis.before / 2
+        centred = centred + (1 - adjustment) * axis.before / 2
     return centred
 
 

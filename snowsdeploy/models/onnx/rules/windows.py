@@ -32,7 +32,12 @@ class Window:
     @property
     def is_symmetric(self) -> bool:
         """Whether torch's own padding is enough."""
-        return self.before == self.after and all(isinstance(pad, int) for pad in self.before)
+        return self.is_known and self.before == self.after
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the padding is the same for images of every size."""
+        return all(isinstance(pad, int) for pad in (*self.before, *self.after))
 
     @property
     def extents(self) -> tuple[int, ...]:
@@ -42,7 +47,7 @@ class Window:
     def padded(self, value: Tensor, fill: float = 0.0) -> Tensor:
         """The input with the padding written out."""
         pads = [pad for pair in reversed(list(zip(self.before, self.after, strict=True))) for pad in pair]
-        return F.pad(value, pads, value=fill) if any(pads) else value
+        return value if self.is_known and not any(pads) else F.pad(value, pads, value=fill)
 
 
 def window(call: Call, value: Tensor, kernel: Sequence[int]) -> Window:

@@ -5,7 +5,18 @@ from __future__ import annotations
 import numpy as np
 
 from tests.models.onnx.cases.table import (
-    ALL, CASES, Case, Draw, Entry, bools, case, integers, one_of, reals, shape_of, up_to,
+    ALL,
+    CASES,
+    Case,
+    Draw,
+    Entry,
+    bools,
+    case,
+    integers,
+    one_of,
+    reals,
+    shape_of,
+    up_to,
 )  # fmt: skip
 from tests.models.onnx.check import node
 
@@ -14,8 +25,36 @@ _DOMAINS = {
     "Atanh": (-0.9, 0.9), "Tan": (-1, 1),
 }  # fmt: skip
 _UNARY = {
-    9: "Relu Sigmoid Tanh Softplus Softsign Sqrt Reciprocal Exp Log Erf Sign Sin Cos Tan Asin Acos Atan Sinh Cosh "
-    "Asinh Acosh Atanh Neg Abs Floor Ceil Identity Dropout".split(),
+    9: [
+        "Relu",
+        "Sigmoid",
+        "Tanh",
+        "Softplus",
+        "Softsign",
+        "Sqrt",
+        "Reciprocal",
+        "Exp",
+        "Log",
+        "Erf",
+        "Sign",
+        "Sin",
+        "Cos",
+        "Tan",
+        "Asin",
+        "Acos",
+        "Atan",
+        "Sinh",
+        "Cosh",
+        "Asinh",
+        "Acosh",
+        "Atanh",
+        "Neg",
+        "Abs",
+        "Floor",
+        "Ceil",
+        "Identity",
+        "Dropout",
+    ],
     11: ["Round"],
     14: ["HardSwish"],
     18: ["Mish"],

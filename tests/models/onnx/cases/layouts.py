@@ -8,7 +8,17 @@ import numpy as np
 from onnx import TensorProto, numpy_helper
 
 from tests.models.onnx.cases.table import (
-    Case, Draw, axes_of, bools, case, integers, ints, one_of, reals, shape_of, up_to,
+    Case,
+    Draw,
+    axes_of,
+    bools,
+    case,
+    integers,
+    ints,
+    one_of,
+    reals,
+    shape_of,
+    up_to,
 )  # fmt: skip
 from tests.models.onnx.check import node
 
@@ -42,9 +52,7 @@ def reshape_by_computed_sizes(draw: Draw, opset: int) -> Case:
         node("Gather", "s at", "batch"),
         node("Unsqueeze", f"batch{names}", "first", **axes),
         node("Slice", "s one four" if opset >= 10 else "s", "rest", **starts),
-        node("ReduceProd", "rest", "area", keepdims=0)
-        if opset < 18
-        else node("ReduceProd", "rest", "area", keepdims=0),
+        node("ReduceProd", "rest", "area", keepdims=0),
         node("Unsqueeze", f"area{names}", "second", **axes),
         node("Mul", "second unit", "scaled"),
         node("Concat", "first scaled", "shape", axis=0),
