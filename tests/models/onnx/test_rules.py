@@ -19,7 +19,7 @@ EXAMPLES = 6
 def test_rule(entry: Entry) -> None:
     @settings(
         max_examples=EXAMPLES * len(entry.operators) if len(entry.operators) < 6 else 40,
-        deadline=None, database=None, suppress_health_check=list(HealthCheck),
+        deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck),
     )  # fmt: skip
     @given(st.data())
     def run(data: st.DataObject) -> None:
