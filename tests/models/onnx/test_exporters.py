@@ -250,3 +250,28 @@ def test_a_recurrent_layer_with_any_batch() -> None:
     made = node("LSTM", "x w r", "y h", hidden_size=3, direction="bidirectional")
     values = {"x": rng.standard_normal((3, 2, 4)).astype(np.float32)}
     check([made], values, constants, 14, outputs=("y", "h"), export=True, dynamic={"x": [1]})
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])
+def test_recurrent_layers_with_the_batch_first(kind: str) -> None:
+    """ONNX Runtime has no such kernel; the layer with the time first is the oracle."""
+    rng = np.random.default_rng(0)
+    gates = {"LSTM": 4, "GRU": 3, "RNN": 1}[kind]
+    constants = {
+        name: rng.standard_normal(shape).astype(np.float32)
+        for name, shape in (("w", (2, 3 * gates, 4)), ("r", (2, 3 * gates, 3)), ("h", (2, 2, 3)))
+    }
+    attributes = {"hidden_size": 3, "direction": "bidirectional"} | (
+        {"linear_before_reset": 1} if kind == "GRU" else {}
+    )
+    value = rng.standard_normal((5, 2, 4)).astype(np.float32)
+    rows, last = imported(
+        model_of([node(kind, "x w r - - h", "y y_h", **attributes)], {"x": value}, constants, 14, ("y", "y_h"))
+    ).module(torch.from_numpy(value))
+    first = constants | {"h": constants["h"].transpose(1, 0, 2).copy()}
+    turned = np.ascontiguousarray(value.transpose(1, 0, 2))
+    model = model_of(
+        [node(kind, "x w r - - h", "y y_h", layout=1, **attributes)], {"x": turned}, first, 14, ("y", "y_h")
+    )
+    results = imported(model).module(torch.from_numpy(turned))
+    same(results, [rows.permute(2, 0, 1, 3).numpy(), last.transpose(0, 1).numpy()])

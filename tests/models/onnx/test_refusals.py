@@ -168,6 +168,7 @@ CASES: dict[str, tuple[NodeProto, dict[str, Any], dict[str, Any]]] = {
     "attribute reduction": (
         node("ScatterND", "x i u", reduction="mul"), {"x": zeros(4, 2)}, {"i": np.array([[1]]), "u": zeros(1, 2)},
     ),
+    "in training mode": (node("Dropout", "x - t"), {"x": zeros(4)}, {"t": np.array(True)}),
     "type is not supported": (node("Cast", "x", to=TensorProto.STRING), {"x": zeros(4)}, {}),
 }  # fmt: skip
 

@@ -3,6 +3,7 @@
 from snowsdeploy.models.onnx.rules import (
     activations,
     arithmetic,
+    attention,
     convolutions,
     indexing,
     normalization,
@@ -20,6 +21,7 @@ __all__ = ["GROUPS", "RULES", "Rule"]
 GROUPS = (  # importing them fills the table
     activations,
     arithmetic,
+    attention,
     convolutions,
     indexing,
     normalization,

@@ -44,8 +44,15 @@ def _size(call: Call, value: Value) -> Result:
     return host.tidy([math.prod(sizes(call, value))], ())
 
 
-@rule("Identity", "Dropout")
-def _same(call: Call, value: Value, *_: Value) -> Result:
+@rule("Identity")
+def _same(call: Call, value: Value) -> Result:
+    return value
+
+
+@rule("Dropout")
+def _dropout(call: Call, value: Value, ratio: Value = None, training: Value = None) -> Result:
+    if training is not None and call.number(training, "training_mode"):
+        raise call.refused("it is in training mode", seen="training_mode=1", allowed="training_mode=0")
     return value
 
 
@@ -131,8 +138,12 @@ def _concat(call: Call, *values: Value) -> Result:
 
 @rule("Split")
 def _split(call: Call, value: Value, parts: Value = None) -> Result:
-    axis, tensor = call.get("axis", 0), call.tensor(value)
+    axis = call.get("axis", 0)
     given = call.get("split") if parts is None else call.numbers(parts, "split")
+    if isinstance(value, np.ndarray):
+        where = [sum(given[: at + 1]) for at in range(len(given) - 1)] if given else len(call.outputs)
+        return tuple(map(host.retyped, np.array_split(value, where, axis)))
+    tensor = call.tensor(value)
     if given:
         return tuple(tensor.split([int(size) for size in given], axis))
     count = call.get("num_outputs") or len(call.outputs)

@@ -244,6 +244,25 @@ def matmul_of_constants_of_any_rank(draw: Draw, opset: int) -> Case:
     return Case([node("MatMul", "w a" if left else "a w")], {"a": value}, {"w": matrix})
 
 
+@case("Attention", opsets=(23,))
+def attention(draw: Draw, opset: int) -> Case:
+    rows, others, groups = up_to(draw, 1, 4), up_to(draw, 1, 4), one_of(draw, 1, 2, 4)
+    values = {
+        "q": reals(draw, 2, 4, rows, 3),
+        "k": reals(draw, 2, groups, others, 3),
+        "v": reals(draw, 2, groups, others, 5),
+    }
+    attributes = one_of(draw, {}, {"is_causal": 1}, {"scale": 0.3})
+    if one_of(draw, True, False):
+        values = {
+            name: np.ascontiguousarray(value.transpose(0, 2, 1, 3)).reshape(2, value.shape[2], -1)
+            for name, value in values.items()
+        }
+        attributes |= {"q_num_heads": 4, "kv_num_heads": groups}
+    mask = one_of(draw, {}, {"m": reals(draw, rows, others)})
+    return Case([node("Attention", " ".join([*values, *mask]), **attributes)], values | mask)
+
+
 @case("Gemm")
 def gemm(draw: Draw, opset: int) -> Case:
     rows, inner, columns = up_to(draw, 1, 4), up_to(draw, 1, 4), up_to(draw, 1, 4)

@@ -121,6 +121,17 @@ def split_with_a_rest(draw: Draw, opset: int) -> Case:
     return Case([node("Split", "x", "p q r", axis=0, num_outputs=3)], {"x": reals(draw, 7, 2)}, {}, outputs)
 
 
+@case("Split", opsets=(11,))
+def split_of_sizes(draw: Draw, opset: int) -> Case:
+    nodes = [
+        node("Shape", "x", "s"),
+        node("Split", "s", "p q", axis=0, **one_of(draw, {}, {"split": [1, 3]})),
+        node("Concat", "q p", "t", axis=0),
+        node("Reshape", "x t"),
+    ]
+    return Case(nodes, {"x": reals(draw, 2, 3, 4, 5)})
+
+
 @case("Slice")
 def slices(draw: Draw, opset: int) -> Case:
     rank = 3

@@ -23,7 +23,7 @@ class Entry:
 
 
 CASES: list[Entry] = []
-ALL = (9, 11, 13, 17, 20, 21)
+ALL = (9, 11, 13, 17, 20, 21, 23)
 
 
 def case(*operators: str, opsets: Sequence[int] = ALL) -> Callable[[Any], Any]:
