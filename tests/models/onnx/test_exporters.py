@@ -275,3 +275,14 @@ def test_recurrent_layers_with_the_batch_first(kind: str) -> None:
     )
     results = imported(model).module(torch.from_numpy(turned))
     same(results, [rows.permute(2, 0, 1, 3).numpy(), last.transpose(0, 1).numpy()])
+
+
+@pytest.mark.parametrize("operator", ["MaxPool", "AveragePool"])
+def test_no_window_begins_in_the_padding_at_the_end(operator: str) -> None:
+    made = node(operator, "x", kernel_shape=[3, 1], strides=[2, 1], pads=[0, 0, 2, 0], ceil_mode=1)
+    check([made], {"x": np.random.default_rng(0).standard_normal((1, 2, 6, 4)).astype(np.float32)}, opset=13)
+
+
+def test_a_slice_backwards_from_before_the_first_element() -> None:
+    constants = {"s": np.array([-5]), "e": np.array([-9]), "a": np.array([0]), "t": np.array([-1])}
+    check([node("Slice", "x s e a t")], {"x": np.arange(4, dtype=np.float32)}, constants, 13)

@@ -22,9 +22,9 @@ def _max_pool(call: Call, value: Tensor) -> Tensor:
     ceil = call.flag("ceil_mode")
     own = moves.is_symmetric and all(2 * pad <= size for pad, size in zip(moves.before, moves.kernel, strict=True))
     padding = moves.before if own else (0,) * moves.rank
-    value = value if own else moves.padded(value, -math.inf)
-    pool = _MAXIMA[moves.rank - 1]
-    return pool(value, moves.kernel, moves.strides, padding, moves.dilations, ceil)
+    given = value if own else moves.padded(value, -math.inf)
+    pooled: Tensor = _MAXIMA[moves.rank - 1](given, moves.kernel, moves.strides, padding, moves.dilations, ceil)
+    return moves.trimmed(pooled, value) if ceil and not own else pooled
 
 
 @tensor_rule("AveragePool")
@@ -36,14 +36,14 @@ def _average_pool(call: Call, value: Tensor) -> Tensor:
     if own:
         pool = _AVERAGES[moves.rank - 1]
         return pool(value, moves.kernel, moves.strides, moves.before, ceil, with_pads)
-    if with_pads:
-        return _averages(moves, moves.padded(value), ceil=ceil)
-    counted = moves.padded(torch.ones_like(value[:1, :1]))
-    return _averages(moves, moves.padded(value), ceil=ceil) / _averages(moves, counted, ceil=ceil)
+    averages = _averages(moves, value, ceil=ceil)
+    return averages if with_pads else averages / _averages(moves, torch.ones_like(value[:1, :1]), ceil=ceil)
 
 
-def _averages(moves: Window, padded: Tensor, *, ceil: bool) -> Tensor:
-    return _AVERAGES[moves.rank - 1](padded, moves.kernel, moves.strides, 0, ceil)
+def _averages(moves: Window, value: Tensor, *, ceil: bool) -> Tensor:
+    """Averages with the padding counted as zeros."""
+    pooled: Tensor = _AVERAGES[moves.rank - 1](moves.padded(value), moves.kernel, moves.strides, 0, ceil)
+    return moves.trimmed(pooled, value) if ceil else pooled
 
 
 @tensor_rule("GlobalAveragePool")

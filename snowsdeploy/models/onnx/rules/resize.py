@@ -63,6 +63,8 @@ def _resized(call: Call, tensor: Tensor, axes: Sequence[Axis], coordinates: str,
     sampling = Sampling(mode, coordinates, nearest, call.get("cubic_coeff_a", -0.75), call.flag("exclude_outside"))
     if coordinates not in ("half_pixel", "pytorch_half_pixel", "half_pixel_symmetric", "asymmetric", "align_corners"):
         raise call.refused("its coordinates are not supported", seen=f"coordinate_transformation_mode={coordinates}")
+    if coordinates == "half_pixel_symmetric" and mode == "nearest":  # the last bit decides which pixel is taken
+        raise call.refused("its coordinates are not supported", seen=f"{coordinates} with mode=nearest")
     changed = [axis for axis in axes if not axis.is_same]
     if not changed:
         return tensor

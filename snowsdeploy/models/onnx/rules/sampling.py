@@ -106,11 +106,10 @@ def _source(tensor: Tensor, axis: Axis, coordinates: str) -> Tensor:
         return new * (axis.before - 1) / (axis.after - 1) if axis.after > 1 else torch.zeros_like(new)
     if coordinates == "pytorch_half_pixel" and axis.after == 1:
         return torch.zeros_like(new)
-    centred = (new + 0.5) / ratio - 0.5
+    centred = (new + 0.5) / ratio
     if coordinates == "half_pixel_symmetric":
-        adjustment = axis.after / (ratio * axis.before)
-        centred = centred + (1 - adjustment) * axis.before / 2
-    return centred
+        centred = (1 - axis.after / (ratio * axis.before)) * (axis.before / 2) + centred
+    return centred - 0.5
 
 
 def _nearest(places: Tensor, mode: str) -> Tensor:

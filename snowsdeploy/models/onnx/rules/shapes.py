@@ -177,8 +177,10 @@ class _Part:
     step: int
 
     def of(self, size: int) -> slice:
-        """As Python writes it, where an end before the first element is None."""
-        return slice(self.start, None if self.step < 0 and self.end < -size else self.end, self.step)
+        """As Python writes it; backwards, a start before the first element is that one, such an end is None."""
+        if self.step > 0:
+            return slice(self.start, self.end, self.step)
+        return slice(max(self.start, -size), None if self.end < -size else self.end, self.step)
 
     @property
     def is_reversal(self) -> bool:

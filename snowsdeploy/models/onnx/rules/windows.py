@@ -49,6 +49,17 @@ class Window:
         pads = [pad for pair in reversed(list(zip(self.before, self.after, strict=True))) for pad in pair]
         return value if self.is_known and not any(pads) else F.pad(value, pads, value=fill)
 
+    def trimmed(self, pooled: Tensor, value: Tensor) -> Tensor:
+        """Without windows that begin in the padding at the end, which rounding up would add.
+
+        Args:
+            pooled: Of the padded input.
+            value: The input before it was padded.
+        """
+        starts = zip(value.shape[2:], self.before, self.strides, strict=True)
+        limits = [slice(None, -(-(size + pad) // stride)) for size, pad, stride in starts]
+        return pooled[(slice(None), slice(None), *limits)]
+
 
 def window(call: Call, value: Tensor, kernel: Sequence[int]) -> Window:
     """The window of a node from its attributes.

@@ -364,7 +364,7 @@ _ROUNDINGS = ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil")
 @case("Resize", opsets=(11, 13, 18, 19, 21))
 def resize_of_images(draw: Draw, opset: int) -> Case:
     mode = one_of(draw, "nearest", "linear", "cubic")
-    coordinates = one_of(draw, *_COORDINATES, *(["half_pixel_symmetric"] if opset >= 19 else []))
+    coordinates = one_of(draw, *_COORDINATES, *(["half_pixel_symmetric"] if opset >= 19 and mode != "nearest" else []))
     attributes = {"mode": mode, "coordinate_transformation_mode": coordinates}
     if mode == "nearest":
         attributes["nearest_mode"] = one_of(draw, *_ROUNDINGS)
