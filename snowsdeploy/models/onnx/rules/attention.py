@@ -32,7 +32,8 @@ def _attention(call: Call, *values: Value) -> Result:
 
 
 def _by_head(value: Tensor, heads: int) -> Tensor:
-    return value.unflatten(2, (heads, value.shape[2] // heads)).transpose(1, 2)
+    parted: Tensor = value.unflatten(2, (heads, value.shape[2] // heads))
+    return parted.transpose(1, 2)
 
 
 def _mask(call: Call, given: Value, query: Tensor, keys: Tensor) -> Tensor | None:
