@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from snowsdeploy.settings.resources import ResourceSettings
     from snowsdeploy.settings.validate import MeasureSettings
     from snowsdeploy.stages.prune import Pruned
+    from snowsdeploy.tasks.user_metric import Score
     from snowsdeploy.values import ExportReport, PruneReport, Report, Verdict
 
     __version__: str
@@ -45,6 +46,7 @@ __all__ = [
     # what flows
     "Program",
     "Samples",
+    "Score",
     "Pattern",
     "Pruned",
     "PruneReport",
@@ -67,6 +69,7 @@ _MODULES = {
     **dict.fromkeys(__all__[:9], "snowsdeploy.api"),
     "Program": "snowsdeploy.models.program",
     "Samples": "snowsdeploy.data.samples",
+    "Score": "snowsdeploy.tasks.user_metric",
     "Pattern": "snowsdeploy.patterns.pattern",
     "Pruned": "snowsdeploy.stages.prune",
     **dict.fromkeys(("PruneReport", "ExportReport", "Report", "Verdict"), "snowsdeploy.values"),

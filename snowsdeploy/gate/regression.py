@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from snowsdeploy.gate.rules import limit_of
+from snowsdeploy.gate.rules import absent, limit_of, reach_of
 from snowsdeploy.settings.policy import GatePolicy
 from snowsdeploy.values import Latency, LatencySeries, Metric, RuleResult, Variant
 
@@ -27,8 +27,7 @@ def metric_regression(new: Variant, old: Variant, policy: GatePolicy) -> Iterato
         yield _inconclusive("accuracy against baseline", "as the policy says", "no metric is in both reports")
         return
     before = {metric.name: metric for metric in b.metrics}
-    wanted = set(limits) if isinstance(limits, dict) else set()
-    for name in sorted(wanted - {metric.name for metric in metrics}):
+    for name in sorted(absent(limits, {metric.name for metric in metrics})):
         yield _inconclusive(f"{name} against baseline", f"{name}", "the metric is not in the report")
     for place, metric in enumerate(metrics):
         limit = limit_of(limits, metric.name, metric.usual_regression, first=place == 0)
@@ -38,13 +37,10 @@ def metric_regression(new: Variant, old: Variant, policy: GatePolicy) -> Iterato
 
 def _metric_change(new: Metric, old: Metric | None, limit: float | str, *, same: bool) -> RuleResult:
     name = f"{new.label} against baseline"
-    if isinstance(limit, str):
-        reach = float(limit.rstrip("% ")) / 100 * abs(old.sparse.value if old else 0.0) * new.factor
-    else:
-        reach = limit
-    text = f"<= {new.limit(reach)} below the baseline"
     if old is None:
-        return _inconclusive(name, text, "the baseline has no such metric")
+        return _inconclusive(name, f"<= {limit} below the baseline", "the baseline has no such metric")
+    reach = reach_of(limit, new, old.sparse)
+    text = f"<= {new.limit(reach)} below the baseline"
     if not same:
         return _inconclusive(name, text, "the reports are of different images")
     sign = 1.0 if new.higher_is_better else -1.0

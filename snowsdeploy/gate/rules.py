@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Literal
 
 from snowsdeploy.settings.policy import OFF, GatePolicy
@@ -93,30 +93,27 @@ def _drops(found: Accuracy | None, policy: GatePolicy) -> Iterator[RuleResult]:
         yield _missing("accuracy drop", text, "accuracy was not measured; pass --eval-data")
         return
     names = [metric.name for metric in found.metrics]
-    if isinstance(policy.max_drop, dict):
-        for name, wanted in policy.max_drop.items():
-            if name not in names and wanted != OFF:
-                yield _missing(f"{name} drop", f"<= {wanted}", _not_there(names))
-    judged = 0
+    for name, wanted in absent(policy.max_drop, names).items():
+        yield _missing(f"{name} drop", f"<= {wanted}", _not_there(names))
+    judged = False
     for place, metric in enumerate(found.metrics):
         limit = limit_of(policy.max_drop, metric.name, metric.usual_drop, first=place == 0)
-        judged += limit is not None
         if limit is not None:
+            judged = True
             yield _drop(metric, limit, strict=policy.strict_intervals)
-    named = policy.min.keys() | policy.max.keys()
-    if found.metrics and not judged and not named and limit_of(policy.max_drop, names[0], None, first=True) is None:
-        off = policy.max_drop == OFF or (isinstance(policy.max_drop, dict) and policy.max_drop.get(names[0]) == OFF)
-        if not off:
-            yield _missing(f"{names[0]} drop", "none", f"no goal: add --metric-goal '{names[0]} drop<=X'")
+    if judged or policy.min or policy.max or not isinstance(policy.max_drop, dict):
+        return
+    if names and policy.max_drop.get(names[0]) != OFF:
+        yield _missing(f"{names[0]} drop", "none", f"no goal: add --metric-goal '{names[0]} drop<=X'")
 
 
 def _drop(metric: Metric, limit: float | str, *, strict: bool) -> RuleResult:
     drop = metric.drop
-    if isinstance(limit, str):  # relative to the dense value
-        reach = float(limit.rstrip("% ")) / 100 * abs(metric.dense.value) * metric.factor
+    reach = reach_of(limit, metric, metric.dense)
+    if isinstance(limit, str):
         text = f"<= {limit.replace(' ', '')} of dense: {metric.difference(reach)}"
     else:
-        reach, text = limit, f"<= {metric.limit(limit)}"
+        text = f"<= {metric.limit(limit)}"
     verdict, reason = _judge_upper(
         drop.value, _end(drop.low, drop.value), _end(drop.high, drop.value), reach, strict=strict
     )
@@ -147,10 +144,8 @@ def _agreement(found: Accuracy, policy: GatePolicy) -> Iterator[RuleResult]:
     if policy.agreement is None or "agreement" in policy.off:
         return
     names = [measure.name for measure in found.agreement]
-    if isinstance(policy.agreement, dict):
-        for name, wanted in policy.agreement.items():
-            if name not in names and wanted != OFF:
-                yield _missing(f"{name} agreement", f"{wanted}", _not_there(names))
+    for name, wanted in absent(policy.agreement, names).items():
+        yield _missing(f"{name} agreement", f"{wanted}", _not_there(names))
     for place, measure in enumerate(found.agreement):
         limit = limit_of(policy.agreement, measure.name, measure.usual_limit, first=place == 0)
         if isinstance(limit, float | int):
@@ -186,8 +181,26 @@ def _not_there(names: Sequence[str]) -> str:
     return f"the report has {', '.join(names) or 'no metric'}"
 
 
+def absent(limits: float | str | Mapping[str, float | str], names: Collection[str]) -> dict[str, float | str]:
+    """What a policy asks of metrics that a report does not have."""
+    if not isinstance(limits, Mapping):
+        return {}
+    return {name: limit for name, limit in limits.items() if name not in names and limit != OFF}
+
+
+def reach_of(limit: float | str, quantity: Quantity, of: Estimate) -> float:
+    """A limit of drops in the unit of differences.
+
+    Args:
+        limit: A number in that unit, or a text such as `1%`.
+        quantity: What drops.
+        of: What such a text is relative to.
+    """
+    return float(limit.rstrip("% ")) / 100 * abs(of.value) * quantity.factor if isinstance(limit, str) else limit
+
+
 def limit_of(
-    limits: float | str | dict[str, float | str] | None, name: str, usual: float | None, *, first: bool
+    limits: float | str | Mapping[str, float | str], name: str, usual: float | None, *, first: bool
 ) -> float | str | None:
     """What a policy says of one metric: its own limit, else the usual one; None where it is not judged.
 
@@ -197,7 +210,7 @@ def limit_of(
         usual: Its usual limit.
         first: Whether it counts most.
     """
-    if isinstance(limits, dict):
+    if isinstance(limits, Mapping):
         found = limits.get(name, usual)
         return None if found == OFF else found
     return limits if first else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,7 +11,8 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
-from snowsdeploy.models.program import copied
+from snowsdeploy.batch import Batch, Inputs, tensors_of
+from snowsdeploy.models.program import Program, copied
 
 OTHERS = (torch.float16, torch.bfloat16, torch.float64)
 
@@ -33,6 +35,17 @@ def in_fp32(exported: ExportedProgram) -> tuple[ExportedProgram, str]:
 def in_fp64(exported: ExportedProgram) -> ExportedProgram:
     """A program of FP32 in FP64: what it computes there has no rounding to speak of."""
     return _cast(exported, (torch.float32,), torch.float64)
+
+
+def run_in_fp64(program: Program, batch: Batch) -> tuple[Tensor, ...]:
+    """What a program of FP32 would give without rounding.
+
+    Raises:
+        RuntimeError: An operator has no form in FP64.
+    """
+    wide = replace(program, exported=in_fp64(program.exported), varying=None)
+    tensors = {str(at): t.double() if t.dtype == torch.float32 else t for at, t in enumerate(tensors_of(batch))}
+    return wide.run(Inputs(tensors) if len(tensors) > 1 else tensors["0"])
 
 
 def _cast(exported: ExportedProgram, sources: Collection[torch.dtype], target: torch.dtype) -> ExportedProgram:

@@ -15,7 +15,7 @@ from torch.export import ExportedProgram
 from torch.export.passes import move_to_device_pass
 from torch.utils import _pytree as pytree
 
-from snowsdeploy.batch import Batch, Inputs, tensors_of
+from snowsdeploy.batch import Batch, tensors_of
 from snowsdeploy.errors import GraphError
 from snowsdeploy.files import atomic_path, writing
 from snowsdeploy.values import InputInfo, ModelSignature, Preprocessing, SourceInfo
@@ -100,20 +100,6 @@ class Program:
         with torch.no_grad():
             outputs = exported.module(check_guards=False)(*args, **kwargs)
         return tuple(leaf for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Tensor))
-
-    def run_exactly(self, batch: Batch) -> tuple[Tensor, ...]:
-        """Run the program in FP64: what FP32 would give without rounding.
-
-        Raises:
-            RuntimeError: An operator has no form in FP64.
-        """
-        from snowsdeploy.models.fp32 import in_fp64  # noqa: PLC0415 - it makes programs of programs
-
-        wide = replace(self, exported=in_fp64(self.exported), varying=None)
-        tensors = {
-            f"{place}": t.double() if t.dtype == torch.float32 else t for place, t in enumerate(tensors_of(batch))
-        }
-        return wide.run(Inputs(tensors) if len(tensors) > 1 else tensors["0"])
 
     def _other_sizes(self, batch: Batch) -> bool:
         sizes = [tuple(tensor.shape[1:]) for tensor in tensors_of(batch)]

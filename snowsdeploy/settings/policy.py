@@ -37,6 +37,7 @@ From0 = Annotated[float, Field(ge=0)]
 Relative = Annotated[str, Field(pattern=r"^\d+(\.\d+)?\s*%$")]
 Limit = From0 | Relative | Literal["off"]
 Limits = Annotated[Limit | dict[str, Limit], Field(union_mode="left_to_right")]
+Bounds = From0 | dict[str, From0 | Literal["off"]]
 
 
 SWITCHED = (
@@ -60,7 +61,7 @@ class GatePolicy(Settings):
     max: dict[str, float] = Field(
         default_factory=dict, description="Largest value of the sparse model by metric, where less is better."
     )
-    agreement: Or[Limits] = Field(
+    agreement: Or[Bounds] = Field(
         default_factory=dict,
         description="How alike both models' outputs must be, by measure, or one number for the first; judged where "
         "there is no metric. A measure that is not named has its usual limit, such as 0.9 of equal classes.",
@@ -163,7 +164,8 @@ def with_goals(policy: GatePolicy, goals: Sequence[str]) -> GatePolicy:
     """A policy with goals as `--metric-goal` states them: `map50 drop<=0.5`, `miou>=0.7`, `loss<=0.1`.
 
     Raises:
-        UsageError: A goal is written otherwise.
+        UsageError: A goal is written otherwise, or the policy has one limit for whatever metric counts most, which a
+            goal for a drop would silently replace.
     """
     drops: dict[str, float | str] = {}
     least, most = dict(policy.min), dict(policy.max)
@@ -186,10 +188,13 @@ def with_goals(policy: GatePolicy, goals: Sequence[str]) -> GatePolicy:
             drops[name] = f"{number}%" if percent else float(number)
         else:
             (least if sign == ">=" else most)[name] = float(number)
-    before = (
-        policy.max_drop if isinstance(policy.max_drop, dict) else {} if policy.max_drop is None else policy.max_drop
-    )
-    if drops:
-        before = {**(before if isinstance(before, dict) else {}), **drops}
-    limit = None if policy.max_drop is None and not drops else before
-    return policy.model_copy(update={"max_drop": limit, "min": least, "max": most})
+    if not drops:
+        return policy.model_copy(update={"min": least, "max": most})
+    if not isinstance(policy.max_drop, dict):
+        raise UsageError(
+            "--metric-goal and the policy's max_drop both say how far a metric may fall",
+            seen=f"max_drop = {OFF if policy.max_drop is None else policy.max_drop}",
+            allowed="a table by metric, such as max_drop = { top1 = 1.0 }",
+            fix="name the metric in the policy",
+        )
+    return policy.model_copy(update={"max_drop": {**policy.max_drop, **drops}, "min": least, "max": most})

@@ -11,6 +11,7 @@ from snowsdeploy.models.program import Program
 from snowsdeploy.settings.jobs import PlanJob
 from snowsdeploy.stages.program import load, names_for, traced
 from snowsdeploy.stages.samples import hold_source, in_batches, is_source, open_evaluation, require_fit
+from snowsdeploy.tasks.evaluate import Judge
 
 
 @dataclass(frozen=True)
@@ -21,11 +22,13 @@ class Inputs:
         program: The dense program.
         calibration: What it is pruned on.
         evaluation: What it is judged on; None where nothing was named.
+        judge: What its outputs mean; None for a job that judges nothing.
     """
 
     program: Program
     calibration: Samples
     evaluation: Samples | None = None
+    judge: Judge | None = None
 
 
 def load_inputs(settings: PlanJob, eval_data: str | None = None) -> Inputs:

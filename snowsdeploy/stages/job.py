@@ -17,7 +17,6 @@ from typing import TypeVar
 import torch
 
 from snowsdeploy.allocate.keep_dense import keep_dense
-from snowsdeploy.data.samples import Samples
 from snowsdeploy.device import choose_device
 from snowsdeploy.distributed import Launch, from_first, rank, wait_for_all
 from snowsdeploy.files import write_text_atomic
@@ -114,7 +113,8 @@ def run_main_job(
     write_value(run.export, files)
     seconds = {"prune": pruned.report.seconds, "export": time.perf_counter() - started}
     evaluation = inputs.evaluation if inputs else open_evaluation(settings.eval_data, pruned.dense)
-    report = validate(pruned, files, evaluation, settings, observer=observer)
+    judge = inputs.judge if inputs else None
+    report = validate(pruned, files, evaluation, settings, judge=judge, observer=observer)
     seconds["validate"] = report.seconds["validate"]
     report = report.model_copy(update={"seconds": seconds, "commands": pruned.report.commands})
     judged = write_verdict(report, policy, run)
@@ -230,6 +230,7 @@ def load_all(settings: PlanJob, load: Load, eval_data: str | None, observer: Obs
         judge = judge_of(settings, inputs.program, inputs.evaluation)
         for text in task_remarks(judge, inputs.evaluation, inputs.program):
             observer.warn(text)
+        return replace(inputs, judge=judge)
     return inputs
 
 
@@ -273,8 +274,8 @@ def _prune(
     wait_for_all()
     space = run.workspace(resume=settings.resume)
     pruned = prune_prepared(prepared, settings, settings, space=space, observer=observer)
-    if main and main.keep_dense_until_gate and inputs.evaluation is not None:
-        pruned = _kept_dense(pruned, inputs.evaluation, main, policy or policy_of(main.policy), observer)
+    if main and main.keep_dense_until_gate:
+        pruned = _kept_dense(pruned, inputs, policy or policy_of(main.policy), observer)
     seconds = time.perf_counter() - started
     pruned = replace(pruned, report=pruned.report.model_copy(update={"seconds": seconds, "commands": done}))
     if first:
@@ -285,11 +286,11 @@ def _prune(
     return pruned, inputs
 
 
-def _kept_dense(
-    pruned: Pruned, evaluation: Samples, settings: MainJob, policy: GatePolicy, observer: Observer
-) -> Pruned:
+def _kept_dense(pruned: Pruned, inputs: Inputs, policy: GatePolicy, observer: Observer) -> Pruned:
     """With the fewest layers dense that let the accuracy rules pass."""
     assert pruned.samples is not None
+    assert inputs.evaluation is not None
+    assert inputs.judge is not None
     assert pruned.report.memory is not None
     batches = list(pruned.samples.batches(pruned.report.memory.batch_size))
     tensors, report = keep_dense(
@@ -297,8 +298,8 @@ def _kept_dense(
         pruned.tensors,
         pruned.report,
         batches=batches,
-        evaluation=evaluation,
-        judge=judge_of(settings, pruned.dense, evaluation),
+        evaluation=inputs.evaluation,
+        judge=inputs.judge,
         policy=policy,
         observer=observer,
     )

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from snowsdeploy.data.samples import Samples
 from snowsdeploy.errors import ExportError
 from snowsdeploy.layout.onnx_layout import node_layers_of
 from snowsdeploy.measure.parity import measure_parity
+from snowsdeploy.models.fp32 import run_in_fp64
 from snowsdeploy.models.program import Program
 from snowsdeploy.models.signature import random_batch
 from snowsdeploy.models.sizes import other_sizes
@@ -68,7 +70,7 @@ def rehearse(
             )
         if how := native_crashes([file.path], runtime).get(file.path):
             raise crashed_on_dense(how, runtime.provider)
-        found = measure_parity(program.run, OrtSession.open(file.path, runtime), batches, program.run_exactly)
+        found = measure_parity(program.run, OrtSession.open(file.path, runtime), batches, partial(run_in_fp64, program))
     limit, worst = policy.parity_limit("fp32"), max(found.rows, key=lambda row: row.relative_l2)
     if limit is not None and not worst.within(limit):
         observer.warn(

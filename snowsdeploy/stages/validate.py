@@ -6,6 +6,7 @@ import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property, partial
 from typing import Any, Literal, get_args
 
 from snowsdeploy.batch import Batch
@@ -18,6 +19,7 @@ from snowsdeploy.layout.onnx_layout import check_onnx
 from snowsdeploy.measure.compilation import check_compilation
 from snowsdeploy.measure.latency import OPENINGS, latency_note, measure_latency
 from snowsdeploy.measure.parity import measure_parity
+from snowsdeploy.models.fp32 import run_in_fp64
 from snowsdeploy.models.program import Program
 from snowsdeploy.models.signature import random_batch
 from snowsdeploy.models.sizes import other_sizes, sized
@@ -97,10 +99,8 @@ def validate(
         warnings = _warnings(pruned.report, evaluation)
         for text in warnings:
             observer.warn(text)
-        warnings = (
-            *task_remarks(judge, evaluation, pruned.dense),
-            *warnings,
-        )  # those were told when the images were opened
+        remarks = task_remarks(judge, evaluation, pruned.dense)  # told when the images were opened
+        warnings = (*remarks, *warnings)
     else:
         warnings = before.warnings if before else ()
     crashes = measurement.crashes([pair for pair in files.judged if renewed[pair.precision] & RUN_HERE])
@@ -245,13 +245,14 @@ class _Measurement:
         sparsity, engine = self._layout(pair, build=False)
         return Variant(dense=pair.dense, sparse=pair.sparse, sparsity=sparsity, engine=engine, crash=how)
 
-    @property
+    @cached_property
     def items(self) -> Samples | None:
         """What outputs are compared on: the evaluation data, else what the model was calibrated on, if at hand."""
         if self.evaluation is not None or self.pruned.samples is None:
             return self.evaluation
         samples, batch = self.pruned.samples, self.pruned.samples.fixed or 1
-        return samples.select(samples.indices[: max(CALIBRATION_ITEMS // batch, 1) * batch])
+        chosen = samples.select(samples.indices[: max(CALIBRATION_ITEMS // batch, 1) * batch])
+        return chosen.remembered_if_small()
 
     def outputs(self, pairs: list[FilePair]) -> Evaluated[str] | None:
         """Of the FP32 dense file and both files of every pair, by digest: one pass over the items."""
@@ -288,7 +289,7 @@ class _Measurement:
                 self.pruned.sparse.run,
                 sparse,
                 self._parity_batches(),
-                self.pruned.sparse.run_exactly if pair.precision == "fp32" else None,
+                partial(run_in_fp64, self.pruned.sparse) if pair.precision == "fp32" else None,
             )
         if "accuracy" in sections and outputs is not None:
             values["accuracy"] = self._accuracy(pair, outputs)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, final
 
@@ -45,27 +45,37 @@ class AnyOutput(AbstractTask):
 
     def agreement(self, compared: Scores) -> tuple[Agreement, ...]:
         """Of every output."""
-        several = len(self.outputs) > 1
-        named = [(*key.partition("/")[::2], values) for key, values in compared.items()]
-        return tuple(
-            _MEASURES[kind].model_copy(
-                update={
-                    "name": f"{kind}.{output}" if several else kind,
-                    "label": f"{_MEASURES[kind].label} of {output}" if several else _MEASURES[kind].label,
-                    "measured": mean(values),
-                }
-            )
-            for kind, output, values in named
-        )
+        found = []
+        for key, values in compared.items():
+            kind, _, output = key.partition("/")
+            measure = _MEASURES[kind](values)
+            if len(self.outputs) > 1:
+                named = {"name": f"{measure.name}.{output}", "label": f"{measure.label} of {output}"}
+                measure = measure.model_copy(update=named)
+            found.append(measure)
+        return tuple(found)
 
 
-_NONE = mean(np.zeros(1))
-_MEASURES = {
-    "cosine": Agreement(name="cosine", label="cosine", unit="", measured=_NONE, usual_limit=0.9),
-    "relative_error": Agreement(
-        name="relative_error", label="relative error", unit="", higher_is_better=False, measured=_NONE
-    ),
-    "equal": Agreement(name="equal", label="equal values", measured=_NONE, usual_limit=0.9),
+def cosine_measure(values: Array, usual_limit: float | None = None) -> Agreement:
+    """The mean of cosines `[items]`."""
+    return Agreement(name="cosine", label="cosine", unit="", measured=mean(values), usual_limit=usual_limit)
+
+
+def relative_error_measure(values: Array) -> Agreement:
+    """The mean of relative errors `[items]`; it is told, not judged, since what is small depends on the output."""
+    return Agreement(
+        name="relative_error", label="relative error", unit="", higher_is_better=False, measured=mean(values)
+    )
+
+
+def _equal_measure(values: Array) -> Agreement:
+    return Agreement(name="equal", label="equal values", measured=mean(values), usual_limit=0.9)
+
+
+_MEASURES: dict[str, Callable[[Array], Agreement]] = {
+    "cosine": lambda values: cosine_measure(values, usual_limit=0.9),
+    "relative_error": relative_error_measure,
+    "equal": _equal_measure,
 }
 
 

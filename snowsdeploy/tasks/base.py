@@ -22,6 +22,8 @@ Outputs: TypeAlias = Sequence[Array]  # of one batch, in the model's order; the 
 Scores: TypeAlias = Mapping[str, Array]  # a few numbers an item, `[items, ...]` each
 Output: TypeAlias = tuple[str, tuple[int | None, ...]]  # name, and its shape without the batch; None for a free axis
 
+USUAL_DROP, USUAL_REGRESSION = 2.0, 0.5  # percentage points of a share
+
 
 @dataclass(frozen=True)
 class AbstractTask(ABC):
@@ -30,10 +32,15 @@ class AbstractTask(ABC):
     Attributes:
         name: As `--task` takes it.
         targets: What it is judged against, in words.
+        divergence: Score of `compare` that says best how far outputs are from the dense ones, and its label; empty
+            where that is the relative error of all values.
+        same: Score of `compare` that is a share of what is equal, and its label; empty without.
     """
 
     name: ClassVar[str]
     targets: ClassVar[str]
+    divergence: ClassVar[tuple[str, str] | tuple[()]] = ()
+    same: ClassVar[tuple[str, str] | tuple[()]] = ()
 
     @abstractmethod
     def require_targets(self, targets: Array, output: Output, classes: Sequence[str] = ()) -> None:
@@ -68,8 +75,8 @@ class AbstractTask(ABC):
 
 
 def joined(parts: Sequence[Scores]) -> dict[str, Array]:
-    """The scores of several batches as one."""
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    """The scores of several batches as one; nothing of none."""
+    return {name: np.concatenate([part[name] for part in parts]) for name in (parts[0] if parts else ())}
 
 
 def refuse_targets(task: AbstractTask, *, seen: object, output: Output, fix: str | None = None) -> DataError:

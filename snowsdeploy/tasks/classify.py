@@ -12,11 +12,20 @@ from numpy.typing import NDArray
 from scipy import special
 
 from snowsdeploy.errors import DataError
-from snowsdeploy.tasks.base import AbstractTask, Array, Output, Outputs, Scores, refuse_targets, shape_text
-from snowsdeploy.tasks.statistics import mean, paired_test, proportion
-from snowsdeploy.values import Agreement, Estimate, Metric
-
-USUAL_DROP, USUAL_REGRESSION = 2.0, 0.5  # points
+from snowsdeploy.tasks.any_output import cosine_measure
+from snowsdeploy.tasks.base import (
+    USUAL_DROP,
+    USUAL_REGRESSION,
+    AbstractTask,
+    Array,
+    Output,
+    Outputs,
+    Scores,
+    refuse_targets,
+    shape_text,
+)
+from snowsdeploy.tasks.statistics import mean, paired_test, share
+from snowsdeploy.values import Agreement, Metric
 
 
 @final
@@ -26,6 +35,8 @@ class Classify(AbstractTask):
 
     name: ClassVar[str] = "classify"
     targets: ClassVar[str] = "the index of its class for each item"
+    divergence: ClassVar[tuple[str, str]] = ("kl", "KL")
+    same: ClassVar[tuple[str, str]] = ("same", "same class")
 
     def require_targets(self, targets: Array, output: Output, classes: Sequence[str] = ()) -> None:
         """Refuse what is no index of a class, and classes that the model has no score for."""
@@ -54,10 +65,10 @@ class Classify(AbstractTask):
             Agreement(
                 name="same_class",
                 label="same class",
-                measured=proportion(int(same.sum()), len(same)),
+                measured=share(same),
                 usual_limit=0.9,
             ),
-            Agreement(name="cosine", label="cosine", unit="", measured=mean(compared["cosine"])),
+            cosine_measure(compared["cosine"]),
             Agreement(
                 name="kl",
                 label="KL",
@@ -82,19 +93,15 @@ class Classify(AbstractTask):
             Metric(
                 name=name,
                 label=f"top-{name.removeprefix('top')}",
-                dense=_share(dense[name]),
-                sparse=_share(sparse[name]),
-                same_precision=None if same_precision is None else _share(same_precision[name]),
+                dense=share(dense[name]),
+                sparse=share(sparse[name]),
+                same_precision=None if same_precision is None else share(same_precision[name]),
                 drop=paired_test(dense[name], sparse[name]),
                 usual_drop=USUAL_DROP if name == "top1" else None,
                 usual_regression=USUAL_REGRESSION if name == "top1" else None,
             )
             for name in dense
         )
-
-
-def _share(right: NDArray[np.bool_]) -> Estimate:
-    return proportion(int(right.sum()), len(right))
 
 
 def require_labels(labels: NDArray[np.int64], classes: int, folders: Sequence[str] = ()) -> None:

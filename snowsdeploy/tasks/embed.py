@@ -10,12 +10,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from snowsdeploy.errors import DataError
-from snowsdeploy.tasks.any_output import cosine, relative_error
-from snowsdeploy.tasks.base import AbstractTask, Array, Output, Outputs, Scores, refuse_targets, shape_text
-from snowsdeploy.tasks.statistics import mean, paired_test, proportion
-from snowsdeploy.values import Agreement, Estimate, Metric
+from snowsdeploy.tasks.any_output import cosine, cosine_measure, relative_error, relative_error_measure
+from snowsdeploy.tasks.base import (
+    USUAL_DROP,
+    USUAL_REGRESSION,
+    AbstractTask,
+    Array,
+    Output,
+    Outputs,
+    Scores,
+    refuse_targets,
+    shape_text,
+)
+from snowsdeploy.tasks.statistics import paired_test, share
+from snowsdeploy.values import Agreement, Metric
 
-USUAL_DROP, USUAL_REGRESSION = 2.0, 0.5  # points
 RANKS = (1, 5, 10)
 _ROWS = 1024  # queries at once
 
@@ -50,14 +59,8 @@ class Embed(AbstractTask):
     def agreement(self, compared: Scores) -> tuple[Agreement, ...]:
         """Means over the items."""
         return (
-            Agreement(name="cosine", label="cosine", unit="", measured=mean(compared["cosine"]), usual_limit=0.9),
-            Agreement(
-                name="relative_error",
-                label="relative error",
-                unit="",
-                higher_is_better=False,
-                measured=mean(compared["relative_error"]),
-            ),
+            cosine_measure(compared["cosine"], usual_limit=0.9),
+            relative_error_measure(compared["relative_error"]),
         )
 
     def score(self, outputs: Outputs, targets: Array) -> Scores:
@@ -74,9 +77,9 @@ class Embed(AbstractTask):
             Metric(
                 name=f"recall@{k}",
                 label=f"recall@{k}",
-                dense=_share(a[k]),
-                sparse=_share(b[k]),
-                same_precision=None if same is None else _share(same[k]),
+                dense=share(a[k]),
+                sparse=share(b[k]),
+                same_precision=None if same is None else share(same[k]),
                 drop=paired_test(a[k], b[k]),
                 usual_drop=USUAL_DROP if k == 1 else None,
                 usual_regression=USUAL_REGRESSION if k == 1 else None,
@@ -105,7 +108,3 @@ def hits(scores: Scores) -> dict[int, NDArray[np.bool_]]:
     _, back, counts = np.unique(labels, return_inverse=True, return_counts=True)
     asked = counts[back] > 1
     return {k: np.concatenate(parts)[asked] for k, parts in found.items()}
-
-
-def _share(right: NDArray[np.bool_]) -> Estimate:
-    return proportion(int(right.sum()), len(right))

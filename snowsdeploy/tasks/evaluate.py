@@ -47,7 +47,7 @@ class Scored:
     """What is known of one model's outputs on all items.
 
     Attributes:
-        compared: Against the reference's.
+        compared: Against the reference's; empty for that itself.
         scores: Against the targets; empty without.
         own: By the user's metrics.
     """
@@ -131,7 +131,8 @@ def evaluate(
         part = None if targets is None else targets[done : done + len(batch)]
         for key, run in models.items():
             outputs = dense if key == reference else _finite(run(batch), key)
-            compared[key].append(task.compare(dense, outputs))
+            if key != reference:
+                compared[key].append(task.compare(dense, outputs))
             if part is not None:
                 scores[key].append(task.score(outputs, part))
         done += len(batch)
@@ -141,7 +142,7 @@ def evaluate(
     return Evaluated(
         judge,
         samples,
-        {key: Scored(joined(compared[key]), joined(scores[key]) if scores[key] else {}, own[key]) for key in models},
+        {key: Scored(joined(compared[key]), joined(scores[key]), own[key]) for key in models},
         reference,
     )
 
@@ -156,10 +157,8 @@ def compare_outputs(task: AbstractTask, dense: Outputs, sparse: Outputs, samples
         samples: The items, with their targets if there are any.
     """
     targets = samples.targets
-    scored = {
-        name: Scored(task.compare(dense, outputs), {} if targets is None else task.score(outputs, targets))
-        for name, outputs in (("dense", dense), ("sparse", sparse))
-    }
+    a, b = ({} if targets is None else task.score(outputs, targets) for outputs in (dense, sparse))
+    scored = {"dense": Scored({}, a), "sparse": Scored(task.compare(dense, sparse), b)}
     return Evaluated(Judge(task), samples, scored, "dense").accuracy("sparse", provider="cpu")
 
 

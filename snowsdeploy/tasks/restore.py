@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from snowsdeploy.tasks.any_output import relative_error, rows
+from snowsdeploy.tasks.any_output import relative_error, relative_error_measure, rows
 from snowsdeploy.tasks.base import AbstractTask, Array, Output, Outputs, Scores, refuse_targets, shape_text
 from snowsdeploy.tasks.statistics import mean, mean_drop
 from snowsdeploy.values import Agreement, Metric
@@ -64,13 +64,7 @@ class Restore(AbstractTask):
                 measured=mean(compared["psnr"]),
                 usual_limit=30.0,
             ),
-            Agreement(
-                name="relative_error",
-                label="relative error",
-                unit="",
-                higher_is_better=False,
-                measured=mean(compared["relative_error"]),
-            ),
+            relative_error_measure(compared["relative_error"]),
         )
 
     def score(self, outputs: Outputs, targets: Array) -> Scores:

@@ -10,12 +10,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from snowsdeploy.errors import DataError
-from snowsdeploy.tasks.any_output import cosine
-from snowsdeploy.tasks.base import AbstractTask, Array, Output, Outputs, Scores, refuse_targets, shape_text
+from snowsdeploy.tasks.any_output import cosine, cosine_measure
+from snowsdeploy.tasks.base import (
+    USUAL_DROP,
+    USUAL_REGRESSION,
+    AbstractTask,
+    Array,
+    Output,
+    Outputs,
+    Scores,
+    refuse_targets,
+    shape_text,
+)
 from snowsdeploy.tasks.statistics import bootstrap, mean, mean_drop
 from snowsdeploy.values import Agreement, Drop, Estimate, Metric
-
-USUAL_DROP, USUAL_REGRESSION = 2.0, 0.5  # points
 
 
 @final
@@ -31,6 +39,7 @@ class Segment(AbstractTask):
 
     name: ClassVar[str] = "segment"
     targets: ClassVar[str] = "a mask with the index of a class for each pixel, of the output's size"
+    same: ClassVar[tuple[str, str]] = ("same", "pixels of the same class")
     ignore_index: int | None = None
 
     def require_targets(self, targets: Array, output: Output, classes: Sequence[str] = ()) -> None:
@@ -71,7 +80,7 @@ class Segment(AbstractTask):
                 measured=mean(compared["same"]),
                 usual_limit=0.9,
             ),
-            Agreement(name="cosine", label="cosine", unit="", measured=mean(compared["cosine"])),
+            cosine_measure(compared["cosine"]),
         )
 
     def score(self, outputs: Outputs, targets: Array) -> Scores:

@@ -23,6 +23,11 @@ def proportion(successes: int, total: int, confidence: float = 0.95) -> Estimate
     )
 
 
+def share(right: NDArray[np.bool_]) -> Estimate:
+    """The proportion of what is true, `[n]`."""
+    return proportion(int(right.sum()), len(right))
+
+
 def paired_test(dense: NDArray[np.bool_], sparse: NDArray[np.bool_], confidence: float = 0.95) -> Drop:
     """McNemar's exact test (McNemar 1947), and the drop's interval by Bonett & Price (2012).
 

@@ -20,15 +20,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from snowsdeploy.errors import MetricError, UsageError
+from snowsdeploy.tasks.base import USUAL_DROP, USUAL_REGRESSION
 from snowsdeploy.tasks.statistics import mean, mean_drop
 from snowsdeploy.user_code import UserCodeError, call_loaded, load_user_code
-from snowsdeploy.values import SHARE, Drop, Estimate, Metric
+from snowsdeploy.values import SHARE, Drop, Estimate, Metric, Quantity
 
 Arrays: TypeAlias = dict[str, NDArray[Any]]
 Predict = Callable[[Any], Arrays]
 _TORCHMETRICS = re.compile(r"(torchmetrics[\w.]*):([A-Za-z_]\w*)(\(.*\))?", re.DOTALL)
 _NAME = re.compile(r"[A-Za-z_][\w@.\-]*")
-USUAL_DROP, USUAL_REGRESSION = 2.0, 0.5  # points of a share; a metric in another unit needs a goal
 
 
 class MetricData(Protocol):
@@ -150,24 +150,21 @@ def compare_scores(
 def _compared(name: str, a: Score, b: Score, same: Score | None, items: int) -> Metric:
     guess = all(0 <= float(score) <= 1 for score in (a, b))
     unit = (SHARE if guess else "") if a.unit is None else a.unit
-    usual = unit == SHARE
-    metric = Metric(
-        name=name,
-        label=name,
-        unit=unit,
-        higher_is_better=a.higher_is_better,
+    usual = unit == SHARE  # a metric in another unit needs a goal
+    quantity = Quantity(name=name, label=name, unit=unit, higher_is_better=a.higher_is_better)
+    return Metric(
+        **quantity.model_dump(),
         dense=_estimate(a, items),
         sparse=_estimate(b, items),
         same_precision=None if same is None else _estimate(same, items),
-        drop=Drop(value=0.0),
+        drop=_drop(quantity, a, b),
         usual_drop=USUAL_DROP if usual else None,
         usual_regression=USUAL_REGRESSION if usual else None,
     )
-    return metric.model_copy(update={"drop": _drop(metric, a, b)})
 
 
-def _drop(metric: Metric, a: Score, b: Score) -> Drop:
-    sign = metric.factor if metric.higher_is_better else -metric.factor
+def _drop(quantity: Quantity, a: Score, b: Score) -> Drop:
+    sign = quantity.factor if quantity.higher_is_better else -quantity.factor
     if a.items is not None and b.items is not None and len(a.items) == len(b.items):
         return mean_drop(np.asarray(a.items, np.float64), np.asarray(b.items, np.float64), sign)
     return Drop(value=sign * (float(a) - float(b)))
@@ -185,8 +182,7 @@ def find_metric(text: str) -> UserMetric:
     Raises:
         UsageError: It cannot be imported, is no function, or the arguments are no plain values.
     """
-    if matched := _TORCHMETRICS.fullmatch(text):
-        return _torchmetric(text, matched[1], matched[2], matched[3] or "()")
+    matched = _TORCHMETRICS.fullmatch(text)
     if ":" not in text:
         raise UsageError(
             "--metric names no function",
@@ -194,19 +190,17 @@ def find_metric(text: str) -> UserMetric:
             allowed="module:function of yours, or a metric such as torchmetrics.classification:MulticlassF1Score",
         )
     try:
-        function = load_user_code(text)
+        if matched:
+            return _torchmetric(text, matched[1], matched[2], matched[3] or "()")
+        return UserMetric(text, load_user_code(text))
     except UserCodeError as error:
         raise UsageError(f"--metric: {error.what}", seen=error.seen, allowed=error.allowed, fix=error.fix) from error
-    return UserMetric(text, function)
 
 
 def _torchmetric(text: str, module: str, name: str, arguments: str) -> UserMetric:
     keywords = _keywords(text, arguments)
-    try:
-        kind = load_user_code(f"{module}:{name}")
-        call_loaded(text, kind, **keywords)  # arguments that it refuses are told before anything is solved
-    except UserCodeError as error:
-        raise UsageError(f"--metric: {error.what}", seen=error.seen, allowed=error.allowed, fix=error.fix) from error
+    kind = load_user_code(f"{module}:{name}")
+    call_loaded(text, kind, **keywords)  # arguments that it refuses are told before anything is solved
 
     def measure(predict: Predict, data: MetricData) -> object:
         metric: Any = kind(**keywords)
@@ -218,17 +212,21 @@ def _torchmetric(text: str, module: str, name: str, arguments: str) -> UserMetri
 
 
 def _keywords(text: str, arguments: str) -> dict[str, Any]:
+    refusal = UsageError(
+        "--metric has arguments that are no plain values",
+        seen=text,
+        allowed="NAME(key=value, ...), such as MulticlassF1Score(num_classes=10)",
+    )
     try:
         call = ast.parse(f"f{arguments}", mode="eval").body
-        named = isinstance(call, ast.Call) and not call.args and all(word.arg for word in call.keywords)
-        words = call.keywords if named and isinstance(call, ast.Call) else [ast.keyword(value=ast.Name("positional"))]
-        return {str(word.arg): ast.literal_eval(word.value) for word in words}
     except (SyntaxError, ValueError) as error:
-        raise UsageError(
-            "--metric has arguments that are no plain values",
-            seen=text,
-            allowed="NAME(key=value, ...), such as MulticlassF1Score(num_classes=10)",
-        ) from error
+        raise refusal from error
+    if not isinstance(call, ast.Call) or call.args or not all(word.arg for word in call.keywords):
+        raise refusal
+    try:
+        return {str(word.arg): ast.literal_eval(word.value) for word in call.keywords}
+    except ValueError as error:
+        raise refusal from error
 
 
 def _predictions(outputs: Arrays) -> object:

@@ -80,12 +80,14 @@ class Distance(Artifact):
     Attributes:
         value: The task's divergence, such as the mean KL(dense || model) of logits in nats, or the relative L2 error.
         measure: Which of them.
-        alike: The share that is equal in both, in words; None for a task without one.
+        same: The share that is equal in both, 0 to 1; None for a task without one.
+        same_label: What is equal.
     """
 
     value: float
     measure: str
-    alike: str | None
+    same: float | None = None
+    same_label: str = ""
 
 
 class LayerCost(Artifact):

@@ -261,3 +261,16 @@ def test_a_difference_that_rounding_explains_passes_with_its_reason() -> None:
     assert (rule.verdict, "rounding alone" in rule.reason) == ("pass", True)
     plain = with_variant(report, parity=Parity(provider="cpu", rows=(row.model_copy(update={"rounding": 1e-3}),)))
     assert {r.rule: r.verdict for r in judge(plain, GatePolicy()).rules}["parity"] == "fail"
+
+
+@pytest.mark.parametrize("limit", [1.0, "1%", None])
+def test_a_goal_does_not_silently_replace_the_one_limit_of_a_policy(limit: float | str | None) -> None:
+    with pytest.raises(UsageError, match="both say") as caught:
+        with_goals(GatePolicy(max_drop=limit), ["top5 drop<=3"])
+    assert caught.value.fix
+    assert with_goals(GatePolicy(max_drop=limit), ["top1>=0.5"]).max_drop == limit
+
+
+def test_agreement_has_no_relative_limit_that_could_be_passed_over() -> None:
+    with pytest.raises(ValueError, match="agreement"):
+        GatePolicy.model_validate({"agreement": {"cosine": "1%"}})

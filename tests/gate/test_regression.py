@@ -146,3 +146,10 @@ def test_a_larger_file_fails() -> None:
     grown = with_variant(old, sparse=sparse.model_copy(update={"size_bytes": 2 * sparse.size_bytes}))
     assert verdicts(grown, old)["size against baseline"] == "fail"
     assert verdicts(old, grown)["size against baseline"] == "pass"
+
+
+def test_a_metric_that_is_switched_off_need_not_be_in_the_reports() -> None:
+    off = judge(make_report(), GatePolicy(max_metric_regression={"wer": "off"}), make_report()).rules
+    assert not [rule for rule in off if "wer" in rule.rule]
+    asked = judge(make_report(), GatePolicy(max_metric_regression={"wer": 1.0}), make_report()).rules
+    assert [rule.verdict for rule in asked if "wer" in rule.rule] == ["inconclusive"]

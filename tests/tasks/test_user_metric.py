@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import snowsdeploy
 from snowsdeploy.data.memory import hold
 from snowsdeploy.errors import MetricError, UsageError
 from snowsdeploy.tasks.any_output import AnyOutput
@@ -100,6 +101,10 @@ def test_targets_of_any_kind_reach_the_function_as_they_are() -> None:
 def test_what_is_no_number_is_refused(value: object, said: str) -> None:
     with pytest.raises(MetricError, match=said):
         judged(lambda predict, data: value)
+
+
+def test_the_score_that_messages_name_is_there() -> None:
+    assert snowsdeploy.Score is Score
 
 
 def test_a_function_that_raises_or_ends_the_program_is_named() -> None:

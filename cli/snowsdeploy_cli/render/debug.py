@@ -63,7 +63,7 @@ def _rest(found: Divergence) -> str:
 def print_accuracy_cost(console: Console, found: AccuracyCost) -> None:
     """What each unit costs, the dearest first, and the suggestion; losses are with the mask alone > after the solve."""
     pruned = found.pruned
-    agree = "" if pruned.alike is None else f", {pruned.alike}"
+    agree = "" if pruned.same is None else f", {pruned.same_label} {pruned.same:.2%}"
     measure = pruned.measure
     say(console, f"Pruned against dense on {found.images} calibration images: {measure} {pruned.value:.4g}{agree}")
     title = f"What the pruning of each unit costs: {measure} that dense layers there would save"
@@ -79,7 +79,7 @@ def _print_costs(console: Console, title: str, rows: Sequence[LayerCost]) -> Non
     numbers = ("cost", "agree", "weights", "cost/share", "loss")
     table = make_table(title, "layers", *numbers, numbers=numbers)
     for row in rows:
-        agree = "-" if row.restored.alike is None else row.restored.alike.rpartition(" ")[2]
+        agree = "-" if row.restored.same is None else f"{row.restored.same:.2%}"
         loss = f"{row.loss_masked:.0e}>{row.loss_final:.0e}"
         names = escape(", ".join(row.layers))
         table.add_row(names, f"{row.cost:.3g}", agree, f"{row.share:.1%}", f"{row.cost_per_share:.3g}", loss)
