@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from hashlib import file_digest
@@ -17,6 +17,8 @@ from snowsdeploy.batch import Batch
 from snowsdeploy.errors import ExportError, UsageError
 from snowsdeploy.files import atomic_path
 from snowsdeploy.layout.onnx_layout import LAYER_MAP_KEY, node_layers
+from snowsdeploy.models.onnx.file import OnnxFile
+from snowsdeploy.models.onnx.read import STANDARD_DOMAINS
 from snowsdeploy.models.program import Program
 from snowsdeploy.settings.export import ExportSettings
 from snowsdeploy.values import OnnxArtifact, Precision, Preprocessing, Role
@@ -43,6 +45,8 @@ class OnnxExporter:
     def export(self, program: Program, path: Path, role: Role, metadata: Mapping[str, str]) -> OnnxArtifact:
         """Write one file; inputs and outputs have the program's names, their first dimension is `batch`.
 
+        Of a program that was imported from an ONNX file it is that file with the program's weights.
+
         Args:
             program: The program; its zeros stay zeros, batch normalisation is folded into convolutions.
             path: The file to write; atomic.
@@ -53,6 +57,21 @@ class OnnxExporter:
             ExportError: The exporter lacks an operator, the file would exceed 2 GiB, or the ONNX checker refuses it.
             UsageError: A name in `keep_fp32` is of no layer or node.
         """
+        proto = self._translated(program, metadata) if program.file is None else _own(program, program.file, metadata)
+        _matching_nodes(proto, self.keep_fp32)
+        return OnnxArtifact(
+            path=path,
+            role=role,
+            sha256=_write(proto, path),
+            size_bytes=path.stat().st_size,
+            opset=next(o.version for o in proto.opset_import if o.domain in STANDARD_DOMAINS),
+            input_names=tuple(i.name for i in program.inputs),
+            output_names=tuple(o.name for o in proto.graph.output),
+            metadata=dict(metadata),
+        )
+
+    def _translated(self, program: Program, metadata: Mapping[str, str]) -> onnx.ModelProto:
+        """What `torch.onnx` makes of a program, under its names."""
         model, translated = translate(program, self.opset)
         layers = layer_map(model, program, translated)
         name_axes(model, program.signature)
@@ -61,19 +80,8 @@ class OnnxExporter:
         model.producer_name, model.producer_version = "snowsdeploy", None  # torch's; ours is in the metadata
         model.metadata_props.update({k: metadata[k] for k in sorted(metadata)})
         model.metadata_props[LAYER_MAP_KEY] = json.dumps(layers, sort_keys=True)
-        _require_size(model)
-        proto = ir.to_proto(model)
-        _matching_nodes(proto, self.keep_fp32)
-        return OnnxArtifact(
-            path=path,
-            role=role,
-            sha256=_write(proto, path),
-            size_bytes=path.stat().st_size,
-            opset=self.opset,
-            input_names=tuple(i.name for i in proto.graph.input),
-            output_names=tuple(o.name for o in proto.graph.output),
-            metadata=dict(metadata),
-        )
+        _require_size(t.nbytes for v in model.graph.initializers.values() if (t := v.const_value) is not None)
+        return _checked(ir.to_proto(model))
 
     def convert(self, source: OnnxArtifact, path: Path, precision: Precision, images: Sequence[Batch]) -> OnnxArtifact:
         """Write an FP32 file in another precision; inputs and outputs stay FP32.
@@ -98,7 +106,7 @@ class OnnxExporter:
             "path": path,
             "precision": precision,
             "kept": converted.kept,
-            "sha256": _write(converted.model, path),
+            "sha256": _write(_checked(converted.model), path),
             "size_bytes": path.stat().st_size,
         }
         return source.model_copy(update=update)
@@ -139,7 +147,7 @@ class OnnxExporter:
         require_equal(original, served, preprocessing, [batch.numpy() for batch in images])
         update = {
             "path": path,
-            "sha256": _write(served, path),
+            "sha256": _write(_checked(served), path),
             "size_bytes": path.stat().st_size,
             "output_names": tuple(o.name for o in served.graph.output),
         }
@@ -172,10 +180,19 @@ def _tensor_outputs(program: Program) -> list[bool]:
     return [isinstance(o, torch.fx.Node) and isinstance(o.meta.get("val"), torch.Tensor) for o in returned]
 
 
-def _require_size(model: ir.Model) -> None:
+def _own(program: Program, file: OnnxFile, metadata: Mapping[str, str]) -> onnx.ModelProto:
+    """The user's own file with a program's weights, and what the user adds to its metadata."""
+    _require_size(len(tensor.raw_data) for tensor in file.model.graph.initializer)
+    proto = file.with_state(program.state_dict)
+    known = {entry.key: entry for entry in proto.metadata_props}
+    for key in sorted(metadata):
+        (known.get(key) or proto.metadata_props.add(key=key)).value = metadata[key]
+    return proto
+
+
+def _require_size(tensors: Iterable[int]) -> None:
     """Before the weights are copied into a message that could not be written."""
-    tensors = (v.const_value for v in model.graph.initializers.values())
-    size = sum(t.nbytes for t in tensors if t is not None)
+    size = sum(tensors)
     if size >= PROTOBUF_LIMIT:
         raise ExportError(
             "the model does not fit one ONNX file",
@@ -186,19 +203,20 @@ def _require_size(model: ir.Model) -> None:
 
 
 def _write(proto: onnx.ModelProto, path: Path) -> str:
-    """Check and write; the file's digest."""
-    _check(proto)
+    """Write; the file's digest."""
     with atomic_path(path) as temporary:
         temporary.write_bytes(proto.SerializeToString(deterministic=True))
     with path.open("rb") as stream:
         return file_digest(stream, "sha256").hexdigest()
 
 
-def _check(proto: onnx.ModelProto) -> None:
+def _checked(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """A model that this package made, once the ONNX checker has taken it."""
     try:
         onnx.checker.check_model(proto, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise ExportError("the ONNX checker refuses the file", seen=_first_line(error)) from error
+    return proto
 
 
 def _first_line(error: Exception) -> str:

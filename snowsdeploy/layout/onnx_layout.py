@@ -16,10 +16,10 @@ from onnx import GraphProto, ModelProto
 
 from snowsdeploy.errors import LayoutError, SourceError
 from snowsdeploy.layout.evidence import layer_sparsity, summarise, unproven
-from snowsdeploy.layout.onnx_products import WeightUse, weight_uses
+from snowsdeploy.layout.onnx_products import WeightUse, product_name, weight_uses
 from snowsdeploy.layout.onnx_weights import subgraphs
 from snowsdeploy.patterns.pattern import Pattern
-from snowsdeploy.values import LayerSparsity, SparsityEvidence, layer_name
+from snowsdeploy.values import LayerSparsity, SparsityEvidence
 
 LAYER_MAP_KEY = "snowsdeploy.layers"  # model metadata: JSON, layer name -> names of the nodes that use its weight
 
@@ -41,7 +41,7 @@ def inspect_onnx(path: Path, pattern: Pattern, shares: Mapping[str, float] = Map
         LayoutError: Weights are stored as sparse tensors, or our layer names in the metadata are damaged.
     """
     model = _load(path)
-    names = node_layers(model)
+    names = _mapped(model)
     opsets = {o.domain: o.version for o in model.opset_import}
     rows = [row for use in weight_uses(model.graph, opsets) for row in _judge(use, names, pattern, shares)]
     return summarise(path, pattern, rows)
@@ -107,7 +107,7 @@ def _load(path: Path) -> ModelProto:
 
 
 def node_layers_of(path: Path) -> dict[str, list[str]]:
-    """Node name -> names of our layers, from a file's metadata; empty in a file that is not ours.
+    """Node name -> layer names, as our exporter wrote them; in other files as their weights are called.
 
     Raises:
         SourceError: The file cannot be read as ONNX.
@@ -117,7 +117,15 @@ def node_layers_of(path: Path) -> dict[str, list[str]]:
 
 
 def node_layers(model: ModelProto) -> dict[str, list[str]]:
-    """Node name -> layer names, from the map that our exporter writes; several when equal layers became one node."""
+    """Node name -> layer names; several when equal layers became one node."""
+    if names := _mapped(model):
+        return names
+    uses = weight_uses(model.graph, {o.domain: o.version for o in model.opset_import})
+    return {use.node.name: [product_name(use)] for use in uses if use.node.name}
+
+
+def _mapped(model: ModelProto) -> dict[str, list[str]]:
+    """Node name -> layer names, from the map that our exporter writes; empty in files of others."""
     text = next((p.value for p in model.metadata_props if p.key == LAYER_MAP_KEY), "{}")
     names: dict[str, list[str]] = {}
     try:
@@ -151,7 +159,7 @@ def graph_nodes(path: Path) -> GraphNodes:
         LayoutError: As `inspect_onnx`.
     """
     model = _load(path)
-    names, products = node_layers(model), dict[str, tuple[str, ...]]()
+    names, products = _mapped(model), dict[str, tuple[str, ...]]()
     for use in weight_uses(model.graph, {o.domain: o.version for o in model.opset_import}):
         for layer in _layer_names(use, names):
             products[layer] = (*products.get(layer, ()), use.node.name)
@@ -166,7 +174,7 @@ def _node_names(graph: GraphProto) -> Iterator[str]:
 
 
 def _layer_names(use: WeightUse, names: dict[str, list[str]]) -> list[str]:
-    return names.get(use.node.name) or [layer_name(use.weight.name) or use.node.name]
+    return names.get(use.node.name) or [product_name(use)]
 
 
 def _judge(

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from onnx import GraphProto, NodeProto
 
 from snowsdeploy.layout.onnx_weights import STANDARD_DOMAINS, ConstantValue, OnnxWeights, subgraphs
+from snowsdeploy.values import layer_name
 
 # Products whose weights are counted, but for which the rule says nothing.
 _OUTSIDE_THE_RULE = {
@@ -25,6 +26,7 @@ _OUTSIDE_THE_RULE = {
     ),
     **dict.fromkeys(("RNN", "LSTM", "GRU"), "recurrent layer: the rule does not cover it"),
 }
+_NUMBERED = re.compile(r"onnx::\w+_\d+|\d+")
 _PRODUCT_LIKE = re.compile("Conv|Gemm|MatMul|Attention")
 
 
@@ -64,6 +66,15 @@ def weight_uses(graph: GraphProto, opsets: dict[str, int], outer: OnnxWeights | 
             rank = weight.values.ndim if weight.values is not None else len(weight.stored_shape)
             if rank >= 2:
                 yield WeightUse(node, weight, None if axis is None else axis % rank, note)
+
+
+def product_name(use: WeightUse) -> str:
+    """What a product's layer is called where nothing else names it: as its weight, without `.weight`.
+
+    Exporters that transpose weights leave them under a number, such as `onnx::MatMul_7`; the node's name tells more.
+    """
+    anonymous = _NUMBERED.fullmatch(use.weight.name) and use.node.name
+    return use.node.name if anonymous else layer_name(use.weight.name) or use.node.name
 
 
 def _operands(node: NodeProto) -> list[tuple[int, int | None, str]]:

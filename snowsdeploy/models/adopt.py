@@ -12,6 +12,7 @@ from torch.export import ExportedProgram
 from snowsdeploy.batch import Batch
 from snowsdeploy.errors import GraphError, NumericsError, UsageError
 from snowsdeploy.models.fold import fold_weights
+from snowsdeploy.models.onnx.file import OnnxFile
 from snowsdeploy.models.outputs import gives_plain, with_outputs
 from snowsdeploy.models.program import Program
 from snowsdeploy.models.purity import checked_outputs, clear_message, require_batch_kept, require_pure, sizes_text
@@ -67,8 +68,16 @@ def adopt(
     preprocessing: Preprocessing | None,
     source: SourceInfo,
     wanted: Wanted | None = None,
+    file: OnnxFile | None = None,
 ) -> Program:
     """Take a program that is already exported, for example from a `.pt2` file.
+
+    Args:
+        exported: The program.
+        preprocessing: As in `Program`.
+        source: As in `Program`.
+        wanted: What the user says of inputs and outputs.
+        file: Where its weights came from: then none of them is computed anew, since the file has to hold it.
 
     Raises:
         GraphError: A batch dimension is static, it changes its buffers or its inputs, or does not run.
@@ -78,7 +87,7 @@ def adopt(
     wanted = wanted or Wanted()
     with clear_message("decompose it"), quiet_tracing():
         exported = decomposed(exported)
-        exported = fold_weights(exported)
+        exported = exported if file is not None else fold_weights(exported)
     require_pure(exported)
     names = output_names(exported)
     if wanted.output_names:
@@ -96,7 +105,7 @@ def adopt(
         with clear_message(f"fix its sizes at {sizes_text(inputs)}"), quiet_tracing():
             exported = at_one_size(varying, inputs, batch).run_decompositions({})
     signature = ModelSignature(inputs=inputs, outputs=tuple(names), batch=batch, dynamic=dynamic)
-    unchecked = Program(exported, preprocessing, source, signature, 0, varying)
+    unchecked = Program(exported, preprocessing, source, signature, 0, varying, file)
     outputs = checked_outputs(unchecked, wanted.example)
     other_sizes(unchecked)  # says where the model does not run
     if not outputs:

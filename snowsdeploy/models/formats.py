@@ -16,6 +16,10 @@ class FileFormat(Enum):
     PICKLE = "torch.save checkpoint"
     SAFETENSORS = "safetensors"
     PT2 = "torch.export program"
+    ONNX = "ONNX model"
+
+
+_ONNX_VERSION = b"\x08"  # a protobuf's first field, a number: in ONNX the version of its representation
 
 
 def detect_format(path: Path) -> FileFormat:
@@ -33,13 +37,8 @@ def detect_format(path: Path) -> FileFormat:
         raise SourceError("the model file is empty", seen=path, fix="copy or download it again")
     if head.startswith(b"version https:"):
         raise SourceError("the model file is a Git LFS pointer, not the weights", seen=path, fix="run git lfs pull")
-    if path.suffix == ".onnx":
-        raise SourceError(
-            "an ONNX file cannot be pruned",
-            seen=path,
-            allowed="a PyTorch checkpoint",
-            fix="pass the model it came from",
-        )
+    if path.suffix == ".onnx" or head.startswith(_ONNX_VERSION):
+        return FileFormat.ONNX
     if head[:4] == b"PK\x03\x04":
         return _zip_format(path)
     # A safetensors file starts with the length of its header (8 bytes, never in the gigabytes), which is JSON.

@@ -10,7 +10,6 @@ from torch.fx import Node
 
 from snowsdeploy.models.graph import LAYERS, base_name
 from snowsdeploy.models.program_graph import ProgramGraph
-from snowsdeploy.values import layer_name
 
 _REASONS = {
     **dict.fromkeys(("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), "transposed convolution"),
@@ -27,20 +26,17 @@ class OtherProduct:
 
     Attributes:
         node: The first that multiplies by it.
+        name: As reports have it.
         weight: Its name in the state dict.
         shape: Its sizes.
         reason: Why it stays dense.
     """
 
     node: Node
+    name: str
     weight: str
     shape: tuple[int, ...]
     reason: str
-
-    @property
-    def name(self) -> str:
-        """As reports have it."""
-        return layer_name(self.weight)
 
 
 def other_products(graph: ProgramGraph) -> Iterator[OtherProduct]:
@@ -56,7 +52,8 @@ def other_products(graph: ProgramGraph) -> Iterator[OtherProduct]:
         for weight, source in _weights(graph, node):
             if weight not in seen:
                 seen.add(weight)
-                yield OtherProduct(node, weight, tuple(int(s) for s in source.meta["val"].shape), reason)
+                called = graph.program.layer_name(weight)
+                yield OtherProduct(node, called, weight, tuple(int(s) for s in source.meta["val"].shape), reason)
 
 
 def _weights(graph: ProgramGraph, node: Node) -> Iterator[tuple[str, Node]]:

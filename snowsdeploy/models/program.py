@@ -18,7 +18,8 @@ from torch.utils import _pytree as pytree
 from snowsdeploy.batch import Batch, tensors_of
 from snowsdeploy.errors import GraphError
 from snowsdeploy.files import atomic_path, writing
-from snowsdeploy.values import InputInfo, ModelSignature, Preprocessing, SourceInfo
+from snowsdeploy.models.onnx.file import OnnxFile
+from snowsdeploy.values import InputInfo, ModelSignature, Preprocessing, SourceInfo, layer_name
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Program:
         classes: Size of the last axis of the first output; 0 where that has no axis but the batch.
         varying: The same model with the signature's dynamic axes, for files and for inputs of other sizes; None where
             only the batch varies.
+        file: The ONNX file that it was imported from, whose weights it has; None for a model of PyTorch.
     """
 
     exported: ExportedProgram = field(repr=False)
@@ -42,6 +44,7 @@ class Program:
     signature: ModelSignature
     classes: int
     varying: ExportedProgram | None = field(default=None, repr=False)
+    file: OnnxFile | None = field(default=None, repr=False)
 
     @property
     def inputs(self) -> tuple[InputInfo, ...]:
@@ -52,6 +55,11 @@ class Program:
     def state_dict(self) -> dict[str, Tensor]:
         """Parameters and buffers by fully qualified name."""
         return dict(self.exported.state_dict)
+
+    def layer_name(self, weight: str) -> str:
+        """What reports call the layer of a weight: as in its ONNX file where it came from one."""
+        own = None if self.file is None else self.file.layers.get(weight)
+        return own or layer_name(weight)
 
     def with_weights(self, weights: Mapping[str, Tensor]) -> Program:
         """The same program with some weights replaced; this one is unchanged.

@@ -12,7 +12,6 @@ from torch.fx import Node
 from snowsdeploy.batch import Batch, tensors_of
 from snowsdeploy.models.graph import LAYERS, base_name, image_dependent, operation_kind, weight_argument
 from snowsdeploy.models.program import Program
-from snowsdeploy.values import layer_name
 
 _PROBABILITIES = ("sigmoid", "log_sigmoid")  # like softmax, which counts as attention
 _PRODUCTS = ("mul", "matmul", "bmm", "baddbmm", "div")
@@ -145,7 +144,7 @@ class ProgramGraph:
                 weight = weight_argument(node)
                 calls[self.state_names.get(weight, "") if weight is not None else ""].append(node)
         return {
-            weight: Layer(layer_name(weight), weight, self.placeholder(weight), tuple(nodes))
+            weight: Layer(self.program.layer_name(weight), weight, self.placeholder(weight), tuple(nodes))
             for weight, nodes in calls.items()
             if weight
         }

@@ -17,6 +17,7 @@ from snowsdeploy.models.checkpoint import Checkpoint, StateDict, read_checkpoint
 from snowsdeploy.models.factory import call_factory
 from snowsdeploy.models.formats import FileFormat, detect_format
 from snowsdeploy.models.fp32 import in_fp32
+from snowsdeploy.models.onnx.importer import ImportedOnnx, import_onnx
 from snowsdeploy.models.pt2 import read_pt2
 from snowsdeploy.models.timm_models import create_timm_model, timm_preprocessing
 from snowsdeploy.models.unwrap import unwrapped
@@ -26,7 +27,7 @@ from snowsdeploy.values import ModelSignature, Preprocessing, SourceInfo
 
 __all__ = ["LoadedModel", "ModelRequest", "load_model", "read_pt2"]
 
-CHECKPOINT_SUFFIXES = (".pt", ".pth", ".th", ".ckpt", ".bin", ".tar", ".safetensors", ".pt2")
+CHECKPOINT_SUFFIXES = (".pt", ".pth", ".th", ".ckpt", ".bin", ".tar", ".safetensors", ".pt2", ".onnx")
 
 
 @dataclass(frozen=True)
@@ -59,12 +60,14 @@ class LoadedModel:
         source: For the report.
         preprocessing: What the architecture or the file says; None when neither says anything.
         signature: Names of inputs and outputs, of a program that this package saved.
+        imported: What an ONNX file says beside its module.
     """
 
     model: nn.Module | ExportedProgram
     source: SourceInfo
     preprocessing: Preprocessing | None
     signature: ModelSignature | None = None
+    imported: ImportedOnnx | None = None
 
 
 def load_model(request: ModelRequest) -> LoadedModel:
@@ -118,6 +121,8 @@ def _refuse_arch(request: ModelRequest) -> None:
 
 def _from_file(path: Path, request: ModelRequest) -> LoadedModel:
     kind = detect_format(path)
+    if kind is FileFormat.ONNX:
+        return _from_onnx(path, request)
     with path.open("rb") as stream:
         digest = file_digest(stream, "sha256").hexdigest()
     if kind is FileFormat.PT2:
@@ -135,6 +140,13 @@ def _from_file(path: Path, request: ModelRequest) -> LoadedModel:
         weights=weights or None,
     )
     return LoadedModel(module, source, timm_preprocessing(module, request.model_args))
+
+
+def _from_onnx(path: Path, request: ModelRequest) -> LoadedModel:
+    _refuse_arch(request)
+    imported = import_onnx(path)
+    info = SourceInfo(source=str(path), format="onnx", arch=imported.producer or None, sha256=imported.sha256)
+    return LoadedModel(imported.module, info, None, imported=imported)
 
 
 def _module_for(checkpoint: Checkpoint, request: ModelRequest) -> tuple[nn.Module, str, str]:

@@ -17,6 +17,7 @@ from snowsdeploy.models.adopt import Wanted, adopt, image_input
 from snowsdeploy.models.branches import join_branches
 from snowsdeploy.models.caches import forget_runs
 from snowsdeploy.models.graph import last_line
+from snowsdeploy.models.onnx.file import OnnxFile
 from snowsdeploy.models.program import Program
 from snowsdeploy.models.purity import sizes_text
 from snowsdeploy.models.quiet import quiet_tracing
@@ -29,7 +30,11 @@ TRACE_BATCH = 2  # torch.export treats sizes 0 and 1 as constants
 
 
 def trace(
-    module: nn.Module, preprocessing: Preprocessing | None, source: SourceInfo, wanted: Wanted | None = None
+    module: nn.Module,
+    preprocessing: Preprocessing | None,
+    source: SourceInfo,
+    wanted: Wanted | None = None,
+    file: OnnxFile | None = None,
 ) -> Program:
     """Trace a module in evaluation mode into one ATen graph.
 
@@ -38,6 +43,7 @@ def trace(
         preprocessing: `input_size` is the traced size of the image; None where inputs are taken as they are.
         source: Recorded in the program.
         wanted: What the user says of inputs and outputs.
+        file: Where its weights came from, if that was an ONNX file.
 
     Raises:
         GraphError: `torch.export` refuses the model, or the batch dimension cannot be dynamic.
@@ -64,7 +70,7 @@ def trace(
 
     with _clear_message(module, inputs), quiet_tracing():
         exported = export_module(module, call, forget)
-    return adopt(exported, preprocessing, source, replace(wanted, inputs=inputs))
+    return adopt(exported, preprocessing, source, replace(wanted, inputs=inputs), file)
 
 
 def _run(module: nn.Module, batch: Batch, axes: Mapping[str, Mapping[int, Any]]) -> object:

@@ -19,7 +19,7 @@ from snowsdeploy.progress import Observer
 from snowsdeploy.pruning.checkpoints import Checkpoints
 from snowsdeploy.pruning.importance.saliency import Score, weight_scores
 from snowsdeploy.pruning.importance.sensitivity import WHOLE_IMAGES
-from snowsdeploy.values import Permutation, PermutedGroup, layer_name
+from snowsdeploy.values import Permutation, PermutedGroup
 
 
 def permute_channels(
@@ -66,7 +66,7 @@ def permute_channels(
         number, group = item
         best = find_order(group_scores(group, scores), pattern, Search(seed=seed))
         share = f"mask keeps {best.before:.2%} -> {best.after:.2%}"
-        names = ", ".join(_layers(group)[:2])
+        names = ", ".join(_layers(graph, group)[:2])
         observer.advance(number, len(found.groups), f"{group.channels} channels of {names}: {share}")
         return best
 
@@ -76,7 +76,9 @@ def permute_channels(
     report = Permutation(
         score=score,
         groups=tuple(
-            PermutedGroup(channels=group.channels, layers=_layers(group), kept_before=b.before, kept_after=b.after)
+            PermutedGroup(
+                channels=group.channels, layers=_layers(graph, group), kept_before=b.before, kept_after=b.after
+            )
             for group, b in pairs
         ),
         refused={graph.layers[name].name: reason for name, reason in found.refused.items()},
@@ -89,5 +91,5 @@ def permute_channels(
     return permuted, report
 
 
-def _layers(group: Group) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(layer_name(c.name) for c in group.consumers))
+def _layers(graph: ProgramGraph, group: Group) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(graph.layers[c.name].name for c in group.consumers))

@@ -191,7 +191,7 @@ def prune_program(
         after = output_error(_streams(graph, batches, metrics, plan, loop.tensors), {}, held_back_only=False)
         notes.append(f"final pass: relative output error {before:.3g} -> {after:.3g}")
     reports = tuple(loop.reports[: len(units)])
-    return Solved(loop.tensors, loop.kept, reports, final, masks.report, masks.shares(), tuple(notes))
+    return Solved(loop.tensors, loop.kept, reports, final, masks.report, masks.shares(program), tuple(notes))
 
 
 def _as_first_found(found: Derivatives, graph: ProgramGraph) -> Derivatives:

@@ -86,6 +86,8 @@ def export(
     try:
         place.remove_exports()
         metadata = {r: settings.metadata | _provenance(pruned.dense, report, r) for r, _ in programs}
+        if pruned.dense.file is not None:  # the user's own file, in which only weights change
+            metadata = dict.fromkeys(metadata, settings.metadata)
         files = [exporter.export(p, place.onnx(r), r, metadata[r]) for r, p in programs]
         pairs = [FilePair(dense=files[0], sparse=files[1])]
         for precision in converted:

@@ -35,6 +35,7 @@ from snowsdeploy.settings.read import SettingsFile
 from snowsdeploy.settings.validate import EvaluationSettings
 from snowsdeploy.settings.write import effective
 from snowsdeploy.stages.export import Exporter, export, needs_samples, require_ends
+from snowsdeploy.stages.imported import require_imported
 from snowsdeploy.stages.inputs import Inputs, load_inputs
 from snowsdeploy.stages.packages import Writers, require_formats
 from snowsdeploy.stages.plan import plan
@@ -222,6 +223,9 @@ def load_all(settings: PlanJob, load: Load, eval_data: str | None, observer: Obs
         observer.message(f"weights: {inputs.program.source.weights}")
     for text in inputs.program.source.remarks:
         observer.message(text)
+    if inputs.program.file is not None:
+        error = require_imported(inputs.program, inputs.calibration)
+        observer.message(f"imported: the same as ONNX Runtime's outputs to a relative error of {error:.1e}")
     for option, samples in (("--data", inputs.calibration), ("--eval-data", inputs.evaluation)):
         if samples is not None and samples.left_out:
             size = samples.fixed

@@ -10,15 +10,17 @@ from torch import nn
 from snowsdeploy.data.memory import Names
 from snowsdeploy.data.open import natural_input_size, natural_inputs
 from snowsdeploy.data.samples import Samples
-from snowsdeploy.errors import UsageError
+from snowsdeploy.errors import GraphError, UsageError
 from snowsdeploy.models.adopt import Wanted, adopt, image_input
 from snowsdeploy.models.objects import adopt_object, name_of
+from snowsdeploy.models.onnx.importer import ImportedOnnx
 from snowsdeploy.models.program import Program
 from snowsdeploy.models.signature import ONE_INPUT, infos_of, parameters_of
 from snowsdeploy.models.sizes import wanted_axes
 from snowsdeploy.models.source import LoadedModel, ModelRequest, load_model
 from snowsdeploy.models.trace import trace
 from snowsdeploy.settings.model import ModelSettings, read_axis
+from snowsdeploy.stages.file_inputs import file_inputs, require_own_ends
 from snowsdeploy.stages.samples import hold_source, is_image, is_source, require_same
 from snowsdeploy.values import InputInfo, Preprocessing
 
@@ -52,18 +54,23 @@ def names_for(loaded: LoadedModel | Program, settings: ModelSettings) -> Names:
     if settings.inputs:
         given = settings.inputs
         return Names(tuple(i.name for i in given), len(given), raw=all(i.dtype == "uint8" for i in given))
+    if isinstance(loaded, LoadedModel) and loaded.imported is not None:
+        known = loaded.imported.inputs
+        return Names(tuple(i.name for i in known), len(known))
     signature = loaded.signature
     if signature is not None:
         return Names(tuple(i.name for i in signature.inputs), len(signature.inputs))
     assert not isinstance(loaded, Program)
-    known = parameters_of(loaded.model)
-    return Names(known.names or (ONE_INPUT,), max(known.required, 1))
+    parameters = parameters_of(loaded.model)
+    return Names(parameters.names or (ONE_INPUT,), max(parameters.required, 1))
 
 
 def traced(
     loaded: LoadedModel, settings: ModelSettings, names: Names, held: Samples | None, source: str | None
 ) -> Program:
     """The model as a program of the inputs that options and data say."""
+    if loaded.imported is not None:
+        return _traced_file(loaded, loaded.imported, settings, held, source)
     inputs = settings.inputs or None
     found = infos_of(held.rows(0, 1), names.all[0]) if held is not None else _arrays(source, names)
     if inputs is None and found is not None and not is_image(found):
@@ -86,6 +93,38 @@ def traced(
     if isinstance(loaded.model, nn.Module):
         return trace(loaded.model, preprocessing, loaded.source, wanted)
     return adopt(loaded.model, preprocessing, loaded.source, wanted)
+
+
+def _traced_file(
+    loaded: LoadedModel, imported: ImportedOnnx, settings: ModelSettings, held: Samples | None, source: str | None
+) -> Program:
+    """An ONNX file's module as a program with the file's own inputs, outputs and axes."""
+    require_own_ends(settings)
+    names = names_for(loaded, settings)
+    found = infos_of(held.rows(0, 1), names.all[0]) if held is not None else _arrays(source, names)
+    image = None if held is not None or source is None else natural_input_size(source)
+    sizes = file_inputs(imported.inputs, settings, found, image)
+    if found is not None and len(found) == len(sizes.inputs):
+        one = len(found) == 1
+        require_same([i.model_copy(update={"name": names.all[0]}) if one else i for i in found], sizes.inputs)
+    preprocessing = None
+    if is_image(sizes.inputs) and (found is None or is_image(found)):
+        preprocessing = preprocessing_of(loaded, settings, held, source, sizes.inputs)
+    count = sizes.batch or TRACED_WITH
+    example = held.rows(0, count) if held is not None and len(held) >= count and preprocessing is None else None
+    wanted = Wanted(sizes.inputs, example, imported.outputs, (), sizes.batch, sizes.dynamic)
+    assert isinstance(loaded.model, nn.Module)
+    if not sizes.dynamic:
+        return trace(loaded.model, preprocessing, loaded.source, wanted, imported.file)
+    try:
+        return trace(loaded.model, preprocessing, loaded.source, wanted, imported.file)
+    except GraphError:  # some operators take one size alone when they are traced, such as recurrent layers
+        axes = ", ".join(dict.fromkeys(axis.name for axis in sizes.dynamic))
+        words = (
+            f"the file leaves {axes} open, and it was pruned and compared at {', '.join(map(str, sizes.inputs))} alone"
+        )
+        remarked = loaded.source.model_copy(update={"remarks": (*loaded.source.remarks, words)})
+        return trace(loaded.model, preprocessing, remarked, replace(wanted, dynamic=()), imported.file)
 
 
 def _arrays(source: str | None, names: Names) -> tuple[InputInfo, ...] | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from snowsdeploy.data.samples import Samples
 from snowsdeploy.errors import ExportError
-from snowsdeploy.layout.onnx_layout import node_layers_of
+from snowsdeploy.layout.onnx_layout import graph_nodes
 from snowsdeploy.measure.parity import measure_parity
 from snowsdeploy.models.fp32 import run_in_fp64
 from snowsdeploy.models.program import Program
@@ -61,7 +61,7 @@ def rehearse(
     batches += [random_batch(inputs, fixed or 2, 0) for inputs in other_sizes(program)]
     with tempfile.TemporaryDirectory() as folder:
         file = exporter.export(program, Path(folder) / "dense.onnx", "dense", {})
-        known = {layer for names in node_layers_of(file.path).values() for layer in names}
+        known = graph_nodes(file.path).products
         if missing := [name for name in layers if name not in known]:
             raise ExportError(
                 "the ONNX file does not multiply by every layer that is to be pruned",

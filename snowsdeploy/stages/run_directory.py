@@ -27,6 +27,11 @@ class RunDirectory:
         return self.path / "program.pt2"
 
     @property
+    def original(self) -> Path:
+        """The ONNX file that the program was imported from, where it was."""
+        return self.path / "original.onnx"
+
+    @property
     def weights(self) -> Path:
         """The solved weights of the pruned layers."""
         return self.path / "pruned.safetensors"
@@ -144,6 +149,7 @@ class RunDirectory:
         self.require_free(force=force, resume=resume)
         stale = (
             self.program,
+            self.original,
             self.weights,
             self.masks,
             self.prune,

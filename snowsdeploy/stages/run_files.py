@@ -13,9 +13,10 @@ from safetensors.torch import load_file
 from torch import nn
 
 from snowsdeploy.errors import OutputError
-from snowsdeploy.files import write_text_atomic
+from snowsdeploy.files import atomic_path, write_text_atomic, writing
 from snowsdeploy.gate.judge import judge
 from snowsdeploy.models.adopt import Wanted, adopt
+from snowsdeploy.models.onnx.importer import import_onnx
 from snowsdeploy.models.program import saved_source
 from snowsdeploy.models.source import ModelRequest, load_model
 from snowsdeploy.models.tensor_files import save_tensors
@@ -63,7 +64,8 @@ def load_pruned(run: RunDirectory) -> Pruned:
         raise OutputError("the pruning run does not say how it was made", seen=run.program, fix="run it again")
     signature = loaded.signature
     wanted = Wanted(signature.inputs, output_names=signature.outputs, dynamic=signature.dynamic)
-    return Pruned(adopt(loaded.model, loaded.preprocessing, source, wanted), tensors, masks, report)
+    file = import_onnx(run.original).file if source.format == "onnx" else None
+    return Pruned(adopt(loaded.model, loaded.preprocessing, source, wanted, file), tensors, masks, report)
 
 
 def load_export(run: RunDirectory) -> ExportReport:
@@ -141,6 +143,9 @@ def write_config(run: RunDirectory, settings: Effective, policy: GatePolicy | No
 def write_pruned(run: RunDirectory, pruned: Pruned) -> None:
     """Leave what the pruning stage made."""
     pruned.dense.save(run.program)
+    if (file := pruned.dense.file) is not None:
+        with writing(run.original), atomic_path(run.original) as target:
+            target.write_bytes(file.model.SerializeToString())
     save_tensors(run.weights, pruned.tensors)
     save_tensors(run.masks, pruned.masks)
     write_value(run.prune, pruned.report)

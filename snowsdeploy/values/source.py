@@ -110,7 +110,7 @@ class SourceInfo(Artifact):
     """
 
     source: str
-    format: Literal["checkpoint", "safetensors", "pt2", "timm", "factory", "module", "program"]
+    format: Literal["checkpoint", "safetensors", "pt2", "onnx", "timm", "factory", "module", "program"]
     arch: str | None = None
     sha256: str | None = None
     weights: str | None = None

@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import onnx.inliner
 import torch
 from onnx import ModelProto, TensorProto, ValueInfoProto, helper
-from torch import Tensor
+from torch import Tensor, fx, nn
 
 from snowsdeploy.errors import SourceError
+from snowsdeploy.layout.onnx_products import product_name, weight_uses
 from snowsdeploy.models.onnx.assemble import Assembly
 from snowsdeploy.models.onnx.constants import constants_of
+from snowsdeploy.models.onnx.file import OnnxFile
 from snowsdeploy.models.onnx.layouts import Array, arranged
 from snowsdeploy.models.onnx.module import OnnxModule
 from snowsdeploy.models.onnx.operators import check_operators
 from snowsdeploy.models.onnx.origin import Origin
 from snowsdeploy.models.onnx.plan import Place, placed, uses_of
-from snowsdeploy.models.onnx.read import digest, main_opset, read_onnx
+from snowsdeploy.models.onnx.read import digest, main_opset, read_onnx, without_functions
 
 Size = int | str | None
-_RESERVED = frozenset({"graph", "computed_in_float32"})
+# Names of OnnxModule's own, and of the module that torch.export makes of it.
+_RESERVED = frozenset({"graph", "computed_in_float32", *dir(fx.GraphModule(nn.Module(), fx.Graph()))})
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,10 @@ class OnnxInput:
     shape: tuple[Size, ...]
     dtype: str
 
+    def __str__(self) -> str:
+        """`images [batch, 3, height, width] float32`."""
+        return f"{self.name} [{', '.join(str(size or '?') for size in self.shape)}] {self.dtype}"
+
 
 @dataclass(frozen=True)
 class ImportedOnnx:
@@ -47,7 +53,7 @@ class ImportedOnnx:
 
     Attributes:
         module: In evaluation mode.
-        origins: For each key of the module's state dict, the tensor of the file.
+        file: What it was made of.
         inputs: In the order of the module's arguments.
         outputs: Names, in the order of the module's results.
         opset: Version of the file's operators.
@@ -56,7 +62,7 @@ class ImportedOnnx:
     """
 
     module: OnnxModule
-    origins: dict[str, Origin]
+    file: OnnxFile
     inputs: tuple[OnnxInput, ...]
     outputs: tuple[str, ...]
     opset: int
@@ -70,7 +76,8 @@ def import_onnx(path: Path) -> ImportedOnnx:
     Raises:
         SourceError: The file cannot be read, or has operators or tensors that cannot be imported.
     """
-    model = without_functions(read_onnx(path))
+    file = read_onnx(path)
+    model = without_functions(file)
     check_operators(model)
     inputs = _inputs(model)
     constants = constants_of(model.graph, main_opset(model))
@@ -85,20 +92,16 @@ def import_onnx(path: Path) -> ImportedOnnx:
         {path: value for path, value in values.items() if path in parameters},
         {path: value for path, value in values.items() if path not in parameters},
     )
+    origins = {place.path: _origin(place) for place in places.values()}
     return ImportedOnnx(
         module,
-        {place.path: _origin(place) for place in places.values()},
+        OnnxFile(file, origins, _layer_names(model, origins)),
         inputs,
         outputs,
         graph.opset,
         f"{model.producer_name} {model.producer_version}".strip(),
         digest(path),
     )
-
-
-def without_functions(model: ModelProto) -> ModelProto:
-    """The model with the bodies of its local functions in place of their calls; itself where it has none."""
-    return onnx.inliner.inline_local_functions(model) if model.functions else model
 
 
 def _inputs(model: ModelProto) -> tuple[OnnxInput, ...]:
@@ -122,6 +125,16 @@ def _input(info: ValueInfoProto) -> OnnxInput:
         d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else d.dim_param or None for d in kind.shape.dim
     )
     return OnnxInput(info.name, tuple(sizes), helper.tensor_dtype_to_np_dtype(kind.elem_type).name)
+
+
+def _layer_names(model: ModelProto, origins: Mapping[str, Origin]) -> dict[str, str]:
+    """Weights of products by their keys; one that several nodes multiply by is called as in the first."""
+    keys = {origin.initializer: key for key, origin in origins.items()}
+    names: dict[str, str] = {}
+    for use in weight_uses(model.graph, {entry.domain: entry.version for entry in model.opset_import}):
+        if use.weight.name in keys:
+            names.setdefault(keys[use.weight.name], product_name(use))
+    return names
 
 
 def _origin(place: Place) -> Origin:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
+import onnx.inliner
 from google.protobuf.message import DecodeError
 from onnx import GraphProto, ModelProto, TensorProto
 from onnx.external_data_helper import load_external_data_for_model
@@ -53,6 +54,11 @@ def read_onnx(path: Path) -> ModelProto:
 def main_opset(model: ModelProto) -> int:
     """The version of the standard operators; 0 where none is given."""
     return max((entry.version for entry in model.opset_import if entry.domain in STANDARD_DOMAINS), default=0)
+
+
+def without_functions(model: ModelProto) -> ModelProto:
+    """The model with the bodies of its local functions in place of their calls; itself where it has none."""
+    return onnx.inliner.inline_local_functions(model) if model.functions else model
 
 
 def digest(path: Path) -> str:

@@ -10,9 +10,9 @@ from onnx import AttributeProto, ModelProto, TensorProto, helper, numpy_helper
 from torch import Tensor
 
 from snowsdeploy.errors import ExportError
-from snowsdeploy.models.onnx.importer import without_functions
 from snowsdeploy.models.onnx.layouts import Array, arranged, inverse
 from snowsdeploy.models.onnx.origin import Origin
+from snowsdeploy.models.onnx.read import without_functions
 
 
 def with_values(model: ModelProto, values: Mapping[str, Tensor], origins: Mapping[str, Origin]) -> ModelProto:
@@ -99,8 +99,8 @@ def _fill(slot: _Slot, origin: Origin, value: Array, key: str) -> None:
             allowed=str(held.shape),
             fix="give the model that was imported",
         )
-    if value.dtype != np.float32:
-        slot.fill(origin.stored(value).reshape(before.shape))
+    same = held.astype(value.dtype) == value
+    if same.all():
         return
-    unchanged = arranged(held.astype(np.float32) == value, inverse(origin.steps))
-    slot.fill(np.where(unchanged, before, origin.stored(value)))
+    stored = origin.stored(value).reshape(before.shape)
+    slot.fill(np.where(arranged(same, inverse(origin.steps)), before, stored))

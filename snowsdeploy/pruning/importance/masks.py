@@ -14,6 +14,7 @@ from snowsdeploy.batch import Batch
 from snowsdeploy.distributed import all_sum
 from snowsdeploy.errors import DataError, NumericsError, UsageError
 from snowsdeploy.models.graph import layer_input
+from snowsdeploy.models.program import Program
 from snowsdeploy.models.program_graph import ProgramGraph
 from snowsdeploy.patterns.pattern import Pattern
 from snowsdeploy.patterns.threshold import masks_by_scores, sparsity_path
@@ -32,7 +33,7 @@ from snowsdeploy.selectors.base import (
     Threshold,
 )
 from snowsdeploy.selectors.magnitude import Magnitude
-from snowsdeploy.values import SelectionReport, layer_name
+from snowsdeploy.values import SelectionReport
 
 
 @dataclass(frozen=True)
@@ -103,11 +104,11 @@ class Masks:
             return self.pattern
         return replace(self.pattern, sparsity=1 - float(self.choices[name].mask.double().mean()))
 
-    def shares(self) -> dict[str, float]:
+    def shares(self, program: Program) -> dict[str, float]:
         """Share of zeros of each layer, by layer name, where a global threshold made them differ; else empty."""
         if self.choices is None or self.report.threshold != "global":
             return {}
-        patterns = {layer_name(name): self.pattern_of(name) for name in self.choices}
+        patterns = {program.layer_name(name): self.pattern_of(name) for name in self.choices}
         return {name: p.sparsity for name, p in patterns.items() if p.sparsity is not None}
 
     def tensors(self) -> Tensors:

@@ -77,7 +77,7 @@ def weights(*, half: bool = False) -> ModelProto:
 
 def test_layouts_and_names_of_weights() -> None:
     result = imported(weights())
-    assert {key: (o.initializer, o.transposed) for key, o in result.origins.items()} == {
+    assert {key: (o.initializer, o.transposed) for key, o in result.file.origins.items()} == {
         "conv.weight": ("conv.weight", False),
         "conv.bias": ("conv.bias", False),
         "onnx_MatMul_7.weight": ("onnx::MatMul_7", True),
@@ -88,7 +88,7 @@ def test_layouts_and_names_of_weights() -> None:
     assert shapes == {
         "conv.weight": (4, 3, 3, 3), "conv.bias": (4,), "onnx_MatMul_7.weight": (6, 4), "packed.weight": (5, 6),
     }  # fmt: skip
-    assert set(result.origins) == set(result.module.state_dict())
+    assert set(result.file.origins) == set(result.module.state_dict())
 
 
 def test_layers_are_whole_nodes_of_the_program() -> None:
@@ -106,9 +106,9 @@ def test_old_values_give_the_same_bytes_and_new_ones_new_outputs(half: bool) -> 
     result = imported(model)
     assert result.module.computed_in_float32 == half
     state = result.module.state_dict()
-    assert with_values(model, state, result.origins).SerializeToString() == before
+    assert with_values(model, state, result.file.origins).SerializeToString() == before
     new = {key: torch.where(torch.rand_like(value) < 0.5, 0.0, value) for key, value in state.items()}
-    changed = with_values(model, new, result.origins)
+    changed = with_values(model, new, result.file.origins)
     assert model.SerializeToString() == before
     assert [(t.name, t.data_type, t.dims) for t in changed.graph.initializer] == [
         (t.name, t.data_type, t.dims) for t in model.graph.initializer
@@ -148,12 +148,12 @@ def test_encodings_are_kept(encoding: str, held_in: str) -> None:
     else:
         model.graph.initializer.append(tensor)
     result = imported(model)
-    assert result.origins["w.weight"].constant_node == (held_in == "constant")
+    assert result.file.origins["w.weight"].constant_node == (held_in == "constant")
     old = dict(result.module.state_dict())
-    assert with_values(model, old, result.origins).SerializeToString() == model.SerializeToString()
+    assert with_values(model, old, result.file.origins).SerializeToString() == model.SerializeToString()
     new = old["w.weight"].clone()
     new[0] = 0
-    changed = with_values(model, {"w.weight": new}, result.origins)
+    changed = with_values(model, {"w.weight": new}, result.file.origins)
     place = changed.graph.node[0].attribute[0].t if held_in == "constant" else changed.graph.initializer[0]
     assert place.HasField("raw_data") == raw
     expected = value.copy()
@@ -165,8 +165,8 @@ def test_numbers_of_a_constant_node_are_written_back() -> None:
     nodes = [node("Constant", "", "c", value_floats=[1.0, 2.5, -3.0]), node("Add", "x c")]
     model = model_of(nodes, {"x": reals(2, 3)}, {}, 17)
     result = imported(model)
-    assert with_values(model, result.module.state_dict(), result.origins) == model
-    changed = with_values(model, {"c": torch.tensor([1.0, 0.0, -3.0])}, result.origins)
+    assert with_values(model, result.module.state_dict(), result.file.origins) == model
+    changed = with_values(model, {"c": torch.tensor([1.0, 0.0, -3.0])}, result.file.origins)
     assert list(changed.graph.node[0].attribute[0].floats) == [1.0, 0.0, -3.0]
 
 
@@ -177,20 +177,20 @@ def test_a_tensor_of_two_layers_is_one_parameter() -> None:
         node("MatMul", "e turned"),
     ]
     result = check(nodes, {"i": np.array([[0, 2], [1, 1]])}, {"table": reals(3, 4)})
-    assert list(result.origins) == ["table.weight"]
-    assert result.origins["table.weight"].steps == ()
+    assert list(result.file.origins) == ["table.weight"]
+    assert result.file.origins["table.weight"].steps == ()
     nodes = [node("MatMul", "x w", "a"), node("Gemm", "a w", transB=1)]
     result = check(nodes, {"x": reals(2, 4)}, {"w": reals(4, 4)}, export=True)
-    assert list(result.origins) == ["w.weight"]
+    assert list(result.file.origins) == ["w.weight"]
 
 
 def test_another_model_is_refused() -> None:
     model, result = weights(), imported(weights())
     with pytest.raises(ExportError, match="another shape"):
-        with_values(model, {"shift": torch.zeros(7)}, result.origins)
+        with_values(model, {"shift": torch.zeros(7)}, result.file.origins)
     del model.graph.initializer[:]
     with pytest.raises(ExportError, match="lacks a tensor"):
-        with_values(model, {"shift": torch.zeros(5)}, result.origins)
+        with_values(model, {"shift": torch.zeros(5)}, result.file.origins)
 
 
 def test_constants_of_local_functions() -> None:
@@ -203,8 +203,8 @@ def test_constants_of_local_functions() -> None:
     model.functions.append(function)
     model.opset_import.append(helper.make_opsetid("own", 1))
     result = imported(model)
-    (key,) = result.origins
-    changed = with_values(model, {key: torch.zeros(3, 4)}, result.origins)
+    (key,) = result.file.origins
+    changed = with_values(model, {key: torch.zeros(3, 4)}, result.file.origins)
     assert not run_onnx(changed, {"x": reals(2, 4)})[0].any()
 
 
@@ -221,7 +221,7 @@ def test_external_tensors_are_read_and_put_in_the_copy(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     onnx.save_model(weights(), path, save_as_external_data=True, location="weights.bin", size_threshold=0)
     result, model = import_onnx(path), read_onnx(path)
-    assert with_values(model, result.module.state_dict(), result.origins) == model
+    assert with_values(model, result.module.state_dict(), result.file.origins) == model
     before = result.sha256
     data = bytearray((tmp_path / "weights.bin").read_bytes())
     data[0] ^= 1
