@@ -18,7 +18,7 @@ from snowsdeploy.errors import ExportError, UsageError
 from snowsdeploy.files import atomic_path
 from snowsdeploy.layout.onnx_layout import LAYER_MAP_KEY, node_layers
 from snowsdeploy.models.onnx.file import OnnxFile
-from snowsdeploy.models.onnx.read import STANDARD_DOMAINS
+from snowsdeploy.models.onnx.read import main_opset
 from snowsdeploy.models.program import Program
 from snowsdeploy.settings.export import ExportSettings
 from snowsdeploy.values import OnnxArtifact, Precision, Preprocessing, Role
@@ -28,6 +28,7 @@ from snowsdeploy_exporters.tidy import name_axes, name_outputs, strip_traces
 from snowsdeploy_exporters.translate import quiet_export, translate
 
 PROTOBUF_LIMIT = 2 * 2**30
+OPSET = 20  # where the user asks for none
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class OnnxExporter:
         keep_fp32: Names of layers or nodes that a conversion leaves in FP32; `*` and `?` stand for more.
     """
 
-    opset: int = 20
+    opset: int = OPSET
     keep_fp32: tuple[str, ...] = ()
 
     def export(self, program: Program, path: Path, role: Role, metadata: Mapping[str, str]) -> OnnxArtifact:
@@ -55,16 +56,17 @@ class OnnxExporter:
 
         Raises:
             ExportError: The exporter lacks an operator, the file would exceed 2 GiB, or the ONNX checker refuses it.
-            UsageError: A name in `keep_fp32` is of no layer or node.
+            UsageError: A name in `keep_fp32` is of no layer or node; an imported file has another opset.
         """
-        proto = self._translated(program, metadata) if program.file is None else _own(program, program.file, metadata)
+        file = program.file
+        proto = self._translated(program, metadata) if file is None else self._own(program, file, metadata)
         _matching_nodes(proto, self.keep_fp32)
         return OnnxArtifact(
             path=path,
             role=role,
             sha256=_write(proto, path),
             size_bytes=path.stat().st_size,
-            opset=next(o.version for o in proto.opset_import if o.domain in STANDARD_DOMAINS),
+            opset=main_opset(proto),
             input_names=tuple(i.name for i in program.inputs),
             output_names=tuple(o.name for o in proto.graph.output),
             metadata=dict(metadata),
@@ -83,6 +85,23 @@ class OnnxExporter:
         _require_size(t.nbytes for v in model.graph.initializers.values() if (t := v.const_value) is not None)
         return _checked(ir.to_proto(model))
 
+    def _own(self, program: Program, file: OnnxFile, metadata: Mapping[str, str]) -> onnx.ModelProto:
+        """The user's own file with a program's weights, and what the user adds to its metadata."""
+        opset = main_opset(file.model)
+        if self.opset not in (OPSET, opset):
+            raise UsageError(
+                "an ONNX file keeps its operator set",
+                seen=f"--opset {self.opset}",
+                allowed=f"that of the file, {opset}",
+                fix="leave it out, or convert the file first by onnx.version_converter.convert_version",
+            )
+        _require_size(len(tensor.raw_data) for tensor in file.model.graph.initializer)
+        proto = file.with_state(program.state_dict)
+        known = {entry.key: entry for entry in proto.metadata_props}
+        for key in sorted(metadata):
+            (known.get(key) or proto.metadata_props.add(key=key)).value = metadata[key]
+        return proto
+
     def convert(self, source: OnnxArtifact, path: Path, precision: Precision, images: Sequence[Batch]) -> OnnxArtifact:
         """Write an FP32 file in another precision; inputs and outputs stay FP32.
 
@@ -98,7 +117,7 @@ class OnnxExporter:
         """
         from snowsdeploy_exporters.precision import CONVERTERS  # noqa: PLC0415 - loads ONNX Runtime's tools
 
-        model = onnx.load(source.path)
+        model = _with_layer_map(onnx.load(source.path))
         keep = _matching_nodes(model, self.keep_fp32)
         with quiet_export():
             converted = CONVERTERS[precision](model, [batch.numpy() for batch in images], keep)
@@ -180,14 +199,17 @@ def _tensor_outputs(program: Program) -> list[bool]:
     return [isinstance(o, torch.fx.Node) and isinstance(o.meta.get("val"), torch.Tensor) for o in returned]
 
 
-def _own(program: Program, file: OnnxFile, metadata: Mapping[str, str]) -> onnx.ModelProto:
-    """The user's own file with a program's weights, and what the user adds to its metadata."""
-    _require_size(len(tensor.raw_data) for tensor in file.model.graph.initializer)
-    proto = file.with_state(program.state_dict)
-    known = {entry.key: entry for entry in proto.metadata_props}
-    for key in sorted(metadata):
-        (known.get(key) or proto.metadata_props.add(key=key)).value = metadata[key]
-    return proto
+def _with_layer_map(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A file that says by names of nodes what its layers are called: conversions rename weights."""
+    if not any(entry.key == LAYER_MAP_KEY for entry in model.metadata_props):
+        for node in model.graph.node:
+            node.name = node.name or f"node_of_{node.output[0]}"
+        layers: dict[str, list[str]] = {}
+        for node, names in node_layers(model).items():
+            for name in names:
+                layers.setdefault(name, []).append(node)
+        model.metadata_props.add(key=LAYER_MAP_KEY, value=json.dumps(layers, sort_keys=True))
+    return model
 
 
 def _require_size(tensors: Iterable[int]) -> None:

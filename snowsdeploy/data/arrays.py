@@ -98,6 +98,16 @@ def array_size(path: Path) -> tuple[int, int, int]:
     return (shape[3], shape[1], shape[2]) if pixels else (shape[1], shape[2], shape[3])
 
 
+def holds_reals(path: Path) -> bool:
+    """Whether `x` holds real numbers.
+
+    Raises:
+        DataError: Unreadable.
+    """
+    with readable(path), zipfile.ZipFile(path) as archive:
+        return "x.npy" in archive.namelist() and bool(np.issubdtype(header_of(archive, "x")[1], np.floating))
+
+
 def header_of(archive: zipfile.ZipFile, name: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
     """Shape and type of an array of an open `.npz` file."""
     with archive.open(f"{name}.npy") as stream:

@@ -11,7 +11,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from snowsdeploy.batch import Batch
-from snowsdeploy.data.arrays import array_reader, array_size, load_arrays
+from snowsdeploy.data.arrays import array_reader, array_size, holds_reals, load_arrays
 from snowsdeploy.data.files import file_reader, list_images, require_readable
 from snowsdeploy.data.named import PREFIXES, open_named
 from snowsdeploy.data.named_arrays import array_inputs, load_named_arrays, named_reader
@@ -84,6 +84,13 @@ def _open(name: str, preprocessing: Preprocessing | None, inputs: Sequence[Input
             allowed=f"an .npz file with the arrays {', '.join(map(str, inputs))}, or module:factory",
             fix="store each input as an array under its name",
         )
+    if not preprocessing.known and not holds_inputs(name):
+        raise DataError(
+            f"nothing says how the images of {option} become the model's input",
+            seen=f"{name}, beside values that the model takes as they are",
+            allowed="an .npz file with real numbers [n, C, H, W] as x",
+            fix="add --mean and --std",
+        )
     if path.is_dir():
         return _open_folder(path, preprocessing)
     if path.suffix == ".npz" and path.is_file():
@@ -126,6 +133,16 @@ def natural_input_size(text: str) -> tuple[int, int, int] | None:
     """
     path = Path(parse_selection(text).source)
     return array_size(path) if path.suffix == ".npz" and path.is_file() else None
+
+
+def holds_inputs(text: str) -> bool:
+    """Whether it is an `.npz` file whose images are what a model takes: real numbers, in no need of mean or deviation.
+
+    Raises:
+        DataError: The file cannot be read.
+    """
+    path = Path(parse_selection(text).source)
+    return path.suffix == ".npz" and path.is_file() and holds_reals(path)
 
 
 def natural_inputs(text: str, names: Sequence[str]) -> tuple[InputInfo, ...] | None:

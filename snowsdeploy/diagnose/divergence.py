@@ -1,5 +1,6 @@
 """A file's values against the program's, in graph order: where an error enters, and how much each node adds.
 
+In an imported file values are found by what each graph node remembers of the ONNX node that it came from. Elsewhere
 torch's exporter names a value after the graph node that gives it; its optimiser, the folding of normalisations and the
 conversions to FP16 and INT8 keep those names. On ResNet-20, DeiT-tiny, ConvNeXt, Swin and MobileNetV3 every value under
 a node's name agrees with that node's. Values under other names are steps inside one operator, which ONNX writes with
@@ -25,6 +26,7 @@ from snowsdeploy.batch import Batch
 from snowsdeploy.diagnose.intermediates import Values, program_values, recompute
 from snowsdeploy.layout.onnx_layout import node_layers
 from snowsdeploy.models.graph import argument, base_name
+from snowsdeploy.models.onnx.module import VALUE
 from snowsdeploy.models.program_graph import ProgramGraph
 from snowsdeploy.values import ValueDifference
 from snowsdeploy.values.debug import Reference
@@ -99,12 +101,22 @@ class Comparison:
     @cached_property
     def _nodes(self) -> dict[str, Node]:
         """Value name -> graph node."""
-        nodes = {n.name: n for n in self.graph.nodes}
+        nodes = {n.name: n for n in self.graph.nodes} if self.graph.program.file is None else self._last_steps()
         output = next(n for n in self.graph.program.exported.graph.nodes if n.op == "output")
         tensors = [n for n in output.args[0] if isinstance(n, Node) and isinstance(n.meta.get("val"), Tensor)]
         names = [o.name for o in self.model.graph.output]
         nodes |= dict(zip(names, tensors, strict=False))
         return {name: node for name, node in nodes.items() if isinstance(self._expected[node], Tensor)}
+
+    def _last_steps(self) -> dict[str, Node]:
+        """Value name -> the last graph node of those that its ONNX node was imported as."""
+        values = self._expected
+        last = {n.meta.get("custom", {}).get(VALUE, ""): n for n in self.graph.nodes}
+        return {
+            name: node
+            for name, node in last.items()
+            if name in self.found and tuple(getattr(values[node], "shape", ())) == self.found[name].shape
+        }
 
     @cached_property
     def _references(self) -> dict[str, _Expected]:

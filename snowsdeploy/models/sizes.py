@@ -90,7 +90,7 @@ def found_axes(
         for place, size in enumerate(value.shape):
             if place == 0 or isinstance(size, int):
                 continue
-            own = DynamicAxis(input=info.name, axis=place, name=_own_name(info, place))
+            own = DynamicAxis(input=info.name, axis=place, name=axis_name(info, place))
             found.append(known.pop((info.name, place), own))
     if known:
         raise GraphError(
@@ -101,7 +101,8 @@ def found_axes(
     return tuple(found)
 
 
-def _own_name(info: InputInfo, place: int) -> str:
+def axis_name(info: InputInfo, place: int) -> str:
+    """What an axis is called that has no name: height and width of an image."""
     names = {len(info.shape) - 1: "height", len(info.shape): "width"} if len(info.shape) == 3 else {}
     return names.get(place, f"{info.name}_{place}")
 

@@ -145,8 +145,25 @@ def _from_file(path: Path, request: ModelRequest) -> LoadedModel:
 def _from_onnx(path: Path, request: ModelRequest) -> LoadedModel:
     _refuse_arch(request)
     imported = import_onnx(path)
-    info = SourceInfo(source=str(path), format="onnx", arch=imported.producer or None, sha256=imported.sha256)
+    _require_single_precision(imported, path)
+    written = f"written by {imported.producer or 'an unnamed exporter'}, opset {imported.opset}"
+    info = SourceInfo(source=str(path), format="onnx", sha256=imported.sha256, remarks=(written,))
     return LoadedModel(imported.module, info, None, imported=imported)
+
+
+def _require_single_precision(imported: ImportedOnnx, path: Path) -> None:
+    file = imported.file
+    other = [
+        f"weight {n} {file.origins[k].dtype}" for k, n in file.layers.items() if file.origins[k].dtype != "float32"
+    ]
+    other += [f"input {info}" for info in imported.inputs if info.dtype in ("float16", "bfloat16", "float64")]
+    if other:
+        raise SourceError(
+            "the ONNX file is not in FP32, in which weights are solved and parity is proven",
+            seen=f"{path}: {', '.join(other[:3])}",
+            allowed="weights and inputs in float32",
+            fix="pass the FP32 file, and --precision fp16 for files in half precision",
+        )
 
 
 def _module_for(checkpoint: Checkpoint, request: ModelRequest) -> tuple[nn.Module, str, str]:

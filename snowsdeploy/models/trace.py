@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
 from torch.export import Dim
+from torch.fx.traceback import preserve_node_meta
 from torch.utils._pytree import tree_leaves
 
 from snowsdeploy.batch import Batch
@@ -68,7 +69,7 @@ def trace(
     def forget() -> bool:
         return forget_runs(module, lambda batch: _run(module, batch, varying), random_batch(inputs, 4, 0))
 
-    with _clear_message(module, inputs), quiet_tracing():
+    with _clear_message(module, inputs), quiet_tracing(), nullcontext() if file is None else preserve_node_meta():
         exported = export_module(module, call, forget)
     return adopt(exported, preprocessing, source, replace(wanted, inputs=inputs), file)
 

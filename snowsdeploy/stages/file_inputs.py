@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from snowsdeploy.errors import SourceError, UsageError
 from snowsdeploy.models.onnx.importer import OnnxInput
+from snowsdeploy.models.sizes import axis_name
 from snowsdeploy.settings.model import ModelSettings
 from snowsdeploy.values import DTYPES, DynamicAxis, InputInfo
 
@@ -133,19 +134,19 @@ def _batch(known: Sequence[OnnxInput], asked: int | None) -> int | None:
 def _open_axes(known: Sequence[OnnxInput], inputs: Sequence[InputInfo]) -> tuple[DynamicAxis, ...]:
     """Axes beside the batch, called as in the file where the name stands for one size."""
     places = [(info.name, axis, size) for info in known for axis, size in enumerate(info.shape) if axis]
-    shapes = {info.name: info.shape for info in inputs}
+    by_name = {info.name: info for info in inputs}
     meant: dict[str, set[int]] = {}
     for name, axis, size in places:
         if isinstance(size, str):
-            meant.setdefault(size, set()).add(shapes[name][axis - 1])
+            meant.setdefault(size, set()).add(by_name[name].shape[axis - 1])
     return tuple(
-        DynamicAxis(input=name, axis=axis, name=_axis_name(size, meant) or f"{name}_{axis}")
+        DynamicAxis(input=name, axis=axis, name=_given_name(size, meant) or axis_name(by_name[name], axis))
         for name, axis, size in places
         if not isinstance(size, int)
     )
 
 
-def _axis_name(size: int | str | None, meant: Mapping[str, set[int]]) -> str:
+def _given_name(size: int | str | None, meant: Mapping[str, set[int]]) -> str:
     """What the file calls an axis; empty where it says nothing, or calls axes of other sizes so too."""
     return size if isinstance(size, str) and len(meant[size]) == 1 else ""
 

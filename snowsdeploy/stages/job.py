@@ -1,9 +1,10 @@
 """The jobs that begin with a model: strings and a run directory at the two ends, the stages on values between them.
 
 Only this module, `later` and `debug` read and write a run directory, by `run_files`. It holds what each stage left:
-`config.toml` (what repeats the run), `program.pt2` (dense), `pruned.safetensors`, `masks.safetensors` and `prune.json`,
-`dense.onnx` and `model.onnx` (for other precisions `dense.fp16.onnx` and the like; `serving.onnx` with preprocessing or
-output ends), a folder for each other format, `export.json`, `report.json`, `summary.md` and `report.html`.
+`config.toml` (what repeats the run), `program.pt2` (dense; with `original.onnx` where it was imported from one),
+`pruned.safetensors`, `masks.safetensors` and `prune.json`, `dense.onnx` and `model.onnx` (for other precisions
+`dense.fp16.onnx` and the like; `serving.onnx` with preprocessing or output ends), a folder for each other format,
+`export.json`, `report.json`, `summary.md` and `report.html`.
 """
 
 from __future__ import annotations

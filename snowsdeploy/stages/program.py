@@ -8,7 +8,7 @@ from dataclasses import replace
 from torch import nn
 
 from snowsdeploy.data.memory import Names
-from snowsdeploy.data.open import natural_input_size, natural_inputs
+from snowsdeploy.data.open import holds_inputs, natural_input_size, natural_inputs
 from snowsdeploy.data.samples import Samples
 from snowsdeploy.errors import GraphError, UsageError
 from snowsdeploy.models.adopt import Wanted, adopt, image_input
@@ -102,7 +102,7 @@ def _traced_file(
     require_own_ends(settings)
     names = names_for(loaded, settings)
     found = infos_of(held.rows(0, 1), names.all[0]) if held is not None else _arrays(source, names)
-    image = None if held is not None or source is None else natural_input_size(source)
+    image = natural_input_size(source) if found is None and source is not None else None
     sizes = file_inputs(imported.inputs, settings, found, image)
     if found is not None and len(found) == len(sizes.inputs):
         one = len(found) == 1
@@ -145,7 +145,8 @@ def preprocessing_of(
     if natural is None and source is not None:
         natural = natural_input_size(source)
     known = loaded.preprocessing
-    if known is None and held is not None and source is None and natural is not None:
+    as_they_are = (held is not None and source is None) or (source is not None and holds_inputs(source))
+    if known is None and as_they_are and natural is not None and settings.mean is None and settings.std is None:
         zeros, ones = (0.0,) * natural[0], (1.0,) * natural[0]
         known = Preprocessing(input_size=natural, mean=zeros, std=ones, known=False)
     return make_preprocessing(settings, known, natural)

@@ -8,11 +8,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.fx.traceback import annotate
 
 from snowsdeploy.errors import GraphError
 from snowsdeploy.models.onnx.call import FLOATS, Call, Held, Value
 from snowsdeploy.models.onnx.layouts import Array
 from snowsdeploy.models.onnx.rules import RULES
+
+VALUE = "onnx_value"  # in what a graph node remembers: the file's value that it is a step to
 
 
 @dataclass(frozen=True)
@@ -115,7 +118,8 @@ class OnnxModule(nn.Module):
         call = self._call(instruction, device)
         values = [scope[value] if isinstance(value, str) else value for value in instruction.inputs]
         try:
-            result = RULES[instruction.op](call, *values)
+            with annotate({VALUE: instruction.outputs[0] if len(instruction.outputs) == 1 else ""}):
+                result = RULES[instruction.op](call, *values)
         except (RuntimeError, ValueError, IndexError, TypeError) as error:
             error.add_note(f"in the ONNX node {instruction.node} ({instruction.op})")
             raise
