@@ -85,7 +85,7 @@ class ModelSettings(Settings):
     """Where the model comes from, and how images enter it."""
 
     model: Annotated[str, Option(_PANEL, "MODEL")] = Field(
-        description="A checkpoint, a .pt2 program, timm:NAME or package.module:factory."
+        description="A checkpoint, a .pt2 program, an .onnx file, timm:NAME or package.module:factory."
     )
     arch: Annotated[str | None, Option(_PANEL, "NAME")] = Field(
         None, description="Architecture of a checkpoint: a timm name or package.module:factory."
