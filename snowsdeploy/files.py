@@ -1,15 +1,22 @@
-"""Atomic writes: a reader sees the old file or the whole new one."""
+"""Atomic writes: a reader sees the old file or the whole new one. Folders that one process has at a time."""
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from re import Pattern
 
 from snowsdeploy.errors import OutputError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 
 @contextmanager
@@ -62,6 +69,51 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         temporary.rename(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def locked_folder(path: Path) -> Iterator[None]:
+    """Nobody else who asks gets the folder meanwhile; the lock ends with the process, however that ends.
+
+    File systems and systems without such locks let everyone in.
+
+    Raises:
+        OutputError: Another process has it.
+    """
+    if fcntl is None:
+        yield
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise OutputError(
+                "another run is writing to this folder", seen=path, fix="wait for it to end, or choose another --out"
+            ) from error
+        except OSError:  # no locks here, as on some network drives
+            pass
+        yield
+    finally:
+        os.close(handle)
+
+
+def remove_own(folder: Path, names: Pattern[str]) -> None:
+    """Remove the files of a folder whose whole name is ours, and the folder where nothing else is in it.
+
+    Args:
+        folder: May be missing.
+        names: What ours look like; those of an unfinished `atomic_path` are ours too.
+    """
+    if not folder.is_dir() or folder.is_symlink():
+        return
+    for path in list(folder.iterdir()):
+        unfinished = re.fullmatch(r"\.(.+)-\w{8}(\.\w+)", path.name)
+        name = f"{unfinished[1]}{unfinished[2]}" if unfinished else path.name
+        if names.fullmatch(name) and not path.is_dir():
+            path.unlink(missing_ok=True)
+    if not any(folder.iterdir()):
+        folder.rmdir()
 
 
 def write_text_atomic(path: Path, text: str) -> None:

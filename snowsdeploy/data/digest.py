@@ -10,9 +10,9 @@ from torch import Tensor
 
 
 def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 of names and bytes, of tensors of any type and device."""
+    """SHA-256 of names, types, shapes and bytes, of tensors on any device."""
     digest = sha256()
     for name, tensor in sorted(tensors.items()):
-        digest.update(name.encode())
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +139,17 @@ def file_reader(paths: Sequence[Path], preprocessing: Preprocessing) -> Callable
             return torch.stack(list(pool.map(one, indices)))
 
     return read
+
+
+def files_digest(paths: Sequence[Path]) -> str:
+    """SHA-256 over the content of files, in order."""
+
+    def one(path: Path) -> bytes:
+        with path.open("rb") as stream:
+            return file_digest(stream, "sha256").digest()
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        return sha256(b"".join(pool.map(one, paths))).hexdigest()
 
 
 def require_readable(paths: Sequence[Path]) -> None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from snowsdeploy.batch import Batch
 from snowsdeploy.data.arrays import array_reader, array_size, holds_reals, load_arrays
-from snowsdeploy.data.files import file_reader, list_images, require_readable
+from snowsdeploy.data.files import file_reader, files_digest, list_images, require_readable
 from snowsdeploy.data.named import PREFIXES, open_named
 from snowsdeploy.data.named_arrays import array_inputs, load_named_arrays, named_reader
 from snowsdeploy.data.samples import Samples
@@ -32,6 +32,7 @@ class Source:
         identity: Differs between sources that hold other items.
         check: Looks at the chosen items before they are needed.
         classes: As in `Samples`.
+        content: As in `Samples`.
     """
 
     read: Callable[[Sequence[int]], Batch]
@@ -40,6 +41,7 @@ class Source:
     identity: str
     check: Callable[[Sequence[int]], None] | None = None
     classes: tuple[str, ...] = ()
+    content: Callable[[Sequence[int]], str] | None = None
 
 
 def open_samples(
@@ -69,7 +71,7 @@ def open_samples(
     digest = sha256(f"{origin}{indices}{prepared}".encode()).hexdigest()
     shown = text.encode(errors="surrogateescape").decode(errors="replace")  # a name need not be UTF-8
     info = DataInfo(source=shown, items=len(indices), labelled=labels is not None, origin=origin, fingerprint=digest)
-    return Samples(source.read, indices, labels, info, classes=source.classes)
+    return Samples(source.read, indices, labels, info, classes=source.classes, content=source.content)
 
 
 def _open(name: str, preprocessing: Preprocessing | None, inputs: Sequence[InputInfo], option: str) -> Source:
@@ -118,6 +120,7 @@ def _open_folder(folder: Path, preprocessing: Preprocessing) -> Source:
         identity="\n".join(f"{p.relative_to(folder)} {p.stat().st_size}" for p in files.paths),
         check=lambda indices: require_readable([files.paths[i] for i in indices]),
         classes=files.classes,
+        content=lambda indices: files_digest([files.paths[i] for i in indices]),
     )
 
 

@@ -33,6 +33,7 @@ class Samples:
         classes: Names of the class folders that the labels count; empty for other sources.
         fixed: The only number of items that may be in a batch; None for any.
         left_out: Items that do not fill such a batch.
+        content: Digest of the bytes behind some items, in order; None where the origin tells them already.
     """
 
     read: Callable[[Sequence[int]], Batch] = field(repr=False)
@@ -43,6 +44,7 @@ class Samples:
     classes: tuple[str, ...] = field(default=(), repr=False)
     fixed: int | None = None
     left_out: int = 0
+    content: Callable[[Sequence[int]], str] | None = field(default=None, repr=False)
 
     @property
     def labels(self) -> NDArray[np.int64] | None:
@@ -88,6 +90,14 @@ class Samples:
         kept = self.remembered()
         one = kept.rows(0, 1)
         return kept if len(self) * one.nbytes <= _SHARE * available_memory() else self
+
+    def identified(self) -> Self:
+        """The same samples, with what they hold in their description: names and sizes of files do not tell that."""
+        if self.content is None:
+            return self
+        content = self.content(self.indices)
+        digest = sha256(f"{self.info.fingerprint}{content}".encode()).hexdigest()
+        return replace(self, info=self.info.model_copy(update={"content": content, "fingerprint": digest}))
 
     def select(self, items: Sequence[int]) -> Self:
         """Some items of this set by their indices, in the order given.

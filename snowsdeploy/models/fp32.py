@@ -43,7 +43,7 @@ def run_in_fp64(program: Program, batch: Batch) -> tuple[Tensor, ...]:
     Raises:
         RuntimeError: An operator has no form in FP64.
     """
-    wide = replace(program, exported=in_fp64(program.exported), varying=None)
+    wide = replace(program, exported=in_fp64(program.exported_for(batch)), varying=None)
     tensors = {str(at): t.double() if t.dtype == torch.float32 else t for at, t in enumerate(tensors_of(batch))}
     return wide.run(Inputs(tensors) if len(tensors) > 1 else tensors["0"])
 

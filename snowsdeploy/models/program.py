@@ -101,7 +101,7 @@ class Program:
         """
         given = iter(tensors_of(batch))
         values = [next(given) if isinstance(i, str) else i for i in self.exported.graph_signature.user_inputs]
-        exported = self.shipped if self._other_sizes(batch) else self.exported
+        exported = self.exported_for(batch)
         spec = exported.call_spec.in_spec
         assert spec is not None
         args, kwargs = pytree.tree_unflatten(values, spec)
@@ -109,9 +109,10 @@ class Program:
             outputs = exported.module(check_guards=False)(*args, **kwargs)
         return tuple(leaf for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Tensor))
 
-    def _other_sizes(self, batch: Batch) -> bool:
+    def exported_for(self, batch: Batch) -> ExportedProgram:
+        """What runs a batch: the program of one size, or for other sizes the one whose axes vary."""
         sizes = [tuple(tensor.shape[1:]) for tensor in tensors_of(batch)]
-        return sizes != [info.shape for info in self.inputs]
+        return self.exported if sizes == [info.shape for info in self.inputs] else self.shipped
 
     def save(self, path: Path) -> None:
         """Write a `.pt2` file with the preprocessing beside the graph; atomic.

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.export import Dim, ExportedProgram
 from torch.utils import _pytree as pytree
 
-from snowsdeploy.batch import tensors_of
+from snowsdeploy.batch import Batch, Inputs, tensors_of
 from snowsdeploy.errors import GraphError, UsageError
 from snowsdeploy.models.program import Program
 from snowsdeploy.models.signature import input_values, random_batch
@@ -191,6 +191,23 @@ def other_sizes(program: Program) -> list[tuple[InputInfo, ...]]:
     if not found:
         raise _refused(_scaled(signature, _SHARES[1][-1]), failure)
     return found
+
+
+def resampled(batch: Batch, inputs: Sequence[InputInfo]) -> Batch:
+    """The items at other sizes, nearest neighbours along each axis: outputs of real data are of a usual size.
+
+    Args:
+        batch: Of one size.
+        inputs: The other sizes, of the same axes.
+    """
+    made = {}
+    for info, tensor in zip(inputs, tensors_of(batch), strict=True):
+        for axis, size in enumerate(info.shape, 1):
+            if tensor.shape[axis] != size:
+                places = torch.arange(size) * tensor.shape[axis] // size
+                tensor = tensor.index_select(axis, places)  # noqa: PLW2901 - axis by axis
+        made[info.name] = tensor
+    return Inputs(made) if len(made) > 1 else next(iter(made.values()))
 
 
 def _scaled(signature: ModelSignature, share: float) -> tuple[InputInfo, ...]:

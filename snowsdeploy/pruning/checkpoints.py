@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
@@ -10,15 +11,19 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
+from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from snowsdeploy.data.digest import tensors_digest
 from snowsdeploy.device import CPU
 from snowsdeploy.distributed import from_first, rank
 from snowsdeploy.models.tensor_files import save_tensors
+from snowsdeploy.runtime.environment import installed_versions
 from snowsdeploy.values.base import Artifact
 
 T = TypeVar("T", bound=Artifact)
+OWN_FILES = re.compile(r"[0-9a-f]{16}\.safetensors")
 
 
 @dataclass(frozen=True)
@@ -52,9 +57,12 @@ class Checkpoints:
                 if metadata.get("key") != self.key:
                     return None
                 tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - not a dict
-        except SafetensorError:
-            return None  # written by another version or damaged: solved again
-        return tensors, kind.model_validate_json(metadata["report"])
+            report = metadata["report"]
+            if metadata["digest"] != _digest(tensors, report):
+                return None
+            return tensors, kind.model_validate_json(report)
+        except (SafetensorError, KeyError, ValidationError, OSError):
+            return None  # written by another version, damaged or changed: solved again
 
     def save(self, problem: str, tensors: Mapping[str, Tensor], report: Artifact) -> None:
         """Store a result; atomic.
@@ -65,7 +73,8 @@ class Checkpoints:
         if rank():
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        metadata = {"key": self.key, "report": report.model_dump_json()}
+        text = report.model_dump_json()
+        metadata = {"key": self.key, "report": text, "digest": _digest(tensors, text)}
         save_tensors(self._path(problem), tensors, metadata)
 
     def _path(self, problem: str) -> Path:
@@ -73,5 +82,10 @@ class Checkpoints:
 
 
 def run_key(**parts: object) -> str:
-    """A digest of everything that decides the solved weights."""
+    """A digest of everything that decides the solved weights, versions of what computes them included."""
+    parts |= {"versions": installed_versions(("snowsdeploy", "torch"))}
     return sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _digest(tensors: Mapping[str, Tensor], report: str) -> str:
+    return sha256(f"{tensors_digest(tensors)}{report}".encode()).hexdigest()

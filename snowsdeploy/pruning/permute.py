@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from snowsdeploy.batch import Batch
 from snowsdeploy.distributed import map_in_turn
@@ -13,6 +15,7 @@ from snowsdeploy.models.program import Program
 from snowsdeploy.models.program_graph import ProgramGraph
 from snowsdeploy.patterns.pattern import Pattern
 from snowsdeploy.permutation.apply import permute_program, require_same_function
+from snowsdeploy.permutation.channels import Ids
 from snowsdeploy.permutation.groups import Group, find_groups
 from snowsdeploy.permutation.search import Found, Search, find_order, group_scores
 from snowsdeploy.progress import Observer
@@ -55,11 +58,12 @@ def permute_channels(
     graph = ProgramGraph(program)
     found = find_groups(graph, weights, pattern.m)
     known = checkpoints.load("order of channels", Permutation) if checkpoints else None
-    if known:
-        tensors, report = known
+    orders = known and _orders(known[0], found.groups)
+    if known and orders is not None:
+        restored = permute_program(program, list(zip(found.groups, orders, strict=True)))
+        require_same_function(program, restored, batches[0])
         observer.message("order of channels restored")
-        orders = [tensors[str(k)].cpu().numpy() for k in range(len(found.groups))]
-        return permute_program(program, list(zip(found.groups, orders, strict=True))), report
+        return restored, known[1]
     scores = weight_scores(graph, batches, weights, score, at_once=at_once)
 
     def search(item: tuple[int, Group]) -> Found:
@@ -89,6 +93,15 @@ def permute_channels(
         tensors = {str(k): torch.from_numpy(b.order) for k, (_, b) in enumerate(pairs)}
         checkpoints.save("order of channels", tensors, report)
     return permuted, report
+
+
+def _orders(tensors: Mapping[str, Tensor], groups: Sequence[Group]) -> list[Ids] | None:
+    """The stored order of each group; None where one is no permutation of the group's channels."""
+    if set(tensors) != {str(k) for k in range(len(groups))}:
+        return None
+    orders = [tensors[str(k)].cpu().numpy() for k in range(len(groups))]
+    whole = all(np.array_equal(np.sort(o), np.arange(g.channels)) for o, g in zip(orders, groups, strict=True))
+    return orders if whole else None
 
 
 def _layers(graph: ProgramGraph, group: Group) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,13 +13,15 @@ import torch
 from pydantic import ValidationError
 
 from snowsdeploy.distributed import rank
-from snowsdeploy.files import write_text_atomic
+from snowsdeploy.files import remove_own, write_text_atomic
 from snowsdeploy.machine import free_disk
-from snowsdeploy.pruning.checkpoints import Checkpoints
-from snowsdeploy.pruning.flow.storage import Storage
+from snowsdeploy.pruning.checkpoints import OWN_FILES, Checkpoints
+from snowsdeploy.pruning.flow.storage import ACTIVATION_FILES, Storage
 from snowsdeploy.values import MemoryPlan
 
 _PLAN = "memory.json"
+_KEPT = re.compile(f"{OWN_FILES.pattern}|{re.escape(_PLAN)}")
+_NOTHING = re.compile(r"(?!)")
 
 
 @dataclass(frozen=True)
@@ -71,15 +73,21 @@ class Workspace:
     @contextmanager
     def activations(self, plan: MemoryPlan) -> Iterator[Storage]:
         """Where a plan wants activations; nothing of it is left afterwards, nor of a run that was killed."""
-        own = self.scratch / str(rank())
-        shutil.rmtree(own, ignore_errors=True)
+        self.clear_scratch(str(rank()))
         try:
-            yield Storage(plan.storage, own)
+            yield Storage(plan.storage, self.scratch / str(rank()))
         finally:
-            shutil.rmtree(own, ignore_errors=True)
-            if self.scratch.is_dir() and not any(self.scratch.iterdir()):
-                self.scratch.rmdir()
+            self.clear_scratch(str(rank()))
+
+    def clear_scratch(self, process: str = "*") -> None:
+        """Remove activations of a process, or of all that were killed; what others put there stays."""
+        for folder in self.scratch.glob(process):
+            if folder.name.isdecimal():
+                for store in list(folder.iterdir()):
+                    remove_own(store, ACTIVATION_FILES)
+                remove_own(folder, _NOTHING)
+        remove_own(self.scratch, _NOTHING)
 
     def clear(self) -> None:
-        """Remove what was kept: the pruning is complete."""
-        shutil.rmtree(self.kept, ignore_errors=True)
+        """Remove what was kept: the pruning is complete, or begins again."""
+        remove_own(self.kept, _KEPT)

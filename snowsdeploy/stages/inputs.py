@@ -82,7 +82,7 @@ def hold_inputs(model: object, data: object, eval_data: object, settings: PlanJo
         evaluation = open_evaluation(str(eval_data), program)
     elif evaluation is not None:
         evaluation = in_batches(evaluation, program, "--eval-data")
-    return Inputs(program, in_batches(calibration.sample(count, seed), program, "--data"), evaluation)
+    return Inputs(program, in_batches(calibration.sample(count, seed).identified(), program, "--data"), evaluation)
 
 
 def _require_real(program: Program) -> None:

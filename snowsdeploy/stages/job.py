@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -104,11 +105,37 @@ def run_main_job(
     if settings.compile_for:
         require_compiler()
     done = stage_command("prune-export", command)
-    pruned, inputs = _prune(
-        settings, run, load, policy=policy, observer=observer, done=done, launch=launch, exporter=exporter
-    )
-    if rank():
-        return None
+    with ExitStack() as held:
+        pruned, inputs = _prune(
+            settings,
+            run,
+            load,
+            policy=policy,
+            observer=observer,
+            done=done,
+            launch=launch,
+            exporter=exporter,
+            held=held,
+        )
+        if rank():
+            return None
+        return _exported_and_judged(
+            pruned, inputs, settings, run, exporter=exporter, writers=writers, policy=policy, observer=observer
+        )
+
+
+def _exported_and_judged(
+    pruned: Pruned,
+    inputs: Inputs | None,
+    settings: MainJob,
+    run: RunDirectory,
+    *,
+    exporter: Exporter,
+    writers: Writers | None,
+    policy: GatePolicy,
+    observer: Observer,
+) -> Report:
+    """What follows the pruning."""
     started = time.perf_counter()
     samples = pruned.samples or (open_calibration(pruned.report, pruned.dense) if needs_samples(settings) else None)
     files = export(pruned, settings, exporter=exporter, place=run, samples=samples, writers=writers, observer=observer)
@@ -149,9 +176,10 @@ def run_prune(
     """
     run, settings = RunDirectory(settings.out), resolve(settings)
     observer, done = observer or NullObserver(), stage_command("prune", command)
-    pruned, _ = _prune(settings, run, load, policy=policy, observer=observer, done=done, launch=launch)
-    if rank() == 0:
-        run.launch.unlink(missing_ok=True)
+    with ExitStack() as held:
+        pruned, _ = _prune(settings, run, load, policy=policy, observer=observer, done=done, launch=launch, held=held)
+        if rank() == 0:
+            run.launch.unlink(missing_ok=True)
     return pruned
 
 
@@ -173,8 +201,8 @@ def save_pruned(pruned: Pruned, folder: Path) -> None:
         OutputError: It is not empty, or cannot be written.
     """
     run = RunDirectory(folder)
-    run.prepare(force=False, resume=False)
-    write_pruned(run, pruned)
+    with run.taken(force=False, resume=False):
+        write_pruned(run, pruned)
 
 
 def run_plan(settings: PlanJob, *, load: Load = load_inputs, observer: Observer | None = None) -> RunPlan:
@@ -248,13 +276,16 @@ def _prune(
     observer: Observer,
     done: tuple[StageCommand, ...],
     launch: Launch | None,
+    held: ExitStack,
     exporter: Exporter | None = None,
 ) -> tuple[Pruned, Inputs | None]:
-    """Load, prune, and leave the result in the run directory; what is judged on is loaded with it."""
+    """Load, prune, and leave the result in the run directory, which is held until `held` ends."""
     started, written = time.perf_counter(), effective(settings)
     first = rank() == 0
     if from_first(run.taken_before(launch)):
         if from_first(run.prune.is_file()):  # what ended the processes came after the solve
+            if first:
+                held.enter_context(run.locked())
             return load_pruned(run), None
         settings = settings.model_copy(update={"resume": True})
     if first:
@@ -273,7 +304,7 @@ def _prune(
         limits = policy or GatePolicy()
         rehearse(inputs.program, layers, prepared.calibration, exporter, policy=limits, observer=observer)
     if first:
-        run.prepare(force=settings.force, resume=settings.resume)
+        held.enter_context(run.taken(force=settings.force, resume=settings.resume))
         if launch:
             write_text_atomic(run.launch, f"{launch.job}\n")
     wait_for_all()

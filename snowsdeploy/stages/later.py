@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import replace
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from snowsdeploy.data.samples import Samples
 from snowsdeploy.engines.by_precision import read_accounts
@@ -47,6 +49,9 @@ from snowsdeploy.stages.validate import (
 )
 from snowsdeploy.values import ExportReport, Report
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 _ENGINE: tuple[Section, ...] = ("layout", "engine")
 _RUN: tuple[Section, ...] = ("layout", "engine", "parity", "accuracy", "latency")
 # What an option of the validation stage renews, where it is given beside a report of the same files.
@@ -70,6 +75,18 @@ _RENEWS: dict[str, tuple[Section, ...]] = {
 }
 
 
+def _held(job: Callable[Concatenate[Path, P], T]) -> Callable[Concatenate[Path, P], T]:
+    """A job on a run directory to which nobody else writes meanwhile."""
+
+    @wraps(job)
+    def run(folder: Path, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        with RunDirectory(folder).locked() if folder.is_dir() else nullcontext():
+            return job(folder, *args, **kwargs)
+
+    return run
+
+
+@_held
 def run_export(
     folder: Path,
     given: Mapping[str, Any],
@@ -124,6 +141,7 @@ def run_export(
     return files
 
 
+@_held
 def run_validate(
     folder: Path,
     given: Mapping[str, Any],

@@ -24,7 +24,7 @@ from snowsdeploy.pruning.workspace import Workspace
 from snowsdeploy.settings.presets import resolve
 from snowsdeploy.settings.prune import PruneSettings, solver_facts
 from snowsdeploy.settings.resources import ResourceSettings
-from snowsdeploy.values import MemoryPlan, PruneReport
+from snowsdeploy.values import MemoryPlan, PruneReport, TensorDigests
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -50,6 +50,11 @@ class Pruned:
         report = self.report
         layers = f"{len(report.pruned)} of {len(report.decisions)} layers {report.pattern}"
         return f"<Pruned {self.dense.source.arch or self.dense.source.source}: {layers}, {report.seconds:.0f} s>"
+
+    def digests(self) -> TensorDigests:
+        """What tells that a run's files hold what the pruning left."""
+        parts = {"dense": self.dense.state_dict, "weights": self.tensors, "masks": self.masks}
+        return TensorDigests(**{name: tensors_digest(part) for name, part in parts.items()})
 
     @cached_property
     def sparse(self) -> Program:

@@ -13,8 +13,7 @@ from snowsdeploy.layout.onnx_layout import graph_nodes
 from snowsdeploy.measure.parity import measure_parity
 from snowsdeploy.models.fp32 import run_in_fp64
 from snowsdeploy.models.program import Program
-from snowsdeploy.models.signature import random_batch
-from snowsdeploy.models.sizes import other_sizes
+from snowsdeploy.models.sizes import other_sizes, resampled
 from snowsdeploy.progress import Observer
 from snowsdeploy.runtime.session import OrtSession
 from snowsdeploy.runtime.survival import native_crashes
@@ -42,7 +41,7 @@ def rehearse(
     Args:
         program: Dense.
         layers: Names of those that will be pruned: the file must hold each.
-        calibration: Its first items are run, and random ones at other sizes of the axes that vary.
+        calibration: Its first items are run, also at other sizes of the axes that vary.
         exporter: Of the run.
         policy: Its limit of parity in FP32 is what a warning is about.
         observer: Warned where the dense file alone is beyond that limit.
@@ -58,7 +57,7 @@ def rehearse(
     fixed = program.signature.batch
     sizes = BATCHES if fixed is None else (fixed,)
     batches = [calibration.rows(0, n) for n in sizes if n <= len(calibration)]
-    batches += [random_batch(inputs, fixed or 2, 0) for inputs in other_sizes(program)]
+    batches += [resampled(calibration.rows(0, fixed or 2), inputs) for inputs in other_sizes(program)]
     with tempfile.TemporaryDirectory() as folder:
         file = exporter.export(program, Path(folder) / "dense.onnx", "dense", {})
         known = graph_nodes(file.path).products

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
 from snowsdeploy.distributed import Launch
 from snowsdeploy.errors import OutputError
+from snowsdeploy.files import locked_folder
 from snowsdeploy.pruning.workspace import Workspace
 from snowsdeploy.stages.packages import PACKAGE_MARK
 from snowsdeploy.values import Format, Precision, Role
@@ -140,14 +142,14 @@ class RunDirectory:
         except OSError:
             return False
 
-    def prepare(self, *, force: bool, resume: bool) -> None:
-        """Create the directory, or take an existing one and remove the results of an earlier run.
+    @property
+    def mark(self) -> Path:
+        """Says that the files of a run that lie here are ours."""
+        return self.path / ".snowsdeploy"
 
-        Raises:
-            OutputError: It is a file, cannot be written, or is not empty without `force` or `resume`.
-        """
-        self.require_free(force=force, resume=resume)
-        stale = (
+    @property
+    def _results(self) -> tuple[Path, ...]:
+        return (
             self.program,
             self.original,
             self.weights,
@@ -159,27 +161,61 @@ class RunDirectory:
             self.page,
             self.launch,
         )
-        try:
+
+    @contextmanager
+    def taken(self, *, force: bool, resume: bool) -> Iterator[None]:
+        """Create the directory, or take an existing one and remove the results of an earlier run; nobody else can.
+
+        Raises:
+            OutputError: It is a file, cannot be written, is not empty without `force` or `resume`, holds what this
+                program has not written under a name of its own, or another run is writing there.
+        """
+        self.require_free(force=force, resume=resume)
+        with self._writable():
             self.path.mkdir(parents=True, exist_ok=True)
-            for path in stale:
-                path.unlink(missing_ok=True)
-            for path in (*stale, *self.onnx_files, self.export):
-                for unfinished in self.path.glob(f".{path.stem}-*{path.suffix}"):  # of a run that was killed
-                    unfinished.unlink()
-            shutil.rmtree(self.activations, ignore_errors=True)
-            self.remove_exports()
+        with self.locked():
+            with self._writable():
+                self._clean(resume=resume)
+            yield
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Nobody else writes there meanwhile.
+
+        Raises:
+            OutputError: Another run does.
+        """
+        with locked_folder(self.path):
+            yield
+
+    @contextmanager
+    def _writable(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
             raise OutputError(
                 "--out cannot be written", seen=f"{self.path}: {error}", fix="choose another --out"
             ) from error
+
+    def _clean(self, *, resume: bool) -> None:
+        """Remove what runs leave here, finished or killed."""
+        self.mark.write_text("A run of snowsdeploy: --force and --resume replace its files, and no others.\n")
+        for path in self._results:
+            path.unlink(missing_ok=True)
+        for path in (*self._results, *self.onnx_files, self.export):
+            for unfinished in self.path.glob(f".{path.stem}-*{path.suffix}"):  # of a run that was killed
+                unfinished.unlink()
+        space = self.workspace(resume=resume)
+        space.clear_scratch()
         if not resume:
-            shutil.rmtree(self.layers, ignore_errors=True)
+            space.clear()
+        self.remove_exports()
 
     def require_free(self, *, force: bool, resume: bool) -> None:
         """Refuse a directory that holds something, without touching it.
 
         Raises:
-            OutputError: As `prepare`.
+            OutputError: As `taken`.
         """
         if self.path.exists() and not self.path.is_dir():
             raise OutputError("--out is a file", seen=self.path, allowed="a directory", fix="choose another --out")
@@ -190,3 +226,13 @@ class RunDirectory:
                 allowed="an empty or new directory",
                 fix="add --force to overwrite its results, or --resume to continue an interrupted run",
             )
+        foreign = [p.name for p in (*self._results, *self.onnx_files, self.export) if p.exists()]
+        if foreign and not self.mark.is_file():
+            raise OutputError(
+                "--out holds what this program has not written, and would overwrite it",
+                seen=f"{self.path}: {', '.join(foreign)}",
+                fix="move it away, or choose another --out",
+            )
+        if self.path.is_dir():
+            with self.locked():  # told at the start; another run is told again when it writes
+                pass

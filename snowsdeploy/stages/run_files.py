@@ -18,6 +18,7 @@ from snowsdeploy.gate.judge import judge
 from snowsdeploy.models.adopt import Wanted, adopt
 from snowsdeploy.models.onnx.importer import import_onnx
 from snowsdeploy.models.program import saved_source
+from snowsdeploy.models.program_graph import ProgramGraph
 from snowsdeploy.models.source import ModelRequest, load_model
 from snowsdeploy.models.tensor_files import save_tensors
 from snowsdeploy.progress import Observer
@@ -65,7 +66,27 @@ def load_pruned(run: RunDirectory) -> Pruned:
     signature = loaded.signature
     wanted = Wanted(signature.inputs, output_names=signature.outputs, dynamic=signature.dynamic)
     file = import_onnx(run.original).file if source.format == "onnx" else None
-    return Pruned(adopt(loaded.model, loaded.preprocessing, source, wanted, file), tensors, masks, report)
+    pruned = Pruned(adopt(loaded.model, loaded.preprocessing, source, wanted, file), tensors, masks, report)
+    _require_as_left(pruned, run)
+    return pruned
+
+
+def _require_as_left(pruned: Pruned, run: RunDirectory) -> None:
+    """Refuse a run whose files no longer fit each other."""
+    layers = ProgramGraph(pruned.dense).layers
+    stated = {d.weight: (d.name, d.shape) for d in pruned.report.pruned}
+    real = {w: (layers[w].name, tuple(pruned.masks[w].shape)) for w in pruned.masks if w in layers}
+    wrong = [] if stated == real else [run.prune.name]
+    held, left = pruned.digests(), pruned.report.tensors
+    files = {"dense": run.program, "weights": run.weights, "masks": run.masks}
+    wrong += [path.name for part, path in files.items() if left is None or getattr(held, part) != getattr(left, part)]
+    if wrong:
+        raise OutputError(
+            "the pruning run has been changed since it was made",
+            seen=f"{run.path}: {', '.join(wrong)}",
+            allowed="the tensors that snowsdeploy prune left",
+            fix="run it again; other weights are a new model, given as MODEL",
+        )
 
 
 def load_export(run: RunDirectory) -> ExportReport:
@@ -148,7 +169,7 @@ def write_pruned(run: RunDirectory, pruned: Pruned) -> None:
             target.write_bytes(file.model.SerializeToString())
     save_tensors(run.weights, pruned.tensors)
     save_tensors(run.masks, pruned.masks)
-    write_value(run.prune, pruned.report)
+    write_value(run.prune, pruned.report.model_copy(update={"tensors": pruned.digests()}))
 
 
 def write_value(path: Path, value: PruneReport | ExportReport) -> None:

@@ -92,7 +92,7 @@ def open_evaluation(eval_data: str | None, program: Program) -> Samples | None:
     if made is not None:
         require_fit(made, program, "--eval-data")
     samples = made or open_samples(eval_data, program.preprocessing, program.inputs, option="--eval-data")
-    return in_batches(samples.remembered_if_small(), program, "--eval-data")
+    return in_batches(samples.identified().remembered_if_small(), program, "--eval-data")
 
 
 def open_calibration(report: PruneReport, program: Program, data: object = None, *, was: str | None = None) -> Samples:
@@ -138,7 +138,14 @@ def open_calibration(report: PruneReport, program: Program, data: object = None,
             seen=f"{source.info.source}: {len(missing)} images are not in it",
             fix="name the source with the slice that the run had, or without one",
         )
-    return in_batches(source.select(report.calibration_items), program, "--data")
+    chosen = source.select(report.calibration_items).identified()
+    if chosen.info.content != report.calibration.content:
+        raise DataError(
+            "calibration images have changed since the pruning run",
+            seen=source.info.source,
+            fix="put the old ones back, or prune again",
+        )
+    return in_batches(chosen, program, "--data")
 
 
 def _reopened(text: str, program: Program, count: int, seed: int) -> Samples:

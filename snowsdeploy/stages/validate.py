@@ -22,7 +22,7 @@ from snowsdeploy.measure.parity import measure_parity
 from snowsdeploy.models.fp32 import run_in_fp64
 from snowsdeploy.models.program import Program
 from snowsdeploy.models.signature import random_batch
-from snowsdeploy.models.sizes import other_sizes, sized
+from snowsdeploy.models.sizes import other_sizes, resampled, sized
 from snowsdeploy.patterns.pattern import Pattern
 from snowsdeploy.progress import NullObserver, Observer
 from snowsdeploy.runtime.environment import describe_environment, peak_memory_bytes
@@ -361,7 +361,7 @@ class _Measurement:
             batches = [items.rows(0, n) for n in sizes]
         else:
             batches = [random_batch(self.pruned.dense.inputs, n, 0) for n in sizes]
-        return [*batches, *(random_batch(inputs, fixed or 2, 0) for inputs in self._other_sizes())]
+        return [*batches, *(resampled(batches[-1][: fixed or 2], inputs) for inputs in self._other_sizes())]
 
     def _other_sizes(self) -> list[tuple[InputInfo, ...]]:
         """Those asked for, and two more that the program takes, where axes vary."""

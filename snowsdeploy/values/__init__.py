@@ -30,7 +30,7 @@ from snowsdeploy.values.memory import MemoryPlan, UnitMemory
 from snowsdeploy.values.permutation import Permutation, PermutedGroup
 from snowsdeploy.values.plan import RunPlan, UnitCost
 from snowsdeploy.values.profile import Copies, FileRatio, GpuReading, OperatorTime, Profile, ProfiledFile, TimedFile
-from snowsdeploy.values.pruning import LayerDecision, LayerReport, PruneReport, SelectionReport
+from snowsdeploy.values.pruning import LayerDecision, LayerReport, PruneReport, SelectionReport, TensorDigests
 from snowsdeploy.values.report import Report, RuleResult, Variant, Verdict
 from snowsdeploy.values.source import (
     DTYPES,
@@ -103,6 +103,7 @@ __all__ = [
     "SourceInfo",
     "SparsityEvidence",
     "StageCommand",
+    "TensorDigests",
     "TimedFile",
     "Tristate",
     "UnitCost",

@@ -117,12 +117,27 @@ class SelectionReport(Artifact):
         return "; ".join(parts)
 
 
+class TensorDigests(Artifact):
+    """SHA-256 of the tensors that a pruning leaves.
+
+    Attributes:
+        dense: Of the dense program.
+        weights: What pruning changed.
+        masks: Of the pruned weights.
+    """
+
+    dense: str
+    weights: str
+    masks: str
+
+
 class PruneReport(Artifact):
     """The pruning stage: what was decided for each layer, and what each solve did.
 
     Attributes:
         sparsity: Share of zeros that each layer must have, by name, where a global threshold made them differ.
         device: Where it was solved, and by how many processes.
+        tensors: What tells a run's tensors from others; set where they are written.
         commands: By which it was made.
     """
 
@@ -142,6 +157,7 @@ class PruneReport(Artifact):
     calibration_items: tuple[int, ...]
     seconds: float
     seed: int
+    tensors: TensorDigests | None = None
     commands: tuple[StageCommand, ...] = ()
 
     @property

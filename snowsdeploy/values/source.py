@@ -126,6 +126,7 @@ class DataInfo(Artifact):
         labelled: Whether there are labels.
         origin: Identifies the source behind any slice.
         fingerprint: Identifies the items and the preprocessing, in order.
+        content: Digest of the items' files, in order; None where the origin is of the content.
     """
 
     source: str
@@ -133,3 +134,4 @@ class DataInfo(Artifact):
     labelled: bool
     origin: str
     fingerprint: str
+    content: str | None = None

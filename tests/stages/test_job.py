@@ -83,7 +83,7 @@ def test_the_main_job_leaves_a_report_that_matches_its_files(folder: Path) -> No
     assert read_report(run.report) == report
     assert {p.name for p in run.path.iterdir()} == {
         "config.toml", "program.pt2", "pruned.safetensors", "masks.safetensors", "prune.json", "dense.onnx",
-        "model.onnx", "export.json", "report.json", "summary.md", "report.html",
+        "model.onnx", "export.json", "report.json", "summary.md", "report.html", ".snowsdeploy",
     }  # fmt: skip
     assert [d.name for d in report.prune.pruned] == ["1.conv1", "1.conv2"]
     assert report.variants[0].parity is not None

@@ -221,6 +221,10 @@ class Nameless(OnnxExporter):
         made = super().export(program, path, role, metadata)
         model = onnx.load(path)
         del model.metadata_props[:]
+        for number, tensor in enumerate(model.graph.initializer):
+            for node in model.graph.node:
+                node.input[:] = [f"w{number}" if name == tensor.name else name for name in node.input]
+            tensor.name = f"w{number}"
         onnx.save(model, path)
         return made
 

@@ -5,6 +5,7 @@ What is not on the device is read ahead: while a batch is computed with, the one
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,6 +22,7 @@ from snowsdeploy.files import writing
 StorageKind = Literal["memory", "host", "half", "disk", "recompute"]
 Named = dict[str, Any]
 
+ACTIVATION_FILES = re.compile(r"\d+\.(pt|new)")
 _HALF_RANGE = 32768.0  # below float16's largest value, so that rounding cannot reach infinity
 
 
