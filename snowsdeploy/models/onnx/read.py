@@ -12,8 +12,7 @@ from google.protobuf.message import DecodeError
 from onnx import GraphProto, ModelProto, TensorProto
 from onnx.external_data_helper import load_external_data_for_model
 
-from snowsdeploy.errors import SourceError
-from snowsdeploy.models.formats import first_line
+from snowsdeploy.errors import SourceError, first_line
 
 STANDARD_DOMAINS = ("", "ai.onnx")
 OLDEST_OPSET = 9
