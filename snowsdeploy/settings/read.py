@@ -154,6 +154,7 @@ _ALLOWED = {
     "float_type": "a number",
     "bool_parsing": "true or false",
     "bool_type": "true or false",
+    "finite_number": "a finite number",
     "byte_size": "a size such as 8GiB",
     "byte_size_unit": "a size such as 8GiB",
 }
