@@ -104,7 +104,7 @@ class OnnxWeights:
             values[computed] = self._value(computed, values)
             for i in self._inputs(computed):
                 readers[i] -= 1
-                if not readers[i]:  # a long chain must not hold every step in memory
+                if not readers[i] and i != name:  # a long chain must not hold every step in memory
                     values.pop(i, None)
         return values[name]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -82,7 +83,7 @@ def test_products_without_inputs_have_no_weight(tmp_path: Path, products: list[N
 @pytest.mark.parametrize("operator", ["Identity", "Transpose", "Flatten"])
 def test_long_chains_are_followed(tmp_path: Path, operator: str) -> None:
     names = ["v", *(f"s{i}" for i in range(2999)), "w"]
-    chain = [node(operator, [a], [b]) for a, b in zip(names, names[1:], strict=False)]
+    chain = [node(operator, [a], [b]) for a, b in pairwise(names)]
     (row,) = inspect_onnx(save(tmp_path / "m.onnx", [*chain, PRODUCT], {"v": GOOD}), P24).layers
     assert row.layout_valid
     assert row.tensor == "v"

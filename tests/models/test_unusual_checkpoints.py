@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import warnings
 import zipfile
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -104,12 +105,9 @@ def test_archives_that_python_does_not_read(tmp_path: Path, entry: str) -> None:
     path = tmp_path / "m.pth"
     torch.save({"a.weight": ONES}, path)
     directory_entry(path, ENTRIES[entry])
-    try:
+    refused = pytest.raises(SourceError, match="truncated or damaged")
+    with nullcontext() if entry == "unknown compression" else refused:  # which PyTorch's reader does not look at
         read_checkpoint(path, detect_format(path), allow_pickle=False)
-    except SourceError as error:
-        assert "truncated or damaged" in error.what
-    else:
-        assert entry == "unknown compression"  # PyTorch's reader does not look at it
 
 
 def test_an_archive_named_safetensors(tmp_path: Path) -> None:
