@@ -167,6 +167,8 @@ def _fuzz(door: Door, folder: Path, seconds: float, rng: random.Random, kept: Pa
     valid = folder / f"valid{door.suffix}"
     door.write(valid)
     content, path, counts = valid.read_bytes(), folder / f"damaged{door.suffix}", Counter[str]()
+    path.write_bytes(content[: len(content) // 2])
+    outcome(door, path)  # imports what it needs, and what its messages need
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         path.write_bytes(mutated(content, rng))

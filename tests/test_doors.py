@@ -32,9 +32,12 @@ def valid(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     folder = tmp_path_factory.mktemp("door")
     path = folder / f"valid{door.suffix}"
     door.write(path)
-    outcome(door, path)  # imports what it needs
+    damaged = folder / f"damaged{door.suffix}"
+    damaged.write_bytes(path.read_bytes()[:-40])
+    for one in (path, damaged):
+        outcome(door, one)  # imports what it needs, and what its messages need
     assert outcome(door, path) == "loaded"
-    return door, path.read_bytes(), folder / f"damaged{door.suffix}"
+    return door, path.read_bytes(), damaged
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
