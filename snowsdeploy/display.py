@@ -42,7 +42,12 @@ def in_notebook() -> bool:
 def say(console: Console, text: str, style: str | None = None) -> None:
     """Print a sentence as it is (no markup), broken between words only, so that paths can be copied."""
     rest = "" if text[:1].isalnum() else " " * (len(text) - len(text.lstrip(" "))) + "  "
-    console.print(wrap(text, "", rest, console.width), style=style, markup=False, soft_wrap=True)
+    console.print(wrap(printable(text), "", rest, console.width), style=style, markup=False, soft_wrap=True)
+
+
+def printable(text: str) -> str:
+    """Text of a file without what would steer a terminal or is no UTF-8: control characters and lone surrogates."""
+    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
 
 
 def wrap(text: str, first: str, other: str, width: int = PLAIN_WIDTH) -> str:

@@ -47,6 +47,17 @@ class SnowsDeployError(Exception):
         return [(label, text) for label, text in rows if text]
 
 
+def first_line(error: object, limit: int = 200) -> str:
+    """The first line of an error's text, or its type when it has none."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:limit]
+
+
+def cause(error: Exception) -> str:
+    """An error's type and the first line of its text."""
+    kind, line = type(error).__name__, first_line(error)
+    return kind if line == kind else f"{kind}: {line}"
+
+
 class UsageError(SnowsDeployError):
     """An option's value is not allowed, or options contradict each other."""
 

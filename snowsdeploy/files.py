@@ -1,22 +1,74 @@
-"""Atomic writes: a reader sees the old file or the whole new one. Folders that one process has at a time."""
+"""The doors between files and the program: regular files are read, whole files written, folders held by one process."""
 
 from __future__ import annotations
 
 import os
 import re
 import shutil
+import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from re import Pattern
 
-from snowsdeploy.errors import OutputError
+from snowsdeploy.errors import OutputError, SnowsDeployError
 
 try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
+
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+def require_regular(path: Path, what: str, refused: type[SnowsDeployError], *, fix: str = "check the path") -> None:
+    """Refuse what is no regular file before it is opened: a pipe may wait for ever, and a device need not end.
+
+    A path where nothing is, or that cannot be looked at, is left to whoever opens it.
+
+    Args:
+        path: As the user gave it.
+        what: What is wrong, for the message.
+        refused: The error.
+        fix: What to do.
+
+    Raises:
+        SnowsDeployError: `refused`, where there is something else than a regular file.
+    """
+    try:
+        mode = path.stat().st_mode
+    except ValueError as error:  # a name that no file can have
+        raise refused(what, seen=f"{str(path)!r}: {error}", fix=fix) from error
+    except OSError:
+        return
+    if not stat.S_ISREG(mode):
+        kind = _KINDS.get(stat.S_IFMT(mode), "no file")
+        raise refused(what, seen=f"{path} is {kind}", allowed="a regular file", fix=fix)
+
+
+@contextmanager
+def reading(refused: Callable[[Exception], SnowsDeployError]) -> Iterator[None]:
+    """The door of a parser: whatever it raises becomes one message.
+
+    Args:
+        refused: Makes the error.
+
+    Raises:
+        SnowsDeployError: What `refused` makes.
+    """
+    try:
+        yield
+    except SnowsDeployError:
+        raise
+    except Exception as error:  # foreign bytes make parsers raise types that no list holds, such as struct.error
+        raise refused(error) from error
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from snowsdeploy.errors import SnowsDeployError
+from snowsdeploy.errors import SnowsDeployError, first_line
 
 
 class UserCodeError(SnowsDeployError):
@@ -60,12 +60,8 @@ def call_loaded(
             raise
         except (Exception, SystemExit) as error:  # the user's code may raise anything
             raise UserCodeError(
-                f"the factory {text} raised {type(error).__name__}", seen=_first_line(error), fix=fix
+                f"the factory {text} raised {type(error).__name__}", seen=first_line(error, 300), fix=fix
             ) from error
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
 
 
 def _find(text: str) -> Callable[..., object]:
@@ -75,7 +71,7 @@ def _find(text: str) -> Callable[..., object]:
     except (Exception, SystemExit) as error:  # the user's code runs when it is imported
         raise UserCodeError(
             "the module cannot be imported",
-            seen=f"{module_name}: {type(error).__name__}: {_first_line(error)}",
+            seen=f"{module_name}: {type(error).__name__}: {first_line(error, 300)}",
             allowed="package.module:factory, importable from the current directory",
             fix=f"run from the folder that holds {module_name.partition('.')[0]}.py",
         ) from error

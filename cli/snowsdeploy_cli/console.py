@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from snowsdeploy.display import make_console, say, wrap
+from snowsdeploy.display import make_console, printable, say, wrap
 
 if TYPE_CHECKING:
     from snowsdeploy.errors import SnowsDeployError
@@ -20,7 +20,7 @@ def print_error(error: SnowsDeployError) -> None:
     for label, text in error.parts():
         head = f"  {label + ':':<9}"
         lines.append(wrap(text, head, " " * len(head)))
-    typer.echo("\n".join(lines), err=True)  # not rich: it would read brackets in paths as markup
+    typer.echo(printable("\n".join(lines)), err=True)  # not rich: it would read brackets in paths as markup
 
 
 def quiet_onnxruntime() -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import file_digest
+from math import prod
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from snowsdeploy.data.targets import targets_of
-from snowsdeploy.errors import DataError
+from snowsdeploy.errors import DataError, cause
+from snowsdeploy.files import reading, require_regular
+from snowsdeploy.machine import available_memory
 from snowsdeploy.values import Preprocessing
 
 _ALLOWED = "x: uint8 [n, H, W, C] (or [n, H, W]) or float [n, C, H, W]; y: integers [n]"
@@ -109,21 +111,30 @@ def holds_reals(path: Path) -> bool:
 
 
 def header_of(archive: zipfile.ZipFile, name: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    """Shape and type of an array of an open `.npz` file."""
-    with archive.open(f"{name}.npy") as stream:
+    """Shape and type of an array of an open `.npz` file, which must have as many bytes as it says and memory has."""
+    member = archive.getinfo(f"{name}.npy")
+    with archive.open(member) as stream:
         version = np.lib.format.read_magic(stream)
         header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, _, dtype = header(stream)
+        size = prod(shape) * dtype.itemsize
+        if any(isinstance(axis, bool) or axis < 0 for axis in shape) or stream.tell() + size > member.file_size:
+            raise ValueError(f"{name} does not hold the values of its shape {shape}")
+    if size > available_memory():
+        raise ValueError(f"{name} has {size} bytes, more than the memory that is left")
     return shape, dtype
 
 
 @contextmanager
 def readable(path: Path) -> Iterator[None]:
-    """One message for whatever a damaged file makes its readers raise."""
-    try:
+    """The door for `.npz` files: one message for whatever a damaged one makes its readers raise."""
+    require_regular(path, "the .npz file is no file", DataError)
+    with reading(lambda error: _damaged(path, error)):
         yield
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError("the .npz file cannot be read", seen=f"{path}: {error}", allowed=_ALLOWED) from error
+
+
+def _damaged(path: Path, error: Exception) -> DataError:
+    return DataError("the .npz file cannot be read", seen=f"{path}: {cause(error)}", allowed=_ALLOWED)
 
 
 def array_reader(

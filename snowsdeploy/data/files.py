@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import file_digest, sha256
 from pathlib import Path
@@ -12,18 +13,17 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
-from snowsdeploy.errors import DataError
+from snowsdeploy.errors import DataError, cause
+from snowsdeploy.files import reading
 from snowsdeploy.values import Preprocessing
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".gif"}
 _THREADS = 4
 _COARSE = (32, 32)
 _PER_GREY = 257  # 65535 / 255
-# What Pillow raises for damaged files: SyntaxError comes from its PNG reader.
-_UNREADABLE = (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 
 
 @dataclass(frozen=True)
@@ -126,11 +126,8 @@ def file_reader(paths: Sequence[Path], preprocessing: Preprocessing) -> Callable
     transform = evaluation_transform(preprocessing)
 
     def one(index: int) -> Tensor:
-        with _open(paths[index]) as image:
-            try:
-                tensor = transform(_in_eight_bits(image, paths[index]).convert(mode))
-            except _UNREADABLE as error:
-                raise _unreadable(paths[index], error) from error
+        with _reading(paths[index]), Image.open(paths[index]) as image:
+            tensor = transform(_in_eight_bits(image, paths[index]).convert(mode))
         assert isinstance(tensor, Tensor)
         return tensor
 
@@ -160,13 +157,10 @@ def require_readable(paths: Sequence[Path]) -> None:
     """
 
     def check(path: Path) -> None:
-        with _open(path) as image:
+        with _reading(path), Image.open(path) as image:
             _require_known_range(image, path)
-            try:
-                image.draft(None, _COARSE)  # a JPEG is decoded at an eighth of its size
-                image.load()
-            except _UNREADABLE as error:
-                raise _unreadable(path, error) from error
+            image.draft(None, _COARSE)  # a JPEG is decoded at an eighth of its size
+            image.load()
 
     with ThreadPoolExecutor(_THREADS) as pool:
         list(pool.map(check, paths))
@@ -195,12 +189,12 @@ def _require_known_range(image: Image.Image, path: Path) -> None:
         )
 
 
-def _open(path: Path) -> Image.Image:
-    try:
-        return Image.open(path)
-    except _UNREADABLE as error:
-        raise _unreadable(path, error) from error
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """The door for image files."""
+    with reading(lambda error: _unreadable(path, error)):
+        yield
 
 
 def _unreadable(path: Path, error: Exception) -> DataError:
-    return DataError("an image cannot be read", seen=f"{path}: {error}", fix="remove or replace the file")
+    return DataError("an image cannot be read", seen=f"{path}: {cause(error)}", fix="remove or replace the file")

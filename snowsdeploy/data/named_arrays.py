@@ -29,7 +29,7 @@ def array_headers(path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]
         DataError: The file cannot be read.
     """
     with readable(path), zipfile.ZipFile(path) as archive:
-        names = [name.removesuffix(".npy") for name in archive.namelist()]
+        names = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
         return {name: header_of(archive, name) for name in names}
 
 
@@ -81,6 +81,7 @@ def load_named_arrays(path: Path, inputs: Sequence[InputInfo]) -> tuple[Arrays[d
     with readable(path):
         with path.open("rb") as stream:
             digest = file_digest(stream, "sha256").hexdigest()
+        array_headers(path)  # refuses arrays that are larger than they can be
         with np.load(path, allow_pickle=False) as stored:
             keys = {info.name: _key(info, stored.files, len(inputs)) for info in inputs}
             missing = [name for name, key in keys.items() if key is None]

@@ -14,10 +14,11 @@ from snowsdeploy.batch import Batch
 from snowsdeploy.data.arrays import array_reader, array_size, holds_reals, load_arrays
 from snowsdeploy.data.files import file_reader, files_digest, list_images, require_readable
 from snowsdeploy.data.named import PREFIXES, open_named
-from snowsdeploy.data.named_arrays import array_inputs, load_named_arrays, named_reader
+from snowsdeploy.data.named_arrays import array_headers, array_inputs, load_named_arrays, named_reader
 from snowsdeploy.data.samples import Samples
 from snowsdeploy.data.selection import parse_selection
 from snowsdeploy.errors import DataError
+from snowsdeploy.files import require_regular
 from snowsdeploy.values import DataInfo, InputInfo, Preprocessing
 
 
@@ -75,7 +76,7 @@ def open_samples(
 
 
 def _open(name: str, preprocessing: Preprocessing | None, inputs: Sequence[InputInfo], option: str) -> Source:
-    path = Path(name)
+    path = _require_source(name, option)
     if path.suffix == ".npz" and path.is_file() and (preprocessing is None or len(inputs) > 1):
         found, count = load_named_arrays(path, inputs)
         return Source(named_reader(found.x), count, _indexed(found.y), found.sha256)
@@ -98,17 +99,45 @@ def _open(name: str, preprocessing: Preprocessing | None, inputs: Sequence[Input
     if path.suffix == ".npz" and path.is_file():
         arrays = load_arrays(path, preprocessing)
         return Source(array_reader(arrays.x, preprocessing), len(arrays.x), _indexed(arrays.y), arrays.sha256)
-    if path.exists():
-        raise DataError(f"{option} is a file of an unknown kind", seen=path, allowed="a folder of images, an .npz file")
-    if name.startswith(PREFIXES):
-        named = open_named(name, preprocessing, option)
-        return Source(named.read, named.size, named.labels, name)
-    raise DataError(
-        f"{option} does not exist",
-        seen=path,
-        allowed="a folder of images, an .npz file, a timm data set name like torch/cifar10, or module:factory",
-        fix="check the path",
-    )
+    named = open_named(name, preprocessing, option)
+    return Source(named.read, named.size, named.labels, name)
+
+
+def require_source(text: str, option: str) -> None:
+    """Refuse what cannot be a data source, before anything is asked about its images.
+
+    Args:
+        text: What the user typed.
+        option: The option it was given by, for messages.
+
+    Raises:
+        DataError: It does not exist, is of an unknown kind, cannot be read, or has a malformed slice.
+    """
+    path = _require_source(parse_selection(text).source, option)
+    if path.is_file():
+        array_headers(path)
+
+
+def _require_source(name: str, option: str) -> Path:
+    path = Path(name)
+    if path.is_dir():
+        return path
+    require_regular(path, f"{option} is no file or folder", DataError)
+    if path.exists() and path.suffix != ".npz":
+        raise DataError(
+            f"{option} is a file of an unknown kind",
+            seen=path,
+            allowed="a folder of images, an .npz file",
+            fix="numpy.savez('images.npz', x=numpy.load('images.npy'))" if path.suffix == ".npy" else None,
+        )
+    if not path.exists() and not name.startswith(PREFIXES):
+        raise DataError(
+            f"{option} does not exist",
+            seen=path,
+            allowed="a folder of images, an .npz file, a timm data set name like torch/cifar10, or module:factory",
+            fix="check the path",
+        )
+    return path
 
 
 def _open_folder(folder: Path, preprocessing: Preprocessing) -> Source:

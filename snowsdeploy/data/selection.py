@@ -10,6 +10,9 @@ from snowsdeploy.errors import DataError
 
 _SLICE = re.compile(r"^(?P<source>.*)\[(?P<slice>[^\[\]]*)\]$", re.DOTALL)
 
+_NUMBER = re.compile(r"(-?[0-9]{1,18})?")
+_EXAMPLES = "[start:stop] or [start:stop:step], like [0::2]"
+
 
 @dataclass(frozen=True)
 class Selection:
@@ -43,20 +46,24 @@ def parse_selection(text: str) -> Selection:
     Raises:
         DataError: What stands in brackets is not a slice, or nothing stands before them.
     """
+    if not text:
+        raise DataError("the data source is empty", allowed="a path or a data set name")
     match = _SLICE.match(text)
-    if match is None or Path(text).exists():
-        if not text:
-            raise DataError("the data source is empty", allowed="a path or a data set name")
+    if _exists(text) or (match is None and not text.endswith(("[", "]"))):
         return Selection(text, slice(None))
+    if match is None or (match["source"].endswith("]") and not _exists(match["source"])):
+        raise DataError("the slice behind the data source is malformed", seen=text, allowed=_EXAMPLES)
     if not match["source"]:
         raise DataError("the data source is only a slice", seen=text, allowed="a path before it, like images/[0::2]")
-    parts = match["slice"].split(":")
-    try:
-        numbers = [int(p) if p.strip() else None for p in parts]
-    except ValueError:
-        numbers = []
+    parts = [part.strip() for part in match["slice"].split(":")]
+    numbers = [int(part) if part else None for part in parts] if all(map(_NUMBER.fullmatch, parts)) else []
     if len(numbers) not in (2, 3) or (len(numbers) == 3 and numbers[2] == 0):
-        raise DataError(
-            "not a Python slice", seen=f"[{match['slice']}]", allowed="[start:stop] or [start:stop:step], like [0::2]"
-        )
+        raise DataError("not a Python slice", seen=f"[{match['slice']}]", allowed=_EXAMPLES)
     return Selection(match["source"], slice(*numbers))
+
+
+def _exists(text: str) -> bool:
+    try:
+        return Path(text).exists()
+    except (OSError, ValueError):  # a name that no file can have
+        return False

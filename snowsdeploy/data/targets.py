@@ -41,6 +41,12 @@ def targets_of(given: Any, count: int, option: str) -> NDArray[Any]:  # noqa: AN
                 seen=f"label {values.min()}",
                 allowed="a whole number from 0 on for each image",
             )
+        if values.size and values.max() > np.iinfo(np.int64).max:
+            raise DataError(
+                f"the labels of {option} do not fit its images",
+                seen=f"label {values.max()}",
+                allowed=f"whole numbers up to {np.iinfo(np.int64).max}",
+            )
         return values.astype(np.int64)
     return values
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from snowsdeploy.engines.tensorrt_layers import EngineLayers, parse_layers
 from snowsdeploy.engines.tensorrt_log import BuildLog, parse_log
 from snowsdeploy.errors import SourceError
+from snowsdeploy.files import require_regular
 from snowsdeploy.values import EngineSource
 
 
@@ -65,6 +66,7 @@ def _parse_log(text: str, path: Path) -> BuildLog:
 
 def _read(path: Path, option: str) -> tuple[str, str]:
     """Text and digest of a file."""
+    require_regular(path, f"{option} cannot be read", SourceError)
     try:
         content = path.read_bytes()
     except OSError as error:

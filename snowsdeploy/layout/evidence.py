@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
@@ -14,6 +15,19 @@ from snowsdeploy.patterns.violations import count_violations
 from snowsdeploy.values import LayerSparsity, SparsityEvidence, layer_name
 
 _MATRIX, _KERNEL_RANKS = 2, (2, 3, 4)
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """A tensor whose values cannot be looked at.
+
+    Attributes:
+        shape: As far as it is known.
+        reason: Why.
+    """
+
+    shape: tuple[int, ...]
+    reason: str
 
 
 def layer_sparsity(
@@ -79,7 +93,9 @@ def summarise(file: Path, pattern: Pattern, layers: Sequence[LayerSparsity]) -> 
     )
 
 
-def inspect_tensors(tensors: Iterable[tuple[str, NDArray[np.bool_]]], file: Path, pattern: Pattern) -> SparsityEvidence:
+def inspect_tensors(
+    tensors: Iterable[tuple[str, NDArray[np.bool_] | Unreadable]], file: Path, pattern: Pattern
+) -> SparsityEvidence:
     """Read the layout of a checkpoint's matrices and convolution kernels, groups along axis 1.
 
     Args:
@@ -88,16 +104,17 @@ def inspect_tensors(tensors: Iterable[tuple[str, NDArray[np.bool_]]], file: Path
         file: Where they came from.
         pattern: What to check.
     """
-    rows = [
-        layer_sparsity(
-            name=layer_name(name),
-            tensor=name,
-            op="linear" if nonzero.ndim == _MATRIX else "conv",
-            nonzero=nonzero,
-            axis=1,
-            pattern=pattern,
-        )
-        for name, nonzero in tensors
-        if name.endswith("weight") and nonzero.ndim in _KERNEL_RANKS
-    ]
-    return summarise(file, pattern, rows)
+    named = [(name, tensor) for name, tensor in tensors if name.endswith("weight")]
+    return summarise(file, pattern, [row for name, tensor in named for row in _tensor_row(name, tensor, pattern)])
+
+
+def _tensor_row(name: str, tensor: NDArray[np.bool_] | Unreadable, pattern: Pattern) -> list[LayerSparsity]:
+    """None for a vector."""
+    rank = len(tensor.shape)
+    op = "linear" if rank == _MATRIX else "conv"
+    if isinstance(tensor, Unreadable) and rank in (0, *_KERNEL_RANKS):  # of a lazy layer no shape is known
+        note = f"unproven, because {tensor.reason}"
+        return [unproven(name=layer_name(name), tensor=name, op=op, shape=tensor.shape, zeros=0.0, note=note)]
+    if isinstance(tensor, Unreadable) or rank not in _KERNEL_RANKS:
+        return []
+    return [layer_sparsity(name=layer_name(name), tensor=name, op=op, nonzero=tensor, axis=1, pattern=pattern)]

@@ -9,13 +9,12 @@ from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
-import onnx
-import onnx.inliner
-from google.protobuf.message import DecodeError
 from onnx import GraphProto, ModelProto
 
-from snowsdeploy.errors import LayoutError, SourceError
+from snowsdeploy.errors import LayoutError
+from snowsdeploy.files import reading
 from snowsdeploy.layout.evidence import layer_sparsity, summarise, unproven
+from snowsdeploy.layout.onnx_file import damaged, read_onnx_file, without_functions
 from snowsdeploy.layout.onnx_products import WeightUse, product_name, weight_uses
 from snowsdeploy.layout.onnx_weights import subgraphs
 from snowsdeploy.patterns.pattern import Pattern
@@ -91,19 +90,10 @@ def _defect(row: LayerSparsity) -> str:
 
 
 def _load(path: Path) -> ModelProto:
-    try:
-        model = onnx.load(path)
-    except onnx.checker.ValidationError as error:
-        raise SourceError(
-            "the ONNX file's external data cannot be read",
-            seen=f"{path}: {error}",
-            fix="put the data file beside the ONNX file, under the name that it had when it was saved",
-        ) from error
-    except (OSError, DecodeError, ValueError) as error:
-        raise SourceError("the file cannot be read as ONNX", seen=f"{path}: {error}", fix="check the path") from error
+    model = read_onnx_file(path)
     if not model.graph.node:
-        raise SourceError("the file cannot be read as ONNX", seen=f"{path}: no graph in it", fix="check the path")
-    return onnx.inliner.inline_local_functions(model) if model.functions else model
+        raise damaged(path, "it holds no graph")
+    return without_functions(model)
 
 
 def node_layers_of(path: Path) -> dict[str, list[str]]:
@@ -128,14 +118,18 @@ def _mapped(model: ModelProto) -> dict[str, list[str]]:
     """Node name -> layer names, from the map that our exporter writes; empty in files of others."""
     text = next((p.value for p in model.metadata_props if p.key == LAYER_MAP_KEY), "{}")
     names: dict[str, list[str]] = {}
-    try:
-        layers: dict[str, list[str]] = json.loads(text)
+    with reading(lambda error: _damaged_map(text)):
+        layers = json.loads(text)
+        if not all(isinstance(nodes, list) for nodes in layers.values()):
+            raise _damaged_map(text)
         for layer, nodes in layers.items():
             for node in nodes:
                 names.setdefault(node, []).append(layer)
-    except (ValueError, AttributeError, TypeError) as error:
-        raise LayoutError(f"the metadata {LAYER_MAP_KEY} is damaged", seen=text[:80], fix="export again") from error
     return names
+
+
+def _damaged_map(text: str) -> LayoutError:
+    return LayoutError(f"the metadata {LAYER_MAP_KEY} is damaged", seen=text[:80], fix="export again")
 
 
 @dataclass(frozen=True)
@@ -181,15 +175,16 @@ def _judge(
     use: WeightUse, names: dict[str, list[str]], pattern: Pattern, shares: Mapping[str, float]
 ) -> Iterator[LayerSparsity]:
     weight = use.weight
+    problem = weight.problem and f"unproven, because {weight.problem}"
     for name in _layer_names(use, names):
         if weight.values is None or use.axis is None:
             yield unproven(
                 name=name,
                 tensor=weight.name,
                 op=use.node.op_type,
-                shape=weight.stored_shape,
+                shape=weight.stored_shape or (),
                 zeros=float(np.mean(weight.values == 0)) if weight.values is not None else 0.0,
-                note="; ".join(text for text in (use.note, weight.problem) if text),
+                note="; ".join(text for text in (use.note, problem) if text),
             )
             continue
         row = layer_sparsity(

@@ -60,12 +60,10 @@ def weight_uses(graph: GraphProto, opsets: dict[str, int], outer: OnnxWeights | 
         if any(output in weights for output in node.output):
             continue  # a product of constants is part of a weight, not a layer
         for index, axis, note in _operands(node):
-            weight = weights.follow(node.input[index])
-            if weight is None:
-                continue
-            rank = weight.values.ndim if weight.values is not None else len(weight.stored_shape)
-            if rank >= 2:
-                yield WeightUse(node, weight, None if axis is None else axis % rank, note)
+            weight = weights.follow(node.input[index]) if index < len(node.input) else None
+            if weight is not None and weight.may_be_matrix:
+                rank = 0 if weight.values is None else weight.values.ndim
+                yield WeightUse(node, weight, axis % rank if rank and axis is not None else None, note)
 
 
 def product_name(use: WeightUse) -> str:

@@ -84,7 +84,7 @@ def _kernels(
         session = OrtSession.open(path, runtime, profile=Path(folder) / "profile")
         images = session.random_inputs(batch, axes)
         for _ in range(_TRACED):
-            session.run(images)
+            session.call(images)
         text = Path(session.session.end_profiling()).read_text(encoding="utf-8")
     if trace is not None:
         trace.write_text(text, encoding="utf-8")

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from snowsdeploy.errors import UsageError
+from snowsdeploy.layout.onnx_file import read_onnx_file
 from snowsdeploy.measure.latency import RESAMPLES, UNSTABLE_COV, interval
 from snowsdeploy.measure.memory import peak_memory
 from snowsdeploy.measure.operators import attribute_time
@@ -72,6 +73,8 @@ def profile(
     settings, observer = settings or ProfileSettings(), observer or NullObserver()
     timed = contestants(paths, settings, sparsity_off=settings.sparsity_off, cuda_graph=settings.cuda_graph)
     timed = tuple(replace(contestant, axes=settings.axes) for contestant in timed)
+    for path in paths:
+        read_onnx_file(path)  # says what is wrong with it better than ONNX Runtime, and always comes to an end
     require_provider(settings)
     observer.stage(
         "profile",
@@ -242,7 +245,7 @@ def _timed(
 
 def _caller(file: Contestant, session: OrtSession, batch: int) -> Callable[[], object]:
     images = session.random_inputs(batch, file.axes)
-    return session.bind(images) if file.copies == "excluded" else lambda: session.run(images)
+    return session.bind(images) if file.copies == "excluded" else lambda: session.call(images)
 
 
 def _milliseconds(call: Callable[[], object]) -> float:

@@ -6,6 +6,7 @@ import _codecs
 import argparse
 import pickle
 import re
+import reprlib
 import sys
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,11 +18,11 @@ from typing import Any
 import numpy as np
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from snowsdeploy.errors import SourceError
-from snowsdeploy.models.formats import FileFormat, first_line, truncated
+from snowsdeploy.errors import SourceError, first_line
+from snowsdeploy.files import reading
+from snowsdeploy.models.formats import FileFormat, truncated
 from snowsdeploy.user_code import current_directory_first
 
 # Where trainers put the weights, the first that is there counts: those of timm.models._helpers.load_state_dict in its
@@ -80,10 +81,8 @@ def read_checkpoint(path: Path, kind: FileFormat, *, allow_pickle: bool) -> Chec
         SourceError: The file is damaged, needs a pickle that is not allowed, or holds no tensors.
     """
     if kind is FileFormat.SAFETENSORS:
-        try:
+        with reading(lambda error: truncated(path, error)):
             return Checkpoint((StateDict("", _weights(safetensors.torch.load_file(path))),), None)
-        except SafetensorError as error:
-            raise truncated(path, error) from error
     content = _load_pickle(path, allow_pickle=allow_pickle)
     if isinstance(content, nn.Module):
         return Checkpoint((), None, content)
@@ -95,7 +94,7 @@ def read_checkpoint(path: Path, kind: FileFormat, *, allow_pickle: bool) -> Chec
     if module is not None and not any(state.is_usual for state in found):
         return Checkpoint((), None, module)
     if not found:
-        raise _not_a_checkpoint(path, f"a dict with keys {', '.join(map(str, list(content)[:SHOWN]))}")
+        raise _not_a_checkpoint(path, f"a dict with keys {', '.join(map(_key_text, list(content)[:SHOWN]))}")
     return Checkpoint(found, arch if isinstance(arch, str) else None)
 
 
@@ -154,19 +153,14 @@ def _load_pickle(path: Path, *, allow_pickle: bool) -> Any:  # noqa: ANN401 - a 
             seen=f"{path}: {first_line(error)}",
             fix="run from the folder that holds the code, with the versions it was saved with",
         ) from error
-    except Exception as error:  # torch raises many types for a damaged file, the pickle's own code any
+    except Exception as error:  # as in `reading`; the pickle's own code may raise any type too
         if allow_pickle and (place := _raised_outside_torch(error)):
             raise SourceError(
                 f"code that the pickle runs raised {type(error).__name__}",
                 seen=f"{path}: {first_line(error)} (at {place})",
                 fix="save model.state_dict() where the file was made, and pass that",
             ) from error
-        if isinstance(error, _OF_DAMAGE):
-            raise truncated(path, error) from error
-        raise
-
-
-_OF_DAMAGE = (RuntimeError, EOFError, ValueError, KeyError, IndexError, TypeError, OSError)
+        raise truncated(path, error) from error
 
 
 @contextmanager
@@ -218,7 +212,14 @@ def _reason(error: Exception) -> str:
 
 def _weights(state: Mapping[Any, Any]) -> dict[str, Tensor]:
     """The tensors of a mapping that may be a model's."""
-    return {str(k): v for k, v in state.items() if isinstance(v, Tensor) and not _NOT_WEIGHTS.search(str(k))}
+    named = ((_key_text(key), value) for key, value in state.items() if isinstance(value, Tensor))
+    return {name: value for name, value in named if not _NOT_WEIGHTS.search(name)}
+
+
+def _key_text(key: object) -> str:
+    """A key as text that can be printed; only the start of one that is no text, which may be of any size."""
+    text = key if isinstance(key, str) else reprlib.repr(key)
+    return text.encode(errors="backslashreplace").decode()
 
 
 def without_wrappers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -7,7 +7,9 @@ import zipfile
 from enum import Enum
 from pathlib import Path
 
-from snowsdeploy.errors import SourceError
+from snowsdeploy.errors import SourceError, cause
+from snowsdeploy.files import reading, require_regular
+from snowsdeploy.machine import available_memory
 
 
 class FileFormat(Enum):
@@ -19,6 +21,7 @@ class FileFormat(Enum):
     ONNX = "ONNX model"
 
 
+_LONGEST_HEADER = 100_000_000  # bytes; the format's own limit
 _ONNX_VERSION = b"\x08"  # a protobuf's first field, a number: in ONNX the version of its representation
 
 
@@ -26,7 +29,7 @@ def detect_format(path: Path) -> FileFormat:
     """Look at the first bytes, and at a zip's members.
 
     Raises:
-        SourceError: Missing, unreadable, empty, truncated, a directory, or a kind of file that cannot be used.
+        SourceError: Missing, unreadable, empty, truncated, no regular file, or a kind of file that cannot be used.
     """
     if not path.exists():
         raise SourceError("the model file does not exist", seen=path, fix="check the path")
@@ -37,6 +40,7 @@ def detect_format(path: Path) -> FileFormat:
             allowed="a checkpoint, a .pt2 program or an .onnx file",
             fix="pass the file in it",
         )
+    require_regular(path, "the model is no file", SourceError)
     head = _head(path)
     if not head:
         raise SourceError("the model file is empty", seen=path, fix="copy or download it again")
@@ -61,11 +65,10 @@ def _head(path: Path) -> bytes:
 
 
 def _zip_format(path: Path) -> FileFormat:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-    except zipfile.BadZipFile as error:
-        raise truncated(path, error) from error
+    with reading(lambda error: truncated(path, error)), zipfile.ZipFile(path) as archive:
+        names, unpacked = archive.namelist(), sum(member.file_size for member in archive.infolist())
+    if unpacked > path.stat().st_size and unpacked > available_memory():  # PyTorch's own archives are not compressed
+        raise truncated(path, f"it would unpack to {unpacked} bytes")
     if any(n.endswith("constants.pkl") for n in names) and any("/code/" in n for n in names):
         raise SourceError(
             "a TorchScript archive has no Python graph to export",
@@ -86,12 +89,17 @@ def _safetensors(path: Path, head: bytes) -> FileFormat:
     length = int.from_bytes(head[:8], "little")
     if length + 8 > path.stat().st_size:
         raise truncated(path, "its header says it is longer")
-    try:
-        with path.open("rb") as stream:
-            json.loads(stream.read(8 + length)[8:])
-    except ValueError as error:
-        raise SourceError("the safetensors header cannot be read", seen=path, fix="save the file again") from error
+    if length > _LONGEST_HEADER:
+        raise truncated(path, f"its header has {length} bytes")
+    with reading(lambda error: _bad_header(path, error)), path.open("rb") as stream:
+        json.loads(stream.read(8 + length)[8:])
     return FileFormat.SAFETENSORS
+
+
+def _bad_header(path: Path, error: Exception) -> SourceError:
+    return SourceError(
+        "the safetensors header cannot be read", seen=f"{path}: {cause(error)}", fix="save the file again"
+    )
 
 
 def truncated(path: Path, error: object) -> SourceError:
@@ -101,14 +109,9 @@ def truncated(path: Path, error: object) -> SourceError:
         path: The file.
         error: What its reader said.
     """
-    kind = f"{type(error).__name__}: " if isinstance(error, Exception) else ""
+    reason = cause(error) if isinstance(error, Exception) else error
     return SourceError(
         "the model file is truncated or damaged, or no PyTorch file",
-        seen=f"{path} ({path.stat().st_size} bytes): {kind}{first_line(error)}",
+        seen=f"{path} ({path.stat().st_size} bytes): {reason}",
         fix="copy or download it again and compare its size",
     )
-
-
-def first_line(error: object, limit: int = 200) -> str:
-    """The first line of an error's text, or its type when it has none."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:limit]

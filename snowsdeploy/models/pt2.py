@@ -9,8 +9,7 @@ import torch
 from pydantic import ValidationError
 from torch.export import ExportedProgram
 
-from snowsdeploy.errors import SourceError
-from snowsdeploy.models.formats import first_line
+from snowsdeploy.errors import SourceError, first_line
 from snowsdeploy.models.pt2_safety import find_code
 from snowsdeploy.models.quiet import silent_loggers
 from snowsdeploy.values import ModelSignature, Preprocessing
@@ -55,7 +54,7 @@ def read_pt2(path: Path, *, allow_pickle: bool = False) -> SavedProgram:
             seen=f"{path}: {first_line(error)}",
             fix="export the program again",
         ) from error
-    except Exception as error:  # torch.export raises many types on a damaged file
+    except Exception as error:  # as in `files.reading`
         raise SourceError(
             "the .pt2 file cannot be loaded",
             seen=f"{path}: {first_line(error)}",
@@ -63,7 +62,7 @@ def read_pt2(path: Path, *, allow_pickle: bool = False) -> SavedProgram:
         ) from error
     if exported is None:
         raise SourceError(
-            "loading the .pt2 file could run code",
+            "loading the .pt2 file could run code, or never end",
             seen=f"{path}: {code}",
             allowed="a graph of ATen operators with tensors as raw bytes",
             fix="only if you trust whoever made the file, add --allow-pickle",

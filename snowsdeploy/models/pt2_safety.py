@@ -1,4 +1,4 @@
-"""What a `.pt2` file may hold so that loading it runs no code of its own.
+"""What a `.pt2` file may hold so that loading it runs no code of its own, and comes to an end.
 
 `torch.export.load` (read in torch 2.15) is not safe by itself: it falls back to a full unpickler for sample inputs and
 weights, unpickles opaque constants, loads compiled AOTInductor libraries, evaluates symbolic sizes with `sympy.sympify`
@@ -115,4 +115,7 @@ def _is_operator(text: str) -> bool:
     target: object = torch.ops
     for part in parts[2:]:
         target = getattr(target, part, None)
-    return isinstance(target, torch._ops.OpOverload | torch._ops.HigherOrderOperator)
+    if isinstance(target, torch._ops.OpOverload):
+        # aten::from_file makes the file that it names
+        return not any("filename" in argument.name for argument in target._schema.arguments)
+    return isinstance(target, torch._ops.HigherOrderOperator)

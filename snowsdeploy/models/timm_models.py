@@ -8,8 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from snowsdeploy.errors import SourceError
-from snowsdeploy.models.formats import first_line
+from snowsdeploy.errors import SourceError, first_line
 from snowsdeploy.values import Preprocessing
 
 _HUB = ("hf-hub:", "hf_hub:")

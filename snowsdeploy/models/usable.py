@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, fx, nn
@@ -10,6 +10,7 @@ from torch import Tensor, fx, nn
 from snowsdeploy.errors import SourceError
 
 _QUANTIZED = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized", "torch.nn.quantized")
+REAL = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 _FLOAT = "prune the float model, and choose --precision int8"
 
 
@@ -23,6 +24,34 @@ def require_usable(module: nn.Module) -> None:
     if problem is not None:
         what, seen, fix = problem
         raise SourceError(what, seen=seen, fix=fix)
+
+
+def require_usable_weights(tensors: Mapping[str, Tensor], module: nn.Module) -> None:
+    """Refuse tensors of a file whose values cannot become a module's weights.
+
+    Args:
+        tensors: By the module's names.
+        module: What they would be loaded into.
+
+    Raises:
+        SourceError: One is sparse, quantised, without values, or not of the real numbers that its parameter has.
+    """
+    parameters = dict(module.named_parameters())
+    for name, tensor in tensors.items():
+        for what, seen, fix in _tensor_problems(name, tensor):
+            raise SourceError(what, seen=seen, fix=fix)
+        if name in parameters and parameters[name].dtype in REAL and tensor.dtype not in REAL:
+            raise SourceError(
+                "a weight of the checkpoint is not stored as real numbers",
+                seen=f"{name} is {type_name(tensor)}",
+                allowed=", ".join(str(dtype).removeprefix("torch.") for dtype in REAL),
+                fix="save the float model's state dict",
+            )
+
+
+def type_name(tensor: Tensor) -> str:
+    """`float8_e4m3fn`, as PyTorch calls a tensor's type."""
+    return str(tensor.dtype).removeprefix("torch.")
 
 
 def _problems(module: nn.Module) -> Iterator[tuple[str, str, str]]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import Size, Tensor, nn
 
 from snowsdeploy.errors import SourceError
 from snowsdeploy.models.checkpoint import StateDict, some, without_wrappers
+from snowsdeploy.models.usable import require_usable_weights
 
 _COUNTER = "num_batches_tracked"  # old checkpoints lack it, and evaluation does not use it
 _TRIED = 4  # names of the module that prefixes are looked for by; some may be left out of a file, as tied weights are
@@ -54,7 +55,8 @@ def load_weights(
         strip_prefix: The user's choice of a prefix.
 
     Raises:
-        SourceError: Nothing fits, and what is closest is described; or several do and none is the usual one.
+        SourceError: Nothing fits, and what is closest is described; several do and none is the usual one; or what fits
+            has no values that weights can take.
     """
     chosen = [state for state in state_dicts if state_key is None or state.key == state_key]
     if not chosen:
@@ -80,6 +82,7 @@ def load_weights(
             seen=f"names that begin with {some([w.prefix for w in found])}",
             fix=f"choose one: --strip-prefix {found[0].prefix}",
         )
+    require_usable_weights(found[0].tensors, module)
     module.load_state_dict(found[0].tensors, strict=False)
     return found[0]
 
@@ -129,11 +132,19 @@ def _problems(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> dict[
     absent = {name: tensor for name, tensor in own.items() if name not in tensors and not name.endswith(_COUNTER)}
     missing = [name for name, tensor in absent.items() if tensor.data_ptr() not in tied]
     shapes = [
-        f"{name} {tuple(tensor.shape)}, not {tuple(own[name].shape)}"
+        f"{name} {tuple(shape)}, not {tuple(expected)}"
         for name, tensor in tensors.items()
-        if name in own and tensor.shape != own[name].shape
+        if name in own
+        and (shape := _shape(tensor)) is not None
+        and (expected := _shape(own[name])) is not None
+        and shape != expected
     ]
     return {"missing": missing, "unexpected": [n for n in tensors if n not in own], "shape in file": shapes}
+
+
+def _shape(tensor: Tensor) -> Size | None:
+    """None for a lazy layer's, which has none before it runs."""
+    return None if isinstance(tensor, nn.UninitializedParameter | nn.UninitializedBuffer) else tensor.shape
 
 
 def _nothing_fits(

@@ -36,12 +36,12 @@ class Pattern:
         Raises:
             UsageError: The text is neither N:M with 0 < N < M nor a percentage between 0 and 100.
         """
-        match = re.fullmatch(r"\s*(\d{1,4})\s*:\s*(\d{1,4})\s*", text)
+        match = re.fullmatch(r"\s*(\d{1,4})\s*:\s*(\d{1,4})\s*", text, re.ASCII)
         if match:
             n, m = int(match[1]), int(match[2])
             if 0 < n < m:
                 return cls(n, m)
-        share = re.fullmatch(r"\s*(\d{1,2}(?:\.\d{1,4})?)\s*%\s*", text)
+        share = re.fullmatch(r"\s*(\d{1,2}(?:\.\d{1,4})?)\s*%\s*", text, re.ASCII)
         if share and float(share[1]) > 0:
             return cls(1, 1, float(share[1]) / 100)
         raise UsageError(

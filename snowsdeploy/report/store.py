@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from snowsdeploy.errors import OutputError
-from snowsdeploy.files import write_text_atomic
+from snowsdeploy.files import require_regular, write_text_atomic
 from snowsdeploy.values import SCHEMA_VERSION, Report
 
 
@@ -26,6 +26,7 @@ def read_report(path: Path) -> Report:
         OutputError: Missing, not a report, or of another schema version.
     """
     path = path / REPORT if path.is_dir() else path
+    require_regular(path, "the report cannot be read", OutputError)
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:

@@ -15,6 +15,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from snowsdeploy.errors import ProviderError, SourceError, UsageError
+from snowsdeploy.files import require_regular
 from snowsdeploy.runtime.engine_cache import cache_options, engine_key
 from snowsdeploy.runtime.libraries import missing_library
 from snowsdeploy.runtime.providers import PROVIDERS, Provider, not_loaded
@@ -28,7 +29,8 @@ _NUMPY = {
     "tensor(double)": "float64",
     "tensor(float16)": "float16",
     "tensor(bool)": "bool",
-    **{f"tensor({kind})": kind for kind in ("uint8", "int8", "int16", "int32", "int64")},
+    "tensor(string)": "object",
+    **{f"tensor({kind})": kind for kind in ("uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64")},
 }
 
 
@@ -72,6 +74,8 @@ class OrtSession:
                 `--allow-fallback` does not name, or ONNX Runtime refuses the file.
             SourceError: The file is not an ONNX model.
         """
+        if isinstance(model, Path):
+            require_regular(model, "the ONNX file is no file", SourceError)
         runtime = runtime or RuntimeSettings()
         wanted = PROVIDERS[runtime.provider]
         fallbacks = [PROVIDERS[name] for name in runtime.allow_fallback if name != wanted.name]
@@ -119,7 +123,7 @@ class OrtSession:
         return tuple(o.name for o in self.session.get_outputs())
 
     def random_inputs(self, batch: int, axes: Mapping[str, int] = MappingProxyType({}), seed: int = 0) -> Feed:
-        """Of the file's own shapes and types; zeros and ones where indices go in.
+        """Of the file's own shapes and types; zeros and ones where indices go in, their digits where texts do.
 
         Args:
             batch: Items: the first axis where it may vary.
@@ -128,8 +132,16 @@ class OrtSession:
 
         Raises:
             UsageError: The file takes another number of items, or an axis that varies has no size here.
+            SourceError: An input is of a type that has no arrays.
         """
         rng, inputs = np.random.default_rng(seed), self.session.get_inputs()
+        if others := [value for value in inputs if value.type not in _NUMPY]:
+            raise SourceError(
+                "an input of the file is of a type that no values are made of here",
+                seen=", ".join(f"{value.name}: {value.type}" for value in others),
+                allowed=", ".join(_NUMPY),
+                fix="export the model with tensors of these types as inputs",
+            )
         fixed = [value.shape[0] for value in inputs if value.shape and isinstance(value.shape[0], int)]
         if len(fixed) == len(inputs) and batch not in fixed:
             raise UsageError(
@@ -147,7 +159,7 @@ class OrtSession:
         for name, array in arrays.items():
             binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(array, device, 0))
         for value in self.session.get_outputs():
-            shape = _output_shape(value, len(next(iter(arrays.values()))))
+            shape = _output_shape(value, len(next(iter(arrays.values())))) if value.type in _NUMPY else None
             if shape is None:  # ONNX Runtime finds the size, and a place, at every call
                 binding.bind_output(value.name, device)
                 continue
@@ -166,13 +178,21 @@ class OrtSession:
         Raises:
             ProviderError: ONNX Runtime fails on this input.
         """
+        return [np.asarray(output) for output in self.call(feed)]
+
+    def call(self, feed: Feed) -> Sequence[Any]:
+        """Run one batch; outputs as ONNX Runtime gives them, which may be lists and dicts.
+
+        Raises:
+            ProviderError: ONNX Runtime fails on this input.
+        """
         arrays = self._named(feed)
         try:
             outputs: Sequence[Any] = self.session.run(None, arrays)
         except Exception as error:  # as above
             shapes = ", ".join(str(array.shape) for array in arrays.values())
             raise ProviderError(f"ONNX Runtime failed on a batch of shape {shapes}", seen=_reason(error)) from error
-        return [np.asarray(o) for o in outputs]
+        return outputs
 
     def _named(self, feed: Feed) -> dict[str, Array]:
         return dict(feed) if isinstance(feed, Mapping) else {self.input_names[0]: feed}
@@ -183,7 +203,8 @@ def _random(shape: Sequence[int], kind: str, rng: np.random.Generator) -> Array:
         return rng.integers(0, 256, shape, dtype=np.uint8)
     if kind.startswith("float"):
         return rng.standard_normal(shape).astype(kind)
-    return rng.integers(0, 2, shape).astype(kind)
+    numbers = rng.integers(0, 2, shape)
+    return np.array(numbers.astype(str), np.object_) if kind == "object" else numbers.astype(kind)
 
 
 def _sizes(value: ort.NodeArg, batch: int, axes: Mapping[str, int]) -> list[int]:

@@ -4,16 +4,28 @@ from __future__ import annotations
 
 import ast
 import difflib
+import re
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Self, TypeVar
+from types import NoneType
+from typing import Annotated, Any, ClassVar, Self, TypeVar, get_args
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, PrivateAttr, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    PrivateAttr,
+    ValidationInfo,
+    WithJsonSchema,
+    field_validator,
+)
 from pydantic.fields import FieldInfo
 
-from snowsdeploy.errors import UsageError
+from snowsdeploy.errors import UsageError, first_line
 
 T = TypeVar("T")
+_WHOLE = re.compile(r"\s*-?[0-9]{1,9}\s*")  # int() takes every script's digits, and 1_0
 
 # Headings of the help, in this order.
 PANELS = (
@@ -22,11 +34,22 @@ PANELS = (
 
 
 class Settings(BaseModel):
-    """Base of all settings: frozen, and an unknown key is an error."""
+    """Base of all settings: frozen, finite numbers, and an unknown key is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     fixed: ClassVar[frozenset[str]] = frozenset()  # fields of a base class that this class decides itself
     _decided: frozenset[str] = PrivateAttr(frozenset())  # fields that effort and solver of the repeated run decided
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _truth_where_it_belongs(cls, value: Any, info: ValidationInfo) -> Any:  # noqa: ANN401 - whatever the user wrote
+        """Pydantic takes True for 1 and "yes" for True; a file that says so means something else."""
+        annotation = cls.model_fields[info.field_name or ""].annotation
+        if annotation in (bool, bool | None) and not isinstance(value, bool | NoneType):
+            raise ValueError("true or false")
+        if _holds_truth(value) and not _takes_truth(annotation):
+            raise ValueError("no truth value")
+        return value
 
     @property
     def given(self) -> set[str]:
@@ -45,6 +68,14 @@ class Settings(BaseModel):
         names = [name for kind in (*cls.__mro__[1:], cls) for name in vars(kind).get("__annotations__", {})]
         shown = cls.model_fields.keys() - cls.fixed
         return {name: cls.model_fields[name] for name in dict.fromkeys(names) if name in shown}
+
+
+def _holds_truth(value: object) -> bool:
+    return isinstance(value, bool) or (isinstance(value, list | tuple) and any(isinstance(v, bool) for v in value))
+
+
+def _takes_truth(annotation: Any) -> bool:  # noqa: ANN401 - a type
+    return annotation is bool or annotation is Any or any(map(_takes_truth, get_args(annotation)))
 
 
 @dataclass(frozen=True)
@@ -67,6 +98,17 @@ class Option:
 def option_of(field: str) -> str:
     """`eval_data` -> `--eval-data`, as a user types it; `model` is the argument MODEL."""
     return "MODEL" if field == "model" else f"--{field.replace('_', '-')}"
+
+
+def whole_number(text: str) -> int:
+    """`8`, in plain digits.
+
+    Raises:
+        ValueError: The text is something else.
+    """
+    if not _WHOLE.fullmatch(text):
+        raise ValueError(f"a whole number, not {text!r}")
+    return int(text)
 
 
 def unknown_name(what: str, name: str, known: Collection[str]) -> UsageError:
@@ -118,12 +160,16 @@ def _literal(text: str) -> Any:  # noqa: ANN401 - as above
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
         return text
+    except (TypeError, RecursionError, MemoryError) as error:  # such as {[]}, a set of lists
+        raise ValueError(f"a text, or a Python value; this one: {first_line(error)}") from error
 
 
 def _plain_text(value: Any) -> Any:  # noqa: ANN401 - as above
     """A TOML file has numbers and truth values where ONNX Runtime wants texts."""
     if not isinstance(value, dict):
         return _pairs(value, str, "device_id=0")
+    if not all(isinstance(v, str | bool | int | float) for v in value.values()):
+        raise ValueError("a text, a number or a truth value for each key")
     return {key: str(int(v) if isinstance(v, bool) else v) for key, v in value.items()}
 
 

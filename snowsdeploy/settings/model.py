@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator
 
-from snowsdeploy.settings.base import Arguments, CommaList, Option, Settings, Texts
+from snowsdeploy.settings.base import Arguments, CommaList, Option, Settings, Texts, whole_number
 from snowsdeploy.values import DTYPES, InputInfo
 
 _PANEL, _INPUT = "Model", "Data"
@@ -20,7 +20,7 @@ def _size(value: Any) -> Any:  # noqa: ANN401 - whatever the user wrote
         return value
     text = f"3,{value.replace('x', ',')}" if "x" in value else value
     try:
-        size = tuple(int(part) for part in text.split(","))
+        size = tuple(whole_number(part) for part in text.split(","))
     except ValueError:
         size = ()
     if len(size) != 3:
@@ -36,7 +36,7 @@ def read_shape(name: str, text: str) -> InputInfo:
     """
     sizes, colon, dtype = text.partition(":")
     try:
-        shape = tuple(int(part) for part in sizes.replace("x", ",").split(",") if part)
+        shape = tuple(whole_number(part) for part in sizes.replace("x", ",").split(",")) if sizes else ()
     except ValueError:
         shape = (0,)
     if not all(size >= 1 for size in shape) or (colon and dtype not in DTYPES):
@@ -44,7 +44,7 @@ def read_shape(name: str, text: str) -> InputInfo:
     return InputInfo(name=name, shape=shape, dtype=dtype or "float32")
 
 
-_AXIS = re.compile(r"(height|width|(\w+):(\d+))(?:=(\d+)\.\.(\d+))?")
+_AXIS = re.compile(r"(height|width|(\w+):([0-9]{1,9}))(?:=([0-9]{1,9})\.\.([0-9]{1,9}))?")
 
 
 @dataclass(frozen=True)

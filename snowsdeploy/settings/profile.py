@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import Field, field_validator
 
 from snowsdeploy.patterns.pattern import Pattern
-from snowsdeploy.settings.base import CommaList, Option, Texts
+from snowsdeploy.settings.base import CommaList, Option, Texts, whole_number
 from snowsdeploy.settings.runtime import RuntimeSettings
 from snowsdeploy.settings.validate import Count
 
@@ -49,12 +49,11 @@ class ProfileSettings(RuntimeSettings):
     @property
     def axes(self) -> dict[str, int]:
         """Sizes by name."""
-        return {name: int(size) for name, size in self.axis.items()}
+        return {name: whole_number(size) for name, size in self.axis.items()}
 
     @field_validator("axis")
     @classmethod
     def _axis(cls, value: dict[str, str]) -> dict[str, str]:
-        wrong = [f"{name}={size}" for name, size in value.items() if not size.isdecimal() or int(size) < 1]
-        if wrong:
+        if not all(size.isascii() and size.isdecimal() and whole_number(size) >= 1 for size in value.values()):
             raise ValueError("a name and a whole number above zero, as height=224")
         return value

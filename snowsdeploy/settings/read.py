@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from snowsdeploy.errors import UsageError
+from snowsdeploy.errors import UsageError, cause
+from snowsdeploy.files import reading, require_regular
 from snowsdeploy.settings.base import Option, Settings, option_of, unknown_name
 from snowsdeploy.settings.jobs import CompareJob, MainJob, ValidateJob
 from snowsdeploy.settings.policy import GatePolicy, policy_of_table
@@ -119,12 +120,15 @@ def read_toml(path: Path, option: str) -> dict[str, Any]:
     Raises:
         UsageError: It cannot be read, or is not TOML.
     """
-    try:
+    require_regular(path, f"{option} cannot be read", UsageError)
+    with reading(lambda error: _not_toml(path, option, error)):
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise UsageError(f"{option} cannot be read", seen=f"{path}: {error.strerror}", fix="check the path") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{option} is not valid TOML", seen=f"{path}: {error}") from error
+
+
+def _not_toml(path: Path, option: str, error: Exception) -> UsageError:
+    if isinstance(error, OSError):
+        return UsageError(f"{option} cannot be read", seen=f"{path}: {error.strerror}", fix="check the path")
+    return UsageError(f"{option} is not valid TOML", seen=f"{path}: {cause(error)}")
 
 
 def _explain(error: ValidationError, order: Sequence[str], kind: type[Settings]) -> UsageError:
@@ -150,6 +154,7 @@ _ALLOWED = {
     "float_type": "a number",
     "bool_parsing": "true or false",
     "bool_type": "true or false",
+    "finite_number": "a finite number",
     "byte_size": "a size such as 8GiB",
     "byte_size_unit": "a size such as 8GiB",
 }

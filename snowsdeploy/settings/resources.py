@@ -16,7 +16,7 @@ class ResourceSettings(Settings):
 
     device: Annotated[str, Option(_PANEL, "auto|cpu|cuda:N")] = Field(
         "auto",
-        pattern=r"^(auto|cpu|cuda(:\d+)?)$",
+        pattern=r"^(auto|cpu|cuda(:[0-9]{1,3})?)$",
         description="Where to solve; auto takes a GPU where PyTorch can use one.",
     )
     memory: Annotated[ByteSize | None, Option(_PANEL, "8GiB")] = Field(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from snowsdeploy.data.open import open_samples
+from snowsdeploy.data.open import open_samples, require_source
 from snowsdeploy.data.samples import Samples
 from snowsdeploy.errors import UsageError
 from snowsdeploy.models.program import Program
@@ -69,6 +69,9 @@ def hold_inputs(model: object, data: object, eval_data: object, settings: PlanJo
     names = names_for(loaded, settings)
     calibration = hold_source(data, "--data" if is_source(data) else "data", names, count, seed)
     evaluation = hold_source(eval_data, "--eval-data" if is_source(eval_data) else "eval_data", names, None, seed)
+    for option, value, found in (("--data", data, calibration), ("--eval-data", eval_data, evaluation)):
+        if is_source(value) and found is None and (value or option == "--data"):
+            require_source(str(value), option)
     held = next((samples for samples in (calibration, evaluation) if samples is not None), None)
     source = str(data) if calibration is None else str(eval_data) if evaluation is None and eval_data else None
     program = loaded if isinstance(loaded, Program) else traced(loaded, settings, names, held, source)

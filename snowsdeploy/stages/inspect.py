@@ -13,7 +13,7 @@ from snowsdeploy.engines.account import read_account
 from snowsdeploy.engines.evidence import add_engine
 from snowsdeploy.errors import UsageError
 from snowsdeploy.install import require_extra
-from snowsdeploy.layout.evidence import inspect_tensors
+from snowsdeploy.layout.evidence import Unreadable, inspect_tensors
 from snowsdeploy.layout.onnx_layout import inspect_onnx
 from snowsdeploy.patterns.pattern import Pattern
 from snowsdeploy.values import EngineEvidence, SparsityEvidence
@@ -27,7 +27,7 @@ def inspect_file(path: Path, pattern: Pattern) -> SparsityEvidence:
     """
     if path.suffix == ".onnx":
         return inspect_onnx(path, pattern)
-    return inspect_tensors(_nonzero(path), path, pattern)
+    return inspect_tensors(_tensors(path), path, pattern)
 
 
 def inspect_engine(
@@ -53,13 +53,13 @@ def inspect_engine(
     return add_engine(evidence, read_account(log, layers))
 
 
-def _nonzero(path: Path) -> Iterator[tuple[str, NDArray[np.bool_]]]:
+def _tensors(path: Path) -> Iterator[tuple[str, NDArray[np.bool_] | Unreadable]]:
     """Where each tensor of a state dict is not zero, by name."""
     require_extra("prune", f"inspect {path.name}")
-    from snowsdeploy.models.state import read_state_dict  # noqa: PLC0415 - imports PyTorch
+    from snowsdeploy.models.state import nonzero, read_state_dict  # noqa: PLC0415 - imports PyTorch
 
     for name, tensor in read_state_dict(path).items():
-        yield name, (tensor != 0).numpy()
+        yield name, nonzero(tensor)
 
 
 def unmet(evidence: SparsityEvidence, required: Sequence[str]) -> list[str]:

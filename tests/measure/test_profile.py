@@ -143,7 +143,7 @@ def test_a_tenth_slower_is_found() -> None:
 
 def test_a_file_that_is_no_onnx_model_is_said(tmp_path: Path) -> None:
     (tmp_path / "report.json").write_text("{}")
-    with pytest.raises(SourceError, match="not an ONNX model"):
+    with pytest.raises(SourceError, match="cannot be read as ONNX"):
         profile([tmp_path / "report.json"], ProfileSettings())
 
 

@@ -117,9 +117,6 @@ def make_damaged(tmp_path: Path, case: str) -> Path:
         write_zip(path, {"a/constants.pkl": b"", "a/code/x.py": b"", "a/data.pkl": b""})
     elif case == "old pt2":
         write_zip(path, {"version": b"8.1", "serialized_exported_program.json": b"{}"})
-    elif case == "onnx":
-        path = tmp_path / "model.onnx"
-        path.write_bytes(b"\x08\x07")
     elif case.startswith("safetensors"):
         path = tmp_path / "model.safetensors"
         safetensors.torch.save_file(TENSORS, path)
@@ -150,7 +147,6 @@ def make_damaged(tmp_path: Path, case: str) -> Path:
         ("text", "truncated or damaged"),
         ("html", "truncated or damaged"),
         ("lfs", "Git LFS pointer"),
-        ("onnx", "an ONNX file cannot be pruned"),
         ("torchscript", "pass the original checkpoint"),
         ("old pt2", "torch 2.7 or older"),
         ("cut", "truncated or damaged"),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
+from snowsdeploy.display import printable
 from snowsdeploy_cli.console import say
 from snowsdeploy_cli.render.permutation import print_permutation
 from snowsdeploy_cli.render.table import make_table
@@ -69,12 +70,17 @@ def print_notes(console: Console, packages: Sequence[Package]) -> None:
 def print_evidence(console: Console, evidence: SparsityEvidence, engine: EngineEvidence | None = None) -> None:
     """The layout of a file, layer by layer, and what an engine made of it."""
     columns = ("layer", "op", "shape", "zeros", "layout", *(("found", "chosen") if engine else ()))
-    table = make_table(f"{evidence.file.name}: {evidence.pattern}", *columns)
+    table = make_table(printable(f"{evidence.file.name}: {evidence.pattern}"), *columns)
     for row in evidence.layers:
         broken = row.note or f"{row.violations} of {row.groups} groups broken"
-        layout = "[green]valid[/]" if row.layout_valid else escape(broken)
+        layout = "[green]valid[/]" if row.layout_valid else escape(printable(broken))
         table.add_row(
-            escape(row.name), row.op, "x".join(map(str, row.shape)), f"{row.zeros:.0%}", layout, *_engine(row, engine)
+            escape(printable(row.name)),
+            escape(printable(row.op)),
+            "x".join(map(str, row.shape)),
+            f"{row.zeros:.0%}",
+            layout,
+            *_engine(row, engine),
         )
     console.print(table)
     valid = sum(row.layout_valid for row in evidence.layers)

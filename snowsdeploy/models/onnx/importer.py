@@ -11,7 +11,8 @@ import torch
 from onnx import ModelProto, TensorProto, ValueInfoProto, helper
 from torch import Tensor, fx, nn
 
-from snowsdeploy.errors import SourceError
+from snowsdeploy.errors import SourceError, cause
+from snowsdeploy.files import reading
 from snowsdeploy.layout.onnx_products import product_name, weight_uses
 from snowsdeploy.models.onnx.assemble import Assembly
 from snowsdeploy.models.onnx.constants import constants_of
@@ -77,6 +78,11 @@ def import_onnx(path: Path) -> ImportedOnnx:
         SourceError: The file cannot be read, or has operators or tensors that cannot be imported.
     """
     file = read_onnx(path)
+    with reading(lambda error: _not_imported(path, error)):
+        return _imported(file, path)
+
+
+def _imported(file: ModelProto, path: Path) -> ImportedOnnx:
     model = without_functions(file)
     check_operators(model)
     inputs = _inputs(model)
@@ -101,6 +107,15 @@ def import_onnx(path: Path) -> ImportedOnnx:
         graph.opset,
         f"{model.producer_name} {model.producer_version}".strip(),
         digest(path),
+    )
+
+
+def _not_imported(path: Path, error: Exception) -> SourceError:
+    """For nodes that lack an input or an attribute, and shapes that are not those of their values."""
+    return SourceError(
+        "the ONNX file cannot be imported: it does not keep to the format",
+        seen=f"{path}: {cause(error)}",
+        fix="see what onnx.checker.check_model says of it, and export it again",
     )
 
 
