@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from snowsdeploy.errors import OutputError
+from snowsdeploy.plain_text import encodable
 
 
 @contextmanager
@@ -65,9 +66,9 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 def write_text_atomic(path: Path, text: str) -> None:
-    """Write UTF-8 text, all or nothing."""
+    """Write UTF-8 text, all or nothing; what UTF-8 cannot hold, as in names of files, becomes escapes."""
     with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(encodable(text), encoding="utf-8")
 
 
 def _umask() -> int:

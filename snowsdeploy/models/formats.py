@@ -31,7 +31,12 @@ def detect_format(path: Path) -> FileFormat:
     if not path.exists():
         raise SourceError("the model file does not exist", seen=path, fix="check the path")
     if path.is_dir():
-        raise SourceError("the model is a directory", seen=path, allowed="a checkpoint, a .pt2 program or an .onnx file", fix="pass the file in it")
+        raise SourceError(
+            "the model is a directory",
+            seen=path,
+            allowed="a checkpoint, a .pt2 program or an .onnx file",
+            fix="pass the file in it",
+        )
     head = _head(path)
     if not head:
         raise SourceError("the model file is empty", seen=path, fix="copy or download it again")

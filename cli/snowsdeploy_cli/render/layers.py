@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.markup import escape
+from rich.text import Text
 
 from snowsdeploy_cli.console import say
 from snowsdeploy_cli.render.permutation import print_permutation
@@ -72,9 +72,9 @@ def print_evidence(console: Console, evidence: SparsityEvidence, engine: EngineE
     table = make_table(f"{evidence.file.name}: {evidence.pattern}", *columns)
     for row in evidence.layers:
         broken = row.note or f"{row.violations} of {row.groups} groups broken"
-        layout = "[green]valid[/]" if row.layout_valid else escape(broken)
+        layout = Text("valid", "green") if row.layout_valid else broken
         table.add_row(
-            escape(row.name), row.op, "x".join(map(str, row.shape)), f"{row.zeros:.0%}", layout, *_engine(row, engine)
+            row.name, row.op, "x".join(map(str, row.shape)), f"{row.zeros:.0%}", layout, *_engine(row, engine)
         )
     console.print(table)
     valid = sum(row.layout_valid for row in evidence.layers)
