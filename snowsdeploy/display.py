@@ -7,30 +7,45 @@ import sys
 import textwrap
 import time
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self, TextIO
+
+from snowsdeploy.plain_text import plain
+from snowsdeploy.streams import plain_stream
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
 
 PLAIN_WIDTH = 80
+_WIDTHS = range(20, 2000)  # of a terminal that says something else, nothing is known
 _WIDTH = 42  # of what stands beside the bar in 80 columns
 _SILENCE = 60.0  # seconds after which a log without a terminal says what goes on
 
 
-def make_console(*, stderr: bool = False) -> Console:
+def make_console(*, stderr: bool = False, stream: TextIO | None = None) -> Console:
     """A rich console: colour, boxes and bars on a terminal or in a notebook; plain text at 80 columns elsewhere.
 
     Args:
         stderr: Write to standard error.
+        stream: Where to write instead.
     """
-    from rich.console import Console  # noqa: PLC0415 - not for those who show nothing
+    from snowsdeploy.plain_console import PlainConsole  # noqa: PLC0415 - rich is not for those who show nothing
 
-    stream = sys.stderr if stderr else sys.stdout
-    if (stream.isatty() and not os.environ.get("CI")) or in_notebook():
-        return Console(stderr=stderr, highlight=False, emoji=False)
-    width = int(columns) if (columns := os.environ.get("COLUMNS", "")).isdecimal() else PLAIN_WIDTH
-    return Console(stderr=stderr, highlight=False, emoji=False, force_terminal=False, no_color=True, width=width)
+    file = plain_stream(stream or (sys.stderr if stderr else sys.stdout))
+    looks: dict[str, Any] = {"file": file, "stderr": stderr, "highlight": False, "emoji": False}
+    if (file.isatty() and not os.environ.get("CI")) or in_notebook():
+        console = PlainConsole(**looks)
+        if console.width not in _WIDTHS:
+            console.width = PLAIN_WIDTH
+        return console
+    return PlainConsole(**looks, force_terminal=False, no_color=True, width=_columns())
+
+
+def _columns() -> int:
+    """What the environment says, where a text can be read at that width."""
+    text = os.environ.get("COLUMNS", "")
+    columns = int(text) if text.isdecimal() and len(text) < 6 else 0
+    return columns if columns in _WIDTHS else PLAIN_WIDTH
 
 
 def in_notebook() -> bool:
@@ -41,13 +56,9 @@ def in_notebook() -> bool:
 
 def say(console: Console, text: str, style: str | None = None) -> None:
     """Print a sentence as it is (no markup), broken between words only, so that paths can be copied."""
+    text = plain(text)
     rest = "" if text[:1].isalnum() else " " * (len(text) - len(text.lstrip(" "))) + "  "
-    console.print(wrap(printable(text), "", rest, console.width), style=style, markup=False, soft_wrap=True)
-
-
-def printable(text: str) -> str:
-    """Text of a file without what would steer a terminal or is no UTF-8: control characters and lone surrogates."""
-    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
+    console.print(wrap(text, "", rest, console.width), style=style, markup=False, soft_wrap=True)
 
 
 def wrap(text: str, first: str, other: str, width: int = PLAIN_WIDTH) -> str:
@@ -83,7 +94,12 @@ class ConsoleObserver:
                 TimeRemainingColumn,
             )
 
-            columns = (TextColumn("{task.description}"), BarColumn(20), MofNCompleteColumn(), TimeRemainingColumn())
+            columns = (
+                TextColumn("{task.description}", markup=False),
+                BarColumn(20),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+            )
             self._progress = Progress(*columns, console=self._console, transient=True)
             self._progress.start()
         return self
@@ -116,7 +132,7 @@ class ConsoleObserver:
     def doing(self, text: str, done: float, total: int) -> None:
         """What goes on: beside the bar on a terminal, else a line when there was none for a while."""
         if self._progress is not None and self._task is not None:
-            self._progress.update(self._task, description=text[:_WIDTH], completed=done, total=total)
+            self._progress.update(self._task, description=plain(text)[:_WIDTH], completed=done, total=total)
         elif time.monotonic() - self._spoke > _SILENCE:
             self._print(f"  [{int(done)}/{total}] {text}")
 

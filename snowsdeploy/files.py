@@ -13,6 +13,7 @@ from pathlib import Path
 from re import Pattern
 
 from snowsdeploy.errors import OutputError, SnowsDeployError
+from snowsdeploy.plain_text import encodable
 
 try:
     import fcntl
@@ -169,9 +170,9 @@ def remove_own(folder: Path, names: Pattern[str]) -> None:
 
 
 def write_text_atomic(path: Path, text: str) -> None:
-    """Write UTF-8 text, all or nothing."""
+    """Write UTF-8 text, all or nothing; what UTF-8 cannot hold, as in names of files, becomes escapes."""
     with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(encodable(text), encoding="utf-8")
 
 
 def _umask() -> int:

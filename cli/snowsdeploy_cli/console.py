@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from snowsdeploy.display import make_console, printable, say, wrap
+from snowsdeploy.display import make_console, say, wrap
+from snowsdeploy.plain_text import plain, plain_lines
 
 if TYPE_CHECKING:
     from snowsdeploy.errors import SnowsDeployError
@@ -16,11 +17,11 @@ __all__ = ["make_console", "print_error", "quiet_onnxruntime", "say"]
 
 def print_error(error: SnowsDeployError) -> None:
     """What is wrong, then the value seen, the values allowed and what to do, aligned."""
-    lines = [wrap(f"error: {error.what}", "", "       ")]
+    lines = [wrap(plain(f"error: {error.what}"), "", "       ")]
     for label, text in error.parts():
         head = f"  {label + ':':<9}"
-        lines.append(wrap(text, head, " " * len(head)))
-    typer.echo(printable("\n".join(lines)), err=True)  # not rich: it would read brackets in paths as markup
+        lines.append(wrap(plain(text), head, " " * len(head)))
+    typer.echo(plain_lines("\n".join(lines)), err=True)  # not rich: it would read brackets in paths as markup
 
 
 def quiet_onnxruntime() -> None:

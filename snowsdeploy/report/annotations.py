@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from snowsdeploy.plain_text import escaped_lines, without_commands
 from snowsdeploy.values import Verdict
 
 _LEVELS = {"fail": "error", "inconclusive": "warning"}
@@ -18,4 +19,6 @@ def render_annotations(verdict: Verdict) -> list[str]:
 
 
 def _escape(text: str) -> str:
-    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    """As GitHub asks for; ends of lines stay, other characters that act do not."""
+    lines = escaped_lines(text.replace("\r\n", "\n").replace("\r", "\n"))
+    return without_commands(lines).replace("%", "%25").replace("\n", "%0A")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from junitparser import Failure, JUnitXml, TestCase, TestSuite
 
+from snowsdeploy.plain_text import plain, without_commands
 from snowsdeploy.values import Report, Verdict
 
 
@@ -28,5 +29,9 @@ def render_junit(report: Report, verdict: Verdict) -> str:
         suite.add_testcase(case)
     document = JUnitXml("snowsdeploy")
     document.add_testsuite(suite)
+    for element in suite._elem.iter():  # every text and attribute, whoever set it
+        element.text = element.text and plain(element.text)
+        for name, value in element.items():
+            element.set(name, plain(value))
     content = document.tostring()  # type: ignore[no-untyped-call]  # the library types its elements only
-    return content.decode() if isinstance(content, bytes) else str(content)
+    return without_commands(content.decode() if isinstance(content, bytes) else str(content))

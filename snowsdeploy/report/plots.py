@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import io
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from snowsdeploy.plain_text import plain
 from snowsdeploy.values import SHARE, Estimate, Latency, Metric, Report
 
 # Placeholders that the page's style sheet gives their colours; matplotlib wants literal ones.
@@ -21,6 +23,7 @@ _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none", "svg.hashsalt": "snowsdeploy", "font.family": "sans-serif", "font.size": 11,
     "text.color": _INK, "axes.edgecolor": _INK, "axes.labelcolor": _INK, "xtick.color": _INK, "ytick.color": _INK,
     "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False,
+    "text.parse_math": False, "text.usetex": False,  # names of runs and metrics are no formulas
 }  # fmt: skip
 
 
@@ -48,12 +51,12 @@ def accuracy_plot(report: Report) -> str:
             axes.annotate(text, (middle, y), xytext=(0, 7), textcoords="offset points", ha="center")
         _name_rows(axes, [name for name, *_ in rows])
         axes.set_xlabel(_axis(first) + (", with 95 % interval" if rows[0][1].low is not None else ""))
-        return _svg(figure, f"{html.escape(first.label)} of each file with its confidence interval")
+        return _svg(figure, f"{first.label} of each file with its confidence interval")
 
 
 def _axis(metric: Metric) -> str:
     unit = "%" if metric.unit == SHARE else metric.unit
-    return f"{metric.label}, {unit}" if unit else metric.label
+    return plain(f"{metric.label}, {unit}" if unit else metric.label)
 
 
 def _reach(value: Estimate, factor: float) -> list[list[float]] | None:
@@ -94,7 +97,7 @@ def effort_plot(reports: Mapping[str, Report]) -> str:
         for name, seconds, value in points:
             middle = first.factor * value.value
             axes.errorbar(seconds, middle, yerr=_reach(value, first.factor), fmt="o", color=_SPARSE, capsize=4)
-            axes.annotate(name, (seconds, middle), xytext=(7, 4), textcoords="offset points")
+            axes.annotate(plain(name), (seconds, middle), xytext=(7, 4), textcoords="offset points")
         axes.set_xscale("log")
         axes.margins(x=0.25)
         axes.xaxis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 2, 5)))
@@ -103,7 +106,7 @@ def effort_plot(reports: Mapping[str, Report]) -> str:
         axes.grid(alpha=0.2)
         axes.set_xlabel("seconds of pruning")
         axes.set_ylabel(f"sparse {_axis(first)}")
-        return _svg(figure, f"{html.escape(first.label)} of each run against the time that its pruning took")
+        return _svg(figure, f"{first.label} of each run against the time that its pruning took")
 
 
 def _first_metric(report: Report) -> Metric | None:
@@ -119,7 +122,7 @@ def _figure(rows: int) -> tuple[Figure, Axes]:
 
 
 def _name_rows(axes: Axes, names: Sequence[str]) -> None:
-    axes.set_yticks(range(len(names)), names)
+    axes.set_yticks(range(len(names)), [plain(name) for name in names])
     axes.invert_yaxis()
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x", alpha=0.2)
@@ -127,11 +130,13 @@ def _name_rows(axes: Axes, names: Sequence[str]) -> None:
 
 def _svg(figure: Figure, label: str) -> str:
     stream = io.StringIO()
-    figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # the reader's browser has fonts of its own
+        figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
     text = stream.getvalue()
     text = text[text.index("<svg") :]
     for literal, variable in _VARIABLES.items():
         text = text.replace(literal, variable)
     text = re.sub(r'\bwidth="[\d.]+pt" height="[\d.]+pt"', "", text, count=1)
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    return text.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)
+    return text.replace("<svg", f'<svg role="img" aria-label="{html.escape(plain(label))}"', 1)

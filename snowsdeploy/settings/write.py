@@ -11,6 +11,7 @@ from typing import Any
 
 import tomli_w
 
+from snowsdeploy.plain_text import encodable
 from snowsdeploy.settings.base import Settings
 from snowsdeploy.settings.policy import OFF, GatePolicy
 from snowsdeploy.settings.presets import DECIDED
@@ -88,7 +89,7 @@ def config_toml(settings: Effective, policy: GatePolicy, versions: Mapping[str, 
     resolved = {RESOLVED_TABLE: dict(settings.resolved)} if settings.resolved else {}
     document: dict[str, Any] = {**plain, **tables, **resolved, POLICY_TABLE: limits, VERSIONS_TABLE: dict(versions)}
     head = _REPEAT if {"model", "data"} <= settings.values.keys() else _PARTLY
-    return head + tomli_w.dumps(document)
+    return head + tomli_w.dumps(encodable(document))
 
 
 def _is_literal(value: object) -> bool:

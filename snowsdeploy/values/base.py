@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeAlias
 
@@ -14,6 +15,9 @@ from pydantic import (
     SerializationInfo,
     ValidationInfo,
 )
+from pydantic_core import PydanticSerializationError
+
+from snowsdeploy.plain_text import encodable
 
 SCHEMA_VERSION: Literal[1] = 1
 Tristate = Literal["yes", "no", "unknown"]
@@ -56,6 +60,14 @@ class Artifact(BaseModel):
         kept = self.model_copy()
         kept._owned = folder
         return kept
+
+    def model_dump_json(self, **options: Any) -> str:  # noqa: ANN401 - those of pydantic
+        """JSON; in names of files that are no UTF-8, bytes become escapes, for JSON has no place for them."""
+        try:
+            return super().model_dump_json(**options)
+        except PydanticSerializationError:
+            indent = options.pop("indent", None)
+            return json.dumps(encodable(self.model_dump(mode="json", **options)), indent=indent, ensure_ascii=False)
 
     def json_in(self, folder: Path) -> str:
         """JSON for a file in a folder: paths inside the folder are relative to it."""

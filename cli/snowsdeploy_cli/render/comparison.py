@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from rich.markup import escape
+from rich.text import Text
 
 from snowsdeploy_cli.console import say
 from snowsdeploy_cli.render.table import STYLE, make_table
@@ -27,7 +27,7 @@ def print_comparison(console: Console, reports: Mapping[str, Report]) -> None:
         accuracy, ratio = row.variant.accuracy, row.ratio
         metric = accuracy.metric if accuracy else None
         table.add_row(
-            escape(row.name),
+            row.name,
             row.variant.precision,
             metric.written(metric.sparse.value) if metric else "",
             f"{metric.drop.value:.3g}" if metric else "",
@@ -35,7 +35,7 @@ def print_comparison(console: Console, reports: Mapping[str, Report]) -> None:
             f"{row.variant.sparse.size_bytes / 2**20:.2f}",
             f"{ratio.speedup:.2f}" if ratio else "",
             f"{row.report.prune.seconds:.0f}",
-            f"[{STYLE[row.outcome]}]{row.outcome}[/]" if row.outcome else "",
+            Text(row.outcome, STYLE[row.outcome]) if row.outcome else "",
         )
     console.print(table)
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from rich.markup import escape
-
 from snowsdeploy_cli.console import say
 from snowsdeploy_cli.render.table import make_table
 
@@ -30,7 +28,7 @@ def print_divergence(console: Console, found: Divergence) -> None:
         style = "red" if row == found.first else None
         added = "-" if row.added is None else f"{row.added:.1e}"
         figures = (f"{row.error_in:.1e}", added, f"{row.relative_l2:.1e}", f"{row.max_abs:.1e}")
-        table.add_row(escape(_named(row)), escape(layer), *figures, style=style)
+        table.add_row(_named(row), layer, *figures, style=style)
     console.print(table)
     torch = sum(row.reference == "torch" for row in found.rows)
     say(console, f"{len(found.rows)} values compared on {found.images_from}, {torch} with PyTorch; {_rest(found)}")
@@ -81,7 +79,7 @@ def _print_costs(console: Console, title: str, rows: Sequence[LayerCost]) -> Non
     for row in rows:
         agree = "-" if row.restored.same is None else f"{row.restored.same:.2%}"
         loss = f"{row.loss_masked:.0e}>{row.loss_final:.0e}"
-        names = escape(", ".join(row.layers))
+        names = ", ".join(row.layers)
         table.add_row(names, f"{row.cost:.3g}", agree, f"{row.share:.1%}", f"{row.cost_per_share:.3g}", loss)
     console.print(table)
 

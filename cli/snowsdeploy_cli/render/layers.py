@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.markup import escape
+from rich.text import Text
 
-from snowsdeploy.display import printable
 from snowsdeploy_cli.console import say
 from snowsdeploy_cli.render.permutation import print_permutation
 from snowsdeploy_cli.render.table import make_table
@@ -70,17 +69,12 @@ def print_notes(console: Console, packages: Sequence[Package]) -> None:
 def print_evidence(console: Console, evidence: SparsityEvidence, engine: EngineEvidence | None = None) -> None:
     """The layout of a file, layer by layer, and what an engine made of it."""
     columns = ("layer", "op", "shape", "zeros", "layout", *(("found", "chosen") if engine else ()))
-    table = make_table(printable(f"{evidence.file.name}: {evidence.pattern}"), *columns)
+    table = make_table(f"{evidence.file.name}: {evidence.pattern}", *columns)
     for row in evidence.layers:
         broken = row.note or f"{row.violations} of {row.groups} groups broken"
-        layout = "[green]valid[/]" if row.layout_valid else escape(printable(broken))
+        layout = Text("valid", "green") if row.layout_valid else broken
         table.add_row(
-            escape(printable(row.name)),
-            escape(printable(row.op)),
-            "x".join(map(str, row.shape)),
-            f"{row.zeros:.0%}",
-            layout,
-            *_engine(row, engine),
+            row.name, row.op, "x".join(map(str, row.shape)), f"{row.zeros:.0%}", layout, *_engine(row, engine)
         )
     console.print(table)
     valid = sum(row.layout_valid for row in evidence.layers)

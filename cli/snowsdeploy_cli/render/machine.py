@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rich.markup import escape
+from rich.text import Text
 
 from snowsdeploy_cli.console import say
 from snowsdeploy_cli.render.table import make_table
@@ -25,8 +25,8 @@ def print_diagnosis(console: Console, diagnosis: Diagnosis) -> None:
     say(console, ", ".join(f"{name} {version}" for name, version in environment.versions.items()))
     table = make_table("Execution providers, tried on a small model", "provider", "loads", "uses 2:4", "problem")
     for provider in diagnosis.providers:
-        loads = "[green]yes[/]" if provider.loads else "[red]no[/]"
-        table.add_row(provider.name, loads, provider.uses_sparsity, escape(provider.problem))
+        loads = Text("yes", "green") if provider.loads else Text("no", "red")
+        table.add_row(provider.name, loads, provider.uses_sparsity, provider.problem)
     console.print(table)
     for hint in diagnosis.hints:
         say(console, f"- {hint}")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rich.markup import escape
-
 from snowsdeploy_cli.console import say
 from snowsdeploy_cli.render.table import make_table
 
@@ -34,7 +32,7 @@ def print_plan(console: Console, plan: RunPlan) -> None:
     for unit in plan.units:
         more = f" and {len(unit.layers) - _NAMES} more" if len(unit.layers) > _NAMES else ""
         table.add_row(
-            escape(", ".join(unit.layers[:_NAMES]) + more),
+            ", ".join(unit.layers[:_NAMES]) + more,
             duration(unit.seconds),
             duration(unit.mask_seconds),
             duration(unit.product_seconds) if unit.products else "",

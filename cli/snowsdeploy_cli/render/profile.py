@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rich.markup import escape
-
 from snowsdeploy_cli.console import say
 from snowsdeploy_cli.render.table import make_table
 
@@ -44,7 +42,7 @@ def _print_latency(console: Console, profile: Profile, rows: list[TimedFile]) ->
     table = make_table(f"ms a call, {rows[0].runs} calls each at batch size N", "file", *columns, numbers=columns)
     for row in rows:
         times = [f"{v:.3g}" for v in (row.p50_ms, row.p90_ms, row.p95_ms, row.p99_ms)]
-        table.add_row(escape(row.name), str(row.batch), *times, f"{row.images_per_second:.0f}")
+        table.add_row(row.name, str(row.batch), *times, f"{row.images_per_second:.0f}")
     console.print(table)
     found = [ratio for ratio in profile.ratios if ratio.copies == rows[0].copies]
     if not found:
@@ -52,9 +50,7 @@ def _print_latency(console: Console, profile: Profile, rows: list[TimedFile]) ->
     title = f"How many times as fast as {found[0].baseline}"
     table = make_table(title, "file", "N", "ratio", "95 % interval", numbers=("N", "ratio"))
     for ratio in found:
-        table.add_row(
-            escape(ratio.name), str(ratio.batch), f"{ratio.speedup:.3f}", f"{ratio.low:.3f} to {ratio.high:.3f}"
-        )
+        table.add_row(ratio.name, str(ratio.batch), f"{ratio.speedup:.3f}", f"{ratio.low:.3f} to {ratio.high:.3f}")
     console.print(table)
 
 
@@ -67,7 +63,7 @@ def _print_memory(console: Console, profile: Profile) -> None:
     for row in {(row.name, row.batch): row for row in rows}.values():
         sizes = (row.host_bytes, row.device_bytes)
         texts = ["" if size is None else f"{size / 2**20:.0f}" for size in sizes]
-        table.add_row(escape(row.name), str(row.batch), *texts)
+        table.add_row(row.name, str(row.batch), *texts)
     console.print(table)
 
 
@@ -75,7 +71,7 @@ def _print_operators(console: Console, file: ProfiledFile) -> None:
     columns = ("ms", "share", "pruned, ms")
     table = make_table(f"Where the time of {file.name} goes", "operator", *columns, numbers=columns)
     for row in file.operators[:_SHOWN]:
-        table.add_row(escape(row.operator), f"{row.ms:.3g}", f"{row.share:.0%}", f"{row.pruned_ms:.3g}")
+        table.add_row(row.operator, f"{row.ms:.3g}", f"{row.share:.0%}", f"{row.pruned_ms:.3g}")
     console.print(table)
     if file.pruned_share is None or file.best_speedup is None:
         say(

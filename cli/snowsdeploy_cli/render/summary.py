@@ -5,12 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.markup import escape
-
 from snowsdeploy_cli.console import say
 from snowsdeploy_cli.render.layers import print_engine, print_kept_dense, print_notes
 from snowsdeploy_cli.render.permutation import print_permutation
-from snowsdeploy_cli.render.table import make_table
+from snowsdeploy_cli.render.table import make_table, two_lines
 from snowsdeploy_cli.render.verdict import print_verdict
 
 if TYPE_CHECKING:
@@ -79,7 +77,7 @@ def _print_accuracy(console: Console, accuracy: Accuracy) -> None:
     if accuracy.metrics:
         table = make_table(f"Accuracy on {images}, from the ONNX files", "", "dense", "sparse")
         for metric in accuracy.metrics:
-            table.add_row(metric.label, *(escape(metric.estimated(v)) for v in (metric.dense, metric.sparse)))
+            table.add_row(metric.label, *(metric.estimated(v) for v in (metric.dense, metric.sparse)))
         console.print(table)
     for metric in accuracy.metrics[:1]:
         if metric.same_precision is not None:
@@ -103,8 +101,8 @@ def _print_latency(console: Console, latency: Latency) -> None:
     for ratio in latency.ratios:
         pair = (rows["dense", ratio.at], rows["sparse", ratio.at])
         numbers = [_milliseconds(v) for s in pair for v in (s.p50_ms, s.p90_ms, s.p99_ms)]
-        interval = escape(f"{ratio.speedup:.2f} [{ratio.low:.2f}, {ratio.high:.2f}]")
-        table.add_row(ratio.at.replace(" of ", "\nof "), *numbers, interval)
+        interval = f"{ratio.speedup:.2f} [{ratio.low:.2f}, {ratio.high:.2f}]"
+        table.add_row(two_lines(ratio.at.replace(" of ", "\nof ")), *numbers, interval)
     console.print(table)
     placed = ", ".join(f"{count} nodes on {name}" for name, count in latency.providers.items())
     say(console, f"Really ran: {placed}.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rich.markup import escape
+from rich.text import Text
 
 from snowsdeploy_cli.console import say
 from snowsdeploy_cli.render.table import STYLE, make_table
@@ -26,7 +26,7 @@ def print_verdict(console: Console, verdict: Verdict) -> None:
     table = make_table("Gates", "gate", "measured", "limit", "verdict")
     for rule in verdict.rules:
         style = STYLE[rule.verdict]
-        table.add_row(escape(rule.rule), escape(rule.measured), escape(rule.limit), f"[{style}]{rule.verdict}[/]")
+        table.add_row(rule.rule, rule.measured, rule.limit, Text(rule.verdict, style))
     console.print(table)
     for rule in verdict.rules:
         if rule.reason:
