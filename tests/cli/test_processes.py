@@ -15,7 +15,7 @@ from torch import equal
 
 from tests.cli.conftest import TINY, shell_environment
 
-LEFT = {"config.toml", "program.pt2", "pruned.safetensors", "masks.safetensors", "prune.json"}
+LEFT = {".snowsdeploy", "config.toml", "program.pt2", "pruned.safetensors", "masks.safetensors", "prune.json"}
 PRUNE = ("prune", *TINY, "--batch-size", "8")
 
 

@@ -16,6 +16,7 @@ from tests.cli.conftest import TINY, fill_workplace
 
 EVAL = ("--eval-data", "images.npz", "--latency-runs", "5")
 ALL_FILES = {
+    ".snowsdeploy",
     "config.toml",
     "masks.safetensors",
     "dense.onnx",
