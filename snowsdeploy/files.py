@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from re import Pattern
 
-from snowsdeploy.errors import OutputError, SnowsDeployError
+from snowsdeploy.errors import OutputError, SnowsDeployError, first_line
 from snowsdeploy.plain_text import encodable
 
 try:
@@ -103,7 +103,7 @@ def writing(path: Path, *errors: type[Exception]) -> Iterator[None]:
     try:
         yield
     except refused as error:
-        reason = str(error).splitlines()[0][:200]
+        reason = first_line(error)
         fix = "free some space; the same command with --resume goes on where this one ended"
         raise OutputError("a file could not be written", seen=f"{path}: {reason}", fix=fix) from error
 
@@ -152,7 +152,7 @@ def locked_folder(path: Path) -> Iterator[None]:
 
 
 def remove_own(folder: Path, names: Pattern[str]) -> None:
-    """Remove the files of a folder whose whole name is ours, and the folder where nothing else is in it.
+    """Remove the files of a folder whose whole name is ours, and the folder where nothing is left.
 
     Args:
         folder: May be missing.
@@ -165,7 +165,12 @@ def remove_own(folder: Path, names: Pattern[str]) -> None:
         name = f"{unfinished[1]}{unfinished[2]}" if unfinished else path.name
         if names.fullmatch(name) and not path.is_dir():
             path.unlink(missing_ok=True)
-    if not any(folder.iterdir()):
+    remove_if_empty(folder)
+
+
+def remove_if_empty(folder: Path) -> None:
+    """Remove a folder that holds nothing."""
+    if folder.is_dir() and not any(folder.iterdir()):
         folder.rmdir()
 
 

@@ -28,7 +28,7 @@ def _cached_exports() -> Iterator[None]:
 def rehearsal(monkeypatch: pytest.MonkeyPatch) -> None:
     """No dense model is written before a solve, which would take much of the suite's time; `test_rehearse` does it."""
     monkeypatch.setattr("snowsdeploy.stages.job.rehearse", lambda *_, **__: None)
-    for stage in ("validate", "imported"):
+    for stage in ("validate", "dense_file"):
         monkeypatch.setattr(f"snowsdeploy.stages.{stage}.native_crashes", lambda *_: {})
 
 

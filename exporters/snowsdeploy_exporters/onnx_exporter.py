@@ -14,9 +14,9 @@ import onnx_ir as ir
 import torch
 
 from snowsdeploy.batch import Batch
-from snowsdeploy.errors import ExportError, UsageError
+from snowsdeploy.errors import ExportError, UsageError, first_line
 from snowsdeploy.files import atomic_path
-from snowsdeploy.layout.onnx_layout import LAYER_MAP_KEY, node_layers
+from snowsdeploy.layout.onnx_layout import LAYER_MAP_KEY, layer_nodes, node_layers
 from snowsdeploy.models.onnx.file import OnnxFile
 from snowsdeploy.models.onnx.read import main_opset
 from snowsdeploy.models.program import Program
@@ -95,7 +95,7 @@ class OnnxExporter:
                 allowed=f"that of the file, {opset}",
                 fix="leave it out, or convert the file first by onnx.version_converter.convert_version",
             )
-        _require_size(len(tensor.raw_data) for tensor in file.model.graph.initializer)
+        _require_size(tensor.ByteSize() for tensor in file.model.graph.initializer)
         proto = file.with_state(program.state_dict)
         known = {entry.key: entry for entry in proto.metadata_props}
         for key in sorted(metadata):
@@ -162,7 +162,7 @@ class OnnxExporter:
                 top_k=settings.top_k,
             )
         except onnx.shape_inference.InferenceError as error:
-            raise ExportError("shapes cannot be inferred in the serving file", seen=_first_line(error)) from error
+            raise ExportError("shapes cannot be inferred in the serving file", seen=first_line(error)) from error
         require_equal(original, served, preprocessing, [batch.numpy() for batch in images])
         update = {
             "path": path,
@@ -204,11 +204,7 @@ def _with_layer_map(model: onnx.ModelProto) -> onnx.ModelProto:
     if not any(entry.key == LAYER_MAP_KEY for entry in model.metadata_props):
         for node in model.graph.node:
             node.name = node.name or f"node_of_{node.output[0]}"
-        layers: dict[str, list[str]] = {}
-        for node, names in node_layers(model).items():
-            for name in names:
-                layers.setdefault(name, []).append(node)
-        model.metadata_props.add(key=LAYER_MAP_KEY, value=json.dumps(layers, sort_keys=True))
+        model.metadata_props.add(key=LAYER_MAP_KEY, value=json.dumps(layer_nodes(model), sort_keys=True))
     return model
 
 
@@ -237,9 +233,5 @@ def _checked(proto: onnx.ModelProto) -> onnx.ModelProto:
     try:
         onnx.checker.check_model(proto, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise ExportError("the ONNX checker refuses the file", seen=_first_line(error)) from error
+        raise ExportError("the ONNX checker refuses the file", seen=first_line(error)) from error
     return proto
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:200]

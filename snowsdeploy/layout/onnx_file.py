@@ -64,14 +64,15 @@ def tensors_of(nodes: Iterable[NodeProto]) -> Iterator[TensorProto]:
     for node in nodes:
         for attribute in node.attribute:
             yield from ([attribute.t] if attribute.HasField("t") else attribute.tensors)
-            for inner in graphs_of_attribute(attribute):
-                yield from inner.initializer
-                yield from tensors_of(inner.node)
+        for inner in subgraphs(node):
+            yield from inner.initializer
+            yield from tensors_of(inner.node)
 
 
-def graphs_of_attribute(attribute: onnx.AttributeProto) -> Iterable[GraphProto]:
-    """The graphs that an attribute holds."""
-    return [attribute.g] if attribute.HasField("g") else attribute.graphs
+def subgraphs(node: NodeProto) -> Iterator[GraphProto]:
+    """The graphs that an If, Loop or Scan node carries."""
+    for attribute in node.attribute:
+        yield from ([attribute.g] if attribute.HasField("g") else attribute.graphs)
 
 
 def external_tensors(model: ModelProto) -> list[TensorProto]:
@@ -164,9 +165,8 @@ def _inlined(
             size += known[called]
             continue
         size += _Size(1, node.ByteSize())
-        for attribute in node.attribute:
-            for graph in graphs_of_attribute(attribute):
-                size += _inlined(graph.node, functions, known, above)
+        for graph in subgraphs(node):
+            size += _inlined(graph.node, functions, known, above)
     return size
 
 

@@ -14,9 +14,8 @@ from onnx import GraphProto, ModelProto
 from snowsdeploy.errors import LayoutError
 from snowsdeploy.files import reading
 from snowsdeploy.layout.evidence import layer_sparsity, summarise, unproven
-from snowsdeploy.layout.onnx_file import damaged, read_onnx_file, without_functions
-from snowsdeploy.layout.onnx_products import WeightUse, product_name, weight_uses
-from snowsdeploy.layout.onnx_weights import subgraphs
+from snowsdeploy.layout.onnx_file import damaged, read_onnx_file, subgraphs, without_functions
+from snowsdeploy.layout.onnx_products import WeightUse, model_uses, product_name
 from snowsdeploy.patterns.pattern import Pattern
 from snowsdeploy.values import LayerSparsity, SparsityEvidence
 
@@ -41,8 +40,7 @@ def inspect_onnx(path: Path, pattern: Pattern, shares: Mapping[str, float] = Map
     """
     model = _load(path)
     names = _mapped(model)
-    opsets = {o.domain: o.version for o in model.opset_import}
-    rows = [row for use in weight_uses(model.graph, opsets) for row in _judge(use, names, pattern, shares)]
+    rows = [row for use in model_uses(model) for row in _judge(use, names, pattern, shares)]
     return summarise(path, pattern, rows)
 
 
@@ -110,8 +108,7 @@ def node_layers(model: ModelProto) -> dict[str, list[str]]:
     """Node name -> layer names; several when equal layers became one node."""
     if names := _mapped(model):
         return names
-    uses = weight_uses(model.graph, {o.domain: o.version for o in model.opset_import})
-    return {use.node.name: [product_name(use)] for use in uses if use.node.name}
+    return {use.node.name: [product_name(use)] for use in model_uses(model) if use.node.name}
 
 
 def _mapped(model: ModelProto) -> dict[str, list[str]]:
@@ -153,11 +150,16 @@ def graph_nodes(path: Path) -> GraphNodes:
         LayoutError: As `inspect_onnx`.
     """
     model = _load(path)
+    return GraphNodes(tuple(_node_names(model.graph)), layer_nodes(model))
+
+
+def layer_nodes(model: ModelProto) -> dict[str, tuple[str, ...]]:
+    """Layer, as in `SparsityEvidence` -> names of the nodes that multiply by its weight."""
     names, products = _mapped(model), dict[str, tuple[str, ...]]()
-    for use in weight_uses(model.graph, {o.domain: o.version for o in model.opset_import}):
+    for use in model_uses(model):
         for layer in _layer_names(use, names):
             products[layer] = (*products.get(layer, ()), use.node.name)
-    return GraphNodes(tuple(_node_names(model.graph)), products)
+    return products
 
 
 def _node_names(graph: GraphProto) -> Iterator[str]:

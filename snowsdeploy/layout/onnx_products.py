@@ -10,9 +10,10 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from onnx import GraphProto, NodeProto
+from onnx import GraphProto, ModelProto, NodeProto
 
-from snowsdeploy.layout.onnx_weights import STANDARD_DOMAINS, ConstantValue, OnnxWeights, subgraphs
+from snowsdeploy.layout.onnx_file import subgraphs
+from snowsdeploy.layout.onnx_weights import STANDARD_DOMAINS, ConstantValue, OnnxWeights
 from snowsdeploy.values import layer_name
 
 # Products whose weights are counted, but for which the rule says nothing.
@@ -64,6 +65,15 @@ def weight_uses(graph: GraphProto, opsets: dict[str, int], outer: OnnxWeights | 
             if weight is not None and weight.may_be_matrix:
                 rank = 0 if weight.values is None else weight.values.ndim
                 yield WeightUse(node, weight, axis % rank if rank and axis is not None else None, note)
+
+
+def model_uses(model: ModelProto) -> Iterator[WeightUse]:
+    """`weight_uses` of a model's graph.
+
+    Raises:
+        LayoutError: As there.
+    """
+    return weight_uses(model.graph, {entry.domain: entry.version for entry in model.opset_import})
 
 
 def product_name(use: WeightUse) -> str:

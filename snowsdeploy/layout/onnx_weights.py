@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import AttributeProto, GraphProto, NodeProto, TensorProto, numpy_helper
+from onnx import GraphProto, NodeProto, TensorProto, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from snowsdeploy.errors import LayoutError, cause
+from snowsdeploy.layout.onnx_file import subgraphs
 
 STANDARD_DOMAINS = {"", "ai.onnx"}
 # Operators that keep a weight a weight. Anything else between an initializer and a product is arithmetic on weights.
@@ -183,14 +184,6 @@ def _require_scales(values: NDArray[np.generic], scales: Sequence[ConstantValue 
         blocks = scale.ndim == values.ndim and scale.size <= values.size
         if not (blocks or scale.size in (1, *values.shape)):
             raise ValueError("scales do not fit")
-
-
-def subgraphs(node: NodeProto) -> Iterator[GraphProto]:
-    """The graphs that an If, Loop or Scan node carries."""
-    for attribute in node.attribute:
-        if attribute.type == AttributeProto.GRAPH:
-            yield attribute.g
-        yield from attribute.graphs
 
 
 def _constant_node(name: str, node: NodeProto) -> ConstantValue:

@@ -16,7 +16,7 @@ from torch.export import Dim, ExportedProgram
 from torch.utils import _pytree as pytree
 
 from snowsdeploy.batch import Batch, Inputs, tensors_of
-from snowsdeploy.errors import GraphError, UsageError
+from snowsdeploy.errors import GraphError, UsageError, first_line
 from snowsdeploy.models.program import Program
 from snowsdeploy.models.signature import input_values, random_batch
 from snowsdeploy.settings.model import AxisText
@@ -233,7 +233,7 @@ def _failure(program: Program, inputs: Sequence[InputInfo]) -> str:
     try:
         program.run(random_batch(inputs, program.signature.batch or 2, 0))
     except Exception as error:  # torch raises many types where an operator does not fit a size
-        return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        return first_line(error)
     return ""
 
 

@@ -11,7 +11,7 @@ import torch
 
 from snowsdeploy.device import memory_left, memory_used, out_of_memory, release_memory
 from snowsdeploy.distributed import alone, from_first, rank, share, world
-from snowsdeploy.errors import ResourceError
+from snowsdeploy.errors import ResourceError, first_line
 from snowsdeploy.machine import available_memory
 from snowsdeploy.models.program_graph import ProgramGraph
 from snowsdeploy.progress import Observer
@@ -154,7 +154,7 @@ def within_memory(
         except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is a RuntimeError
             if not out_of_memory(error):
                 raise
-            seen = str(error).splitlines()[0][:160]
+            seen = first_line(error, 160)
         if memory.batch_size == 1 or not memory.measured:
             items = f"{memory.batch_size} image{'s' * (memory.batch_size > 1)} at once"
             raise ResourceError("memory ran out", seen=f"{items} on {device}; {seen}", fix=_LESS)

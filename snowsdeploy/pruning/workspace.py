@@ -13,7 +13,7 @@ import torch
 from pydantic import ValidationError
 
 from snowsdeploy.distributed import rank
-from snowsdeploy.files import remove_own, write_text_atomic
+from snowsdeploy.files import remove_if_empty, remove_own, write_text_atomic
 from snowsdeploy.machine import free_disk
 from snowsdeploy.pruning.checkpoints import OWN_FILES, Checkpoints
 from snowsdeploy.pruning.flow.storage import ACTIVATION_FILES, Storage
@@ -21,7 +21,6 @@ from snowsdeploy.values import MemoryPlan
 
 _PLAN = "memory.json"
 _KEPT = re.compile(f"{OWN_FILES.pattern}|{re.escape(_PLAN)}")
-_NOTHING = re.compile(r"(?!)")
 
 
 @dataclass(frozen=True)
@@ -82,11 +81,11 @@ class Workspace:
     def clear_scratch(self, process: str = "*") -> None:
         """Remove activations of a process, or of all that were killed; what others put there stays."""
         for folder in self.scratch.glob(process):
-            if folder.name.isdecimal():
+            if folder.name.isdecimal() and folder.is_dir() and not folder.is_symlink():
                 for store in list(folder.iterdir()):
                     remove_own(store, ACTIVATION_FILES)
-                remove_own(folder, _NOTHING)
-        remove_own(self.scratch, _NOTHING)
+                remove_if_empty(folder)
+        remove_if_empty(self.scratch)
 
     def clear(self) -> None:
         """Remove what was kept: the pruning is complete, or begins again."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import onnxruntime as ort
 
-from snowsdeploy.errors import ProviderError
+from snowsdeploy.errors import ProviderError, first_line
 from snowsdeploy.runtime.libraries import library_in, missing_library, preload
 from snowsdeploy.values import Tristate
 
@@ -57,7 +57,7 @@ class Provider:
             module = importlib.import_module(self.plugin)
             ort.register_execution_provider_library(self.ep, module.get_library_path())
         except Exception as error:  # ONNX Runtime raises one class a status code
-            raise not_loaded(self, str(error).splitlines()[0]) from error
+            raise not_loaded(self, first_line(error)) from error
         if self.ep not in {device.ep_name for device in ort.get_ep_devices()}:
             raise not_loaded(self, "its library loads, but it finds no device")
 

@@ -14,7 +14,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from snowsdeploy.errors import ProviderError, SourceError, UsageError
+from snowsdeploy.errors import ProviderError, SourceError, UsageError, first_line
 from snowsdeploy.files import require_regular
 from snowsdeploy.runtime.engine_cache import cache_options, engine_key
 from snowsdeploy.runtime.libraries import missing_library
@@ -232,8 +232,7 @@ def _output_shape(value: ort.NodeArg, batch: int) -> list[int] | None:
 
 def _reason(error: Exception) -> str:
     """The first line of ONNX Runtime's message, without the place in its source."""
-    text = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return re.sub(r"^/\S+:\d+ [^)]*\)\s*", "", text)[:300]
+    return re.sub(r"^/\S+:\d+ [^)]*\)\s*", "", first_line(error, 1000))[:300]
 
 
 def require_placement(wanted: Provider, nodes: Mapping[str, Sequence[str]], allowed: Sequence[str]) -> None:

@@ -86,8 +86,6 @@ def export(
     try:
         place.remove_exports()
         metadata = {r: settings.metadata | _provenance(pruned.dense, report, r) for r, _ in programs}
-        if pruned.dense.file is not None:  # the user's own file, in which only weights change
-            metadata = dict.fromkeys(metadata, settings.metadata)
         files = [exporter.export(p, place.onnx(r), r, metadata[r]) for r, p in programs]
         pairs = [FilePair(dense=files[0], sparse=files[1])]
         for precision in converted:
@@ -162,6 +160,9 @@ def _pixels(preprocessing: Preprocessing | None) -> dict[str, str]:
 
 
 def _provenance(program: Program, report: PruneReport, role: str) -> dict[str, str]:
+    """Nothing for a user's own ONNX file, in which only weights change."""
+    if program.file is not None:
+        return {}
     versions = installed_versions(("snowsdeploy", "torch", "onnx", "onnxscript"))
     facts = {
         "role": role,

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 from snowsdeploy.data.samples import Samples
 from snowsdeploy.errors import GraphError, NumericsError
-from snowsdeploy.measure.parity import measure_parity
-from snowsdeploy.models.fp32 import run_in_fp64
 from snowsdeploy.models.program import Program
-from snowsdeploy.runtime.session import OrtSession
-from snowsdeploy.runtime.survival import native_crashes
-from snowsdeploy.settings.runtime import RuntimeSettings
-from snowsdeploy.stages.validate import crashed_on_dense
+from snowsdeploy.stages.dense_file import compare_dense
 
 ITEMS = (1, 8)  # batches of so many, where the file takes any number
 LIMIT = 1e-3  # relative, beyond what rounding explains: both compute in FP32, a wrong operator is off by far more
@@ -33,17 +27,15 @@ def require_imported(program: Program, calibration: Samples) -> float:
         GraphError: The program computes something else.
         ProviderError: ONNX Runtime cannot load or run the file, or ends the process that does.
     """
-    path, runtime, fixed = Path(program.source.source), RuntimeSettings(), program.signature.batch
-    if how := native_crashes([path], runtime).get(path):
-        raise crashed_on_dense(how, runtime.provider)
+    fixed = program.signature.batch
     counts = {min(n, len(calibration)) for n in ITEMS} if fixed is None else {fixed}
     batches = [calibration.rows(0, n) for n in sorted(counts)]
     try:
-        found = measure_parity(program.run, OrtSession.open(path, runtime), batches, partial(run_in_fp64, program))
+        rows = compare_dense(program, Path(program.source.source), batches)
     except NumericsError as error:
         raise _refused(f"{error.what}: {error.seen}") from error
-    worst = max(found.rows, key=lambda row: row.relative_l2)
-    if not all(row.within(LIMIT) for row in found.rows):
+    worst = max(rows, key=lambda row: row.relative_l2)
+    if not all(row.within(LIMIT) for row in rows):
         raise _refused(f"relative error {worst.relative_l2:.1e} of output {worst.output}, batch of {worst.batch}")
     return worst.relative_l2
 

@@ -13,7 +13,6 @@ from snowsdeploy.data.samples import Samples
 from snowsdeploy.errors import GraphError, UsageError
 from snowsdeploy.models.adopt import Wanted, adopt, image_input
 from snowsdeploy.models.objects import adopt_object, name_of
-from snowsdeploy.models.onnx.importer import ImportedOnnx
 from snowsdeploy.models.program import Program
 from snowsdeploy.models.signature import ONE_INPUT, infos_of, parameters_of
 from snowsdeploy.models.sizes import wanted_axes
@@ -69,10 +68,10 @@ def traced(
     loaded: LoadedModel, settings: ModelSettings, names: Names, held: Samples | None, source: str | None
 ) -> Program:
     """The model as a program of the inputs that options and data say."""
-    if loaded.imported is not None:
-        return _traced_file(loaded, loaded.imported, settings, held, source)
-    inputs = settings.inputs or None
     found = infos_of(held.rows(0, 1), names.all[0]) if held is not None else _arrays(source, names)
+    if loaded.imported is not None:
+        return _traced_file(loaded, settings, found, held, source)
+    inputs = settings.inputs or None
     if inputs is None and found is not None and not is_image(found):
         inputs = found
     if inputs is not None and found is not None and {i.name for i in inputs} == {i.name for i in found}:
@@ -96,29 +95,33 @@ def traced(
 
 
 def _traced_file(
-    loaded: LoadedModel, imported: ImportedOnnx, settings: ModelSettings, held: Samples | None, source: str | None
+    loaded: LoadedModel,
+    settings: ModelSettings,
+    found: tuple[InputInfo, ...] | None,
+    held: Samples | None,
+    source: str | None,
 ) -> Program:
     """An ONNX file's module as a program with the file's own inputs, outputs and axes."""
+    imported = loaded.imported
+    assert imported is not None
+    assert isinstance(loaded.model, nn.Module)
     require_own_ends(settings)
-    names = names_for(loaded, settings)
-    found = infos_of(held.rows(0, 1), names.all[0]) if held is not None else _arrays(source, names)
     image = natural_input_size(source) if found is None and source is not None else None
     sizes = file_inputs(imported.inputs, settings, found, image)
     if found is not None and len(found) == len(sizes.inputs):
         one = len(found) == 1
-        require_same([i.model_copy(update={"name": names.all[0]}) if one else i for i in found], sizes.inputs)
+        require_same([i.model_copy(update={"name": sizes.inputs[0].name}) if one else i for i in found], sizes.inputs)
     preprocessing = None
     if is_image(sizes.inputs) and (found is None or is_image(found)):
         preprocessing = preprocessing_of(loaded, settings, held, source, sizes.inputs)
     count = sizes.batch or TRACED_WITH
     example = held.rows(0, count) if held is not None and len(held) >= count and preprocessing is None else None
     wanted = Wanted(sizes.inputs, example, imported.outputs, (), sizes.batch, sizes.dynamic)
-    assert isinstance(loaded.model, nn.Module)
-    if not sizes.dynamic:
-        return trace(loaded.model, preprocessing, loaded.source, wanted, imported.file)
     try:
         return trace(loaded.model, preprocessing, loaded.source, wanted, imported.file)
     except GraphError:  # some operators take one size alone when they are traced, such as recurrent layers
+        if not sizes.dynamic:
+            raise
         axes = ", ".join(dict.fromkeys(axis.name for axis in sizes.dynamic))
         words = (
             f"the file leaves {axes} open, and it was pruned and compared at {', '.join(map(str, sizes.inputs))} alone"

@@ -4,23 +4,17 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 from snowsdeploy.data.samples import Samples
 from snowsdeploy.errors import ExportError
 from snowsdeploy.layout.onnx_layout import graph_nodes
-from snowsdeploy.measure.parity import measure_parity
-from snowsdeploy.models.fp32 import run_in_fp64
 from snowsdeploy.models.program import Program
 from snowsdeploy.models.sizes import other_sizes, resampled
 from snowsdeploy.progress import Observer
-from snowsdeploy.runtime.session import OrtSession
-from snowsdeploy.runtime.survival import native_crashes
 from snowsdeploy.settings.policy import GatePolicy
-from snowsdeploy.settings.runtime import RuntimeSettings
+from snowsdeploy.stages.dense_file import compare_dense
 from snowsdeploy.stages.export import Exporter
-from snowsdeploy.stages.validate import crashed_on_dense
 
 BATCHES = (1, 3)  # of a model that takes any number of items
 
@@ -36,8 +30,6 @@ def rehearse(
 ) -> None:
     """Write the dense model, open it in ONNX Runtime and compare it with PyTorch.
 
-    It runs on the CPU whatever the run's provider is: an engine would take minutes to build.
-
     Args:
         program: Dense.
         layers: Names of those that will be pruned: the file must hold each.
@@ -52,7 +44,6 @@ def rehearse(
         NumericsError: The file gives other shapes, or no finite numbers.
         UsageError: The exporter was told of layers that the file does not have.
     """
-    runtime = RuntimeSettings()
     observer.message("trying the ONNX export of the dense model")
     fixed = program.signature.batch
     sizes = BATCHES if fixed is None else (fixed,)
@@ -67,10 +58,8 @@ def rehearse(
                 seen=f"not in it: {', '.join(missing[:5])}",
                 fix="please report the model; --exclude leaves layers dense",
             )
-        if how := native_crashes([file.path], runtime).get(file.path):
-            raise crashed_on_dense(how, runtime.provider)
-        found = measure_parity(program.run, OrtSession.open(file.path, runtime), batches, partial(run_in_fp64, program))
-    limit, worst = policy.parity_limit("fp32"), max(found.rows, key=lambda row: row.relative_l2)
+        rows = compare_dense(program, file.path, batches)
+    limit, worst = policy.parity_limit("fp32"), max(rows, key=lambda row: row.relative_l2)
     if limit is not None and not worst.within(limit):
         observer.warn(
             f"the dense model itself differs between PyTorch and ONNX Runtime by {worst.relative_l2:.1e} (output "

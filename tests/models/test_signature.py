@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections import namedtuple
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,11 @@ from torch import Tensor, nn
 from snowsdeploy.batch import Inputs
 from snowsdeploy.errors import GraphError, UsageError
 from snowsdeploy.models.adopt import Wanted, adopt
+from snowsdeploy.models.fp32 import run_in_fp64
 from snowsdeploy.models.program import Program
 from snowsdeploy.models.program_graph import ProgramGraph
 from snowsdeploy.models.signature import random_batch
-from snowsdeploy.models.sizes import other_sizes, sized
+from snowsdeploy.models.sizes import other_sizes, resampled, sized
 from snowsdeploy.models.source import ModelRequest, load_model
 from snowsdeploy.models.trace import trace
 from snowsdeploy.settings.model import ModelSettings, read_axis
@@ -263,3 +265,21 @@ def test_tokens_need_no_data_to_be_traced() -> None:
 def embedding() -> nn.Module:
     """A factory."""
     return nn.Sequential(nn.Embedding(9, 8), nn.Flatten(), nn.Linear(48, 8), nn.ReLU(), nn.Linear(8, 3))
+
+
+def test_other_sizes_are_run_in_double_precision_too() -> None:
+    torch.manual_seed(0)
+    module = convolutional()
+    program = trace(module, RGB, SOURCE, Wanted(dynamic=axes("height")))
+    images = torch.randn(2, 3, 13, 8)
+    expected = deepcopy(module).double()(images.double())
+    torch.testing.assert_close(run_in_fp64(program, images)[0], expected, rtol=1e-12, atol=1e-12)
+
+
+def test_items_at_other_sizes_hold_the_same_values() -> None:
+    batch = Inputs({"image": torch.arange(12.0).view(1, 1, 3, 4), "ids": torch.tensor([[5, 6]])})
+    larger = resampled(batch, (InputInfo(name="image", shape=(1, 6, 2)), InputInfo(name="ids", shape=(3,))))
+    assert isinstance(larger, Inputs)
+    rows, columns = [0, 0, 1, 1, 2, 2], [0, 2]
+    assert torch.equal(larger.tensors["image"], batch.tensors["image"][:, :, rows][..., columns])
+    assert larger.tensors["ids"].tolist() == [[5, 5, 6]]

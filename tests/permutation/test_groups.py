@@ -16,7 +16,7 @@ from snowsdeploy.permutation.apply import permute_program, require_same_function
 from snowsdeploy.permutation.groups import Group, Groups, find_groups
 from snowsdeploy.permutation.shape_rules import regroup
 from snowsdeploy.values import layer_name
-from tests.nets import TinyAttention, TinyCNN
+from tests.nets import TinyAttention, TinyCNN, make_program
 from tests.permutation.nets import Residual, Transformer, make_double
 
 NETS = {
@@ -164,3 +164,16 @@ def test_channels_stay_in_whole_groups_of_m() -> None:
 )
 def test_axes_of_a_view_are_matched(before, after, runs) -> None:
     assert [(tuple(a), tuple(b)) for a, b in regroup(before, after)] == runs
+
+
+def test_rounding_beyond_the_limit_is_looked_at_in_double_precision() -> None:
+    torch.manual_seed(0)
+    program = make_program(TinyCNN())
+    images = torch.randn(5, 3, 8, 8)
+    groups = groups_of(program)
+    moved = permute_program(program, shuffled(groups))
+    assert require_same_function(program, moved, images, limit=0.0) < 1e-5
+    (group, order), *_ = shuffled(groups)
+    part = permute_program(program, [(Group(group.channels, group.members[1:], group.consumers), order)])
+    with pytest.raises(GraphError, match="changed the model's outputs"):
+        require_same_function(program, part, images, limit=0.0)

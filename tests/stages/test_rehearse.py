@@ -22,7 +22,7 @@ from snowsdeploy.report.store import read_report
 from snowsdeploy.settings.jobs import MainJob
 from snowsdeploy.settings.policy import GatePolicy
 from snowsdeploy.settings.read import read_settings
-from snowsdeploy.stages import rehearse, validate
+from snowsdeploy.stages import dense_file, validate
 from snowsdeploy.stages.job import run_main_job
 from snowsdeploy.stages.later import run_validate
 from snowsdeploy.values import OnnxArtifact, Role
@@ -207,7 +207,7 @@ def test_a_precision_that_ends_onnx_runtime_fails_and_the_others_are_judged(
 def test_a_dense_model_that_ends_onnx_runtime_is_told_at_the_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rehearse, "native_crashes", crashes("dense.onnx"))
+    monkeypatch.setattr(dense_file, "native_crashes", crashes("dense.onnx"))
     told = Told()
     with pytest.raises(ProviderError, match="segmentation fault"):
         run(tmp_path, "Net", OnnxExporter(), told)

@@ -30,11 +30,9 @@ class OnnxFile:
         """The model with a program's tensors; where they are those of the file, its bytes stay as they are.
 
         Args:
-            state: By key of the program's state dict.
+            state: By key of the program's state dict, each of which has an origin.
 
         Raises:
             ExportError: A tensor has another shape than that of the file.
         """
-        return with_values(
-            self.model, {key: value for key, value in state.items() if key in self.origins}, self.origins
-        )
+        return with_values(self.model, state, self.origins)

@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 
 from snowsdeploy.errors import SourceError, cause
 from snowsdeploy.files import reading
-from snowsdeploy.layout.onnx_products import product_name, weight_uses
+from snowsdeploy.layout.onnx_products import model_uses, product_name
 from snowsdeploy.models.onnx.assemble import Assembly
 from snowsdeploy.models.onnx.constants import constants_of
 from snowsdeploy.models.onnx.file import OnnxFile
@@ -146,7 +146,7 @@ def _layer_names(model: ModelProto, origins: Mapping[str, Origin]) -> dict[str, 
     """Weights of products by their keys; one that several nodes multiply by is called as in the first."""
     keys = {origin.initializer: key for key, origin in origins.items()}
     names: dict[str, str] = {}
-    for use in weight_uses(model.graph, {entry.domain: entry.version for entry in model.opset_import}):
+    for use in model_uses(model):
         if use.weight.name in keys:
             names.setdefault(keys[use.weight.name], product_name(use))
     return names

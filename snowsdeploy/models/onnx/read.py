@@ -9,10 +9,10 @@ from onnx import ModelProto
 
 from snowsdeploy.errors import SourceError
 from snowsdeploy.layout.onnx_file import external_entry, external_tensors, read_onnx_file, without_functions
+from snowsdeploy.layout.onnx_weights import STANDARD_DOMAINS
 
 __all__ = ["OLDEST_OPSET", "STANDARD_DOMAINS", "digest", "main_opset", "read_onnx", "without_functions"]
 
-STANDARD_DOMAINS = ("", "ai.onnx")
 OLDEST_OPSET = 9
 
 

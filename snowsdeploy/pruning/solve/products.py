@@ -21,6 +21,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from snowsdeploy.device import matmul_tf32
 from snowsdeploy.distributed import sum_number
+from snowsdeploy.errors import first_line
 from snowsdeploy.pruning.solve.objective import Sample, WindowObjective
 
 Precision = Literal["float32", "tf32", "bfloat16"]
@@ -98,7 +99,7 @@ def _compiled(objective: WindowObjective, probe: _Probe, exact: Tensor, compiler
     try:
         found = probe.products(trial)
     except Exception as failure:  # a compiler raises whatever it likes; the products in PyTorch are at hand
-        reason = f"{type(failure).__name__}: {str(failure).splitlines()[0][:120]}"
+        reason = f"{type(failure).__name__}: {first_line(failure, 120)}"
     if sum_number(float(found is None)) or found is None:
         return objective, f"not compiled: {reason}"
     error = _error(found, exact)
