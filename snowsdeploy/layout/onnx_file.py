@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import TypeAlias
 
@@ -85,6 +86,21 @@ def external_tensors(model: ModelProto) -> list[TensorProto]:
 def external_entry(tensor: TensorProto, key: str) -> str:
     """What a tensor says of where it lies: `location`, `offset` or `length`; empty where it says nothing."""
     return next((entry.value for entry in tensor.external_data if entry.key == key), "")
+
+
+def onnx_digest(path: Path) -> str:
+    """SHA-256 of the file, followed by the files that its tensors are in where there are such.
+
+    Raises:
+        SourceError: As `read_onnx_file`.
+    """
+    total = sha256(path.read_bytes())
+    locations = {external_entry(tensor, "location") for tensor in external_tensors(read_onnx_file(path, tensors=False))}
+    for location in sorted(locations):
+        with (path.parent / location).open("rb") as stream:
+            while block := stream.read(1 << 20):
+                total.update(block)
+    return total.hexdigest()
 
 
 def damaged(path: Path, error: object) -> SourceError:
