@@ -318,7 +318,7 @@ class _Measurement:
         signature = self.pruned.dense.signature
         found = [
             self._latency_at(pair, sized(signature.inputs, signature.dynamic, size), size)
-            for size in self.settings.latency_size or ("",)
+            for size in dict.fromkeys(self.settings.latency_size or ("",))
         ]
         series = tuple(row for one in found for row in one.series)
         ratios = tuple(row for one in found for row in one.ratios)
@@ -331,7 +331,7 @@ class _Measurement:
         found = measure_latency(
             lambda: (OrtSession.open(pair.dense.path, self.settings), OrtSession.open(pair.sparse.path, self.settings)),
             lambda batch: random_batch(inputs, batch, 0).numpy(),
-            [fixed] if fixed else self.settings.latency_batch,
+            [fixed] if fixed else list(dict.fromkeys(self.settings.latency_batch)),
             runs=self.settings.latency_runs,
             openings=1 if compiles else OPENINGS,
             pattern=self.pruned.report.pattern,
