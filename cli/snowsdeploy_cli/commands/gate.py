@@ -42,7 +42,7 @@ def command(
     from snowsdeploy_cli.outcome import exit_code
     from snowsdeploy_cli.render import print_verdict
 
-    found, before = read_report(report), read_report(baseline) if baseline else None
+    found, before = read_report(report), read_report(baseline, "--baseline") if baseline else None
     verdict = judge(found, load_policy(policy) if policy else GatePolicy(), before)
     if junit:
         write_text_atomic(junit, render_junit(found, verdict))
