@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from snowsdeploy.gate.accuracy import accuracy
 from snowsdeploy.gate.baseline import require_comparable
@@ -39,7 +39,9 @@ _RELATIVE = {
 }
 
 
-def judge(report: Report, policy: GatePolicy, baseline: Report | None = None) -> Verdict:
+def judge(
+    report: Report, policy: GatePolicy, baseline: Report | None = None, proven: Sequence[RuleResult] = ()
+) -> Verdict:
     """Apply every rule; any fail fails, else anything inconclusive is inconclusive.
 
     Whatever a policy names is judged, or has a row that says why it cannot be.
@@ -48,13 +50,15 @@ def judge(report: Report, policy: GatePolicy, baseline: Report | None = None) ->
         report: What is judged.
         policy: The limits.
         baseline: An earlier report, for the relative limits.
+        proven: What `layout.verify` says of the files, where they were read again; it counts like every rule.
 
     Raises:
         OutputError: The baseline is of another model, pattern, precision or evaluation set.
     """
     if baseline is not None:
         require_comparable(report, baseline)
-    results = [
+    results = [*proven]
+    results += [
         _named(result, variant, report)
         for variant in report.variants
         for result in (*_absolute(variant, report, policy), *_relative(variant, baseline, policy))
