@@ -66,7 +66,7 @@ def _variant(dense_right: int, sparse_right: int, speedup: float) -> Variant:
         dense=_artifact("dense"),
         sparse=_artifact("sparse"),
         sparsity=_sparsity(),
-        parity=Parity(provider="cpu", rows=(ParityRow(output="logits", batch=8, max_abs=1e-6, relative_l2=3e-7),)),
+        parity=Parity(provider="cpu", rows=(ParityRow(output="output", batch=8, max_abs=1e-6, relative_l2=3e-7),)),
         accuracy=_accuracy(dense_right, sparse_right),
         latency=_latency(speedup),
     )
@@ -226,4 +226,4 @@ def _latency(speedup: float) -> Latency:
 
 def _artifact(role: str) -> OnnxArtifact:
     content = {"path": f"{role}.onnx", "role": role, "sha256": SHA256[role], "size_bytes": 9, "opset": 20}
-    return OnnxArtifact.model_validate({**content, "input_names": ["x"], "output_names": ["y"]})
+    return OnnxArtifact.model_validate({**content, "input_names": ["input"], "output_names": ["output"]})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from collections import Counter
 from collections.abc import Sequence
 from typing import Annotated, Literal, Self
 
@@ -103,6 +104,16 @@ class Variant(FilePair):
             )
         if self.engine is not None:
             _require_counted(self.engine, evidence)
+        return self
+
+    @model_validator(mode="after")
+    def _measured_files_ran(self) -> Self:
+        measured = [name for name in ("parity", "accuracy", "latency") if getattr(self, name) is not None]
+        if self.crash and measured:
+            raise ValueError(f"the files end with a {self.crash}, but have {', '.join(measured)}")
+        rows = Counter(row.output for row in self.parity.rows) if self.parity else Counter[str]()
+        if rows and (set(rows) != set(self.sparse.output_names) or len(set(rows.values())) > 1):
+            raise ValueError("parity must have every output of the sparse file equally often")
         return self
 
 
