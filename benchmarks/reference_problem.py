@@ -179,7 +179,7 @@ class LayerProblem:
         try:
             Watched(objective, run, started, goal, limit).value(x)
             apply = make_preconditioner("kronecker", objective, x, begin.factors)
-            newton.solve(Watched(replace(objective, preconditioner=apply), run, started, goal, limit), x)
+            newton.solve(Watched(objective.having(preconditioner=apply), run, started, goal, limit), x)
         except StoppedError:
             pass
         return run

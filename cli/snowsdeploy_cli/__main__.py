@@ -1,5 +1,5 @@
 """`python -m snowsdeploy_cli`."""
 
-from snowsdeploy_cli.app import main
+from snowsdeploy_cli.entry import main
 
 main()

@@ -30,7 +30,8 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
-    epilog="Exit codes: 0 passed, 2 usage, 3 could not run, 4 a gate failed, 5 inconclusive, 130 interrupted.",
+    epilog="Exit codes: 0 passed, 2 usage, 3 could not run, 4 a gate failed, 5 inconclusive, 130 interrupted, "
+    "143 terminated.",
 )
 
 COMMANDS: dict[str, Callable[..., None]] = {
@@ -71,8 +72,3 @@ ShowVersion = Annotated[
 @app.callback()
 def _before_any_command(show: ShowVersion = False) -> None:
     """Turn a trained vision model into a verified 2:4 sparse ONNX model."""
-
-
-def main() -> None:
-    """Entry point of `snowsdeploy` and of `python -m snowsdeploy_cli`."""
-    app(prog_name="snowsdeploy")

@@ -5,7 +5,8 @@
     3    could not run: the model, the data, the machine, the output directory
     4    a gate failed
     5    inconclusive: something a gate needs was not measured, or its limit lies inside the interval
-    130  interrupted
+    130  interrupted (Ctrl-C)
+    143  terminated (SIGTERM)
 
 1 is left to Python, so that a crash is never read as a verdict.
 """
@@ -21,14 +22,16 @@ from typing import TYPE_CHECKING
 import typer
 
 from snowsdeploy.errors import OutputError, ResourceError, SnowsDeployError, UsageError
+from snowsdeploy.user_code import raised
 from snowsdeploy_cli.console import print_error
+from snowsdeploy_cli.entry import told
 from snowsdeploy_cli.processes import process_number
 
 if TYPE_CHECKING:
     from snowsdeploy.values import Verdict
 
 _HEAD_START = 3.0  # seconds for the first process to speak: torchrun ends all as soon as one has ended
-PASSED, USAGE, FAILED_TO_RUN, GATE_FAILED, INCONCLUSIVE, INTERRUPTED = 0, 2, 3, 4, 5, 130
+PASSED, USAGE, FAILED_TO_RUN, GATE_FAILED, INCONCLUSIVE = 0, 2, 3, 4, 5
 
 
 def exit_code(verdict: Verdict | None) -> int:
@@ -48,16 +51,18 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
         except SnowsDeployError as error:
             _tell(error)
             raise typer.Exit(USAGE if isinstance(error, UsageError) else FAILED_TO_RUN) from error
-        except BrokenPipeError:
-            raise  # the reader of our output has gone (`| head`): Typer ends quietly
         except (OSError, MemoryError, RuntimeError) as error:
             if isinstance(error, RuntimeError) and not _out_of_memory(error):
                 raise
             _tell(_from_machine(error))
             raise typer.Exit(FAILED_TO_RUN) from error
         except KeyboardInterrupt as error:
-            typer.echo(_interrupted("resume" in kwargs), err=True)
-            raise typer.Exit(INTERRUPTED) from error
+            raise typer.Exit(told(error, resumable="resume" in kwargs)) from error
+        except BaseException as error:
+            if isinstance(error, Exception):
+                raise
+            _tell(raised("code of the model, the data or a metric", error))  # nothing else raises such
+            raise typer.Exit(FAILED_TO_RUN) from error
 
     return run
 
@@ -90,9 +95,3 @@ def _from_machine(error: OSError | MemoryError | RuntimeError) -> SnowsDeployErr
         )
     path = f"{error.filename}: " if error.filename else ""
     return OutputError("the operating system refused", seen=f"{path}{error.strerror or error}")
-
-
-def _interrupted(resumable: bool) -> str:
-    if not resumable:
-        return "\ninterrupted"
-    return "\ninterrupted: run the same command with --resume to continue; the layers solved so far are kept in --out"

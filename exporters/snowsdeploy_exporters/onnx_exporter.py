@@ -16,6 +16,7 @@ import torch
 from snowsdeploy.batch import Batch
 from snowsdeploy.errors import ExportError, UsageError, first_line
 from snowsdeploy.files import atomic_path
+from snowsdeploy.layout.onnx_file import read_onnx_file
 from snowsdeploy.layout.onnx_layout import LAYER_MAP_KEY, layer_nodes, node_layers
 from snowsdeploy.models.onnx.file import OnnxFile
 from snowsdeploy.models.onnx.read import main_opset
@@ -117,7 +118,7 @@ class OnnxExporter:
         """
         from snowsdeploy_exporters.precision import CONVERTERS  # noqa: PLC0415 - loads ONNX Runtime's tools
 
-        model = _with_layer_map(onnx.load(source.path))
+        model = _with_layer_map(read_onnx_file(source.path))
         keep = _matching_nodes(model, self.keep_fp32)
         with quiet_export():
             converted = CONVERTERS[precision](model, [batch.numpy() for batch in images], keep)
@@ -152,7 +153,7 @@ class OnnxExporter:
         """
         from snowsdeploy_exporters.serving_check import require_equal  # noqa: PLC0415 - loads ONNX Runtime
 
-        original = onnx.load(source.path)
+        original = read_onnx_file(source.path)
         try:
             served = add_ends(
                 original,

@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 
 from snowsdeploy.batch import Batch
-from snowsdeploy.models.graph import evaluate, image_dependent
+from snowsdeploy.models.graph import as_tensor, evaluate, image_dependent
 from snowsdeploy.models.program_graph import Layer, ProgramGraph
 from snowsdeploy.pruning.flow.activations import Activations
-from snowsdeploy.pruning.flow.windows import as_tensor
 from snowsdeploy.values import LayerReport
 
 Outputs = tuple[Tensor, ...]  # of one batch

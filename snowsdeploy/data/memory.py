@@ -18,6 +18,7 @@ from snowsdeploy.data.digest import tensors_digest
 from snowsdeploy.data.samples import Decoded, Samples
 from snowsdeploy.data.targets import as_objects, targets_digest, targets_of
 from snowsdeploy.errors import DataError
+from snowsdeploy.user_code import UserCodeError, contained, contained_items
 from snowsdeploy.values import DataInfo
 
 IN_MEMORY = " in memory"  # ends the name of such data in a report
@@ -61,6 +62,13 @@ def hold(
     """
     if isinstance(data, Samples):
         return data
+    try:
+        return _held(data, option=option, names=names, at_most=at_most, seed=seed)
+    except UserCodeError as error:
+        raise DataError(error.what, seen=error.seen, allowed=error.allowed, fix=error.fix) from error
+
+
+def _held(data: object, *, option: str, names: Names | None, at_most: int | None, seed: int) -> Samples:
     reader = _Reader(names or Names(), option)
     if isinstance(data, Tensor | np.ndarray):
         return reader.held([(data, None)], _name(data))
@@ -87,7 +95,8 @@ def _name(x: Any) -> str:  # noqa: ANN401 - whatever a caller gave
 
 
 def _size(data: Dataset[Any]) -> int:
-    return len(data)  # type: ignore[arg-type]  # a map-style data set has a length, which its base class does not say
+    with contained("len of the data set"):
+        return len(data)  # type: ignore[arg-type]  # a map-style data set has a length, as its base class does not say
 
 
 def _items(data: Dataset[Any], reader: _Reader, at_most: int | None, seed: int) -> Iterator[tuple[Any, Any]]:
@@ -95,14 +104,16 @@ def _items(data: Dataset[Any], reader: _Reader, at_most: int | None, seed: int) 
     size = _size(data)
     chosen = range(size) if at_most is None else np.random.default_rng(seed).permutation(size)[:at_most]
     for index in chosen:
-        x, y = reader.pair(data[int(index)])
+        with contained(f"item {index} of {reader.option}"):
+            item = data[int(index)]
+        x, y = reader.pair(item)
         one = {n: _tensor(v, "an input of the data set")[None] for n, v in reader.named(x).items()}
         yield one, None if y is None else [y]
 
 
 def _batches(data: Iterable[Any], reader: _Reader, at_most: int | None) -> Iterator[tuple[Any, Any]]:
     count = 0
-    for batch in data:
+    for batch in contained_items(reader.option, data):
         x, y = reader.pair(batch)
         left = None if at_most is None else at_most - count
         part = {name: value[:left] for name, value in reader.named(x).items()}

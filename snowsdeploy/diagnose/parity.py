@@ -5,15 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import onnx
-from google.protobuf.message import DecodeError
 from onnx import ModelProto
 
 from snowsdeploy.batch import Batch
 from snowsdeploy.diagnose.bisection import Kind, first_divergent, kind_of, most_added
 from snowsdeploy.diagnose.divergence import Comparison, difference
 from snowsdeploy.diagnose.intermediates import Values, file_values
-from snowsdeploy.errors import OutputError, ProviderError
+from snowsdeploy.errors import OutputError, ProviderError, SourceError
+from snowsdeploy.layout.onnx_file import read_onnx_file
 from snowsdeploy.models.program import Program
 from snowsdeploy.models.program_graph import ProgramGraph
 from snowsdeploy.progress import Observer
@@ -90,11 +89,11 @@ def debug_parity(
 
 def _read(path: Path) -> ModelProto:
     try:
-        return onnx.load(path)
-    except (OSError, DecodeError, onnx.checker.ValidationError) as error:
+        return read_onnx_file(path)
+    except SourceError as error:
         raise OutputError(
             "the run has no such file, or it cannot be read",
-            seen=f"{path}: {error}",
+            seen=error.seen,
             fix=f"run snowsdeploy export {path.parent} with this --precision first",
         ) from error
 

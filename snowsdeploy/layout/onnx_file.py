@@ -101,6 +101,21 @@ def external_entry(tensor: TensorProto, key: str) -> str:
     return next((entry.value for entry in tensor.external_data if entry.key == key), "")
 
 
+def onnx_digest(path: Path) -> str:
+    """SHA-256 of the file, followed by the files that its tensors are in where there are such.
+
+    Raises:
+        SourceError: As `read_onnx_file`.
+    """
+    total = sha256(path.read_bytes())
+    locations = {external_entry(tensor, "location") for tensor in external_tensors(read_onnx_file(path, tensors=False))}
+    for location in sorted(locations):
+        with (path.parent / location).open("rb") as stream:
+            while block := stream.read(1 << 20):
+                total.update(block)
+    return total.hexdigest()
+
+
 def damaged(path: Path, error: object) -> SourceError:
     """The error for what is no ONNX file, or a broken one."""
     reason = cause(error) if isinstance(error, Exception) else error

@@ -12,6 +12,7 @@ from types import MappingProxyType
 
 import onnx
 
+from snowsdeploy.layout.onnx_file import read_onnx_file
 from snowsdeploy.layout.onnx_layout import inspect_onnx, node_layers_of
 from snowsdeploy.patterns.pattern import Pattern
 from snowsdeploy.runtime.session import OrtSession
@@ -98,7 +99,7 @@ def _kernel_names(path: Path, nodes: set[str]) -> set[str]:
 
     It keeps a node's name, or names a kernel by its output; with what follows fused into it, by that output.
     """
-    graph = onnx.load(path, load_external_data=False).graph
+    graph = read_onnx_file(path, tensors=False).graph
     readers: dict[str, list[onnx.NodeProto]] = defaultdict(list)
     for node in graph.node:
         for name in node.input:

@@ -8,7 +8,6 @@ import pickle
 import re
 import reprlib
 import sys
-import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from torch import Tensor, nn
 from snowsdeploy.errors import SourceError, first_line
 from snowsdeploy.files import reading
 from snowsdeploy.models.formats import FileFormat, truncated
-from snowsdeploy.user_code import current_directory_first
+from snowsdeploy.user_code import UserCodeError, contained, line_of_user_code
 
 # Where trainers put the weights, the first that is there counts: those of timm.models._helpers.load_state_dict in its
 # order (averaged weights first), and those of other trainers beside them.
@@ -141,8 +140,7 @@ _PLAIN_NAMES = {
 def _load_pickle(path: Path, *, allow_pickle: bool) -> Any:  # noqa: ANN401 - a checkpoint holds anything
     try:
         if allow_pickle:
-            with current_directory_first(), _paths_of_windows():  # a pickled module's classes are often the user's
-                return torch.load(path, map_location="cpu", weights_only=False)
+            return _run_pickle(path)
         with torch.serialization.safe_globals(_PLAIN_DATA):
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -153,14 +151,25 @@ def _load_pickle(path: Path, *, allow_pickle: bool) -> Any:  # noqa: ANN401 - a 
             seen=f"{path}: {first_line(error)}",
             fix="run from the folder that holds the code, with the versions it was saved with",
         ) from error
-    except Exception as error:  # as in `reading`; the pickle's own code may raise any type too
-        if allow_pickle and (place := _raised_outside_torch(error)):
-            raise SourceError(
-                f"code that the pickle runs raised {type(error).__name__}",
-                seen=f"{path}: {first_line(error)} (at {place})",
-                fix="save model.state_dict() where the file was made, and pass that",
-            ) from error
+    except SourceError:
+        raise
+    except Exception as error:  # as in `reading`
         raise truncated(path, error) from error
+
+
+def _run_pickle(path: Path) -> Any:  # noqa: ANN401 - as above
+    """Load a pickle with the classes that it names, which are often the user's; what no code raised is raised again."""
+    try:
+        with contained("code that the pickle runs"), _paths_of_windows():
+            return torch.load(path, map_location="cpu", weights_only=False)
+    except UserCodeError as error:
+        cause = error.__cause__
+        absent = isinstance(cause, pickle.UnpicklingError | ImportError | AttributeError)
+        if absent or (isinstance(cause, Exception) and not line_of_user_code(cause)):
+            assert isinstance(cause, Exception)
+            raise cause from None
+        fix = "save model.state_dict() where the file was made, and pass that"
+        raise SourceError(error.what, seen=f"{path}: {error.seen}", allowed="a pickle that loads", fix=fix) from cause
 
 
 @contextmanager
@@ -175,14 +184,6 @@ def _paths_of_windows() -> Iterator[None]:
     finally:
         for module, own in zip(modules, before, strict=True):
             vars(module)["WindowsPath"] = own
-
-
-def _raised_outside_torch(error: Exception) -> str:
-    """The line of the pickle's own code that raised, if it was that."""
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    readers = ("pickle.py", "tarfile.py", "zipfile.py")
-    own = "/torch/" in frame.filename or frame.filename == __file__ or frame.filename.endswith(readers)
-    return "" if own else f"{frame.filename}:{frame.lineno}"
 
 
 def _blocked(path: Path, error: Exception) -> SourceError:

@@ -158,3 +158,10 @@ def last_line(stack: str) -> str:
     frames = re.findall(r'File "([^"]+)", line (\d+)', stack)
     own = [f"{file}:{line}" for file, line in frames if "/torch/" not in file]
     return own[-1] if own else ""
+
+
+def as_tensor(value: Any) -> Tensor:  # noqa: ANN401 - a normalisation returns a tuple whose first item is its output
+    """A node's value; of a tuple its first item."""
+    result = value if isinstance(value, Tensor) else value[0]
+    assert isinstance(result, torch.Tensor)
+    return result

@@ -95,7 +95,7 @@ def _refusal(nodes: tuple[Node, ...], pattern: Pattern, *, reads_input: bool) ->
     shape = tuple(weight.meta["val"].shape)
     others = [user for user in weight.users if user not in nodes]
     groups = argument(node, 6, "groups", 1) if base_name(node) != "linear" else 1
-    if groups == shape[0]:
+    if 1 < groups == shape[0]:
         return "depthwise convolution"
     if groups != 1:
         return f"grouped convolution ({groups} groups)"

@@ -6,11 +6,12 @@ from collections import defaultdict
 from dataclasses import dataclass
 from functools import cached_property
 
+import torch
 from torch import Tensor
 from torch.fx import Node
 
 from snowsdeploy.batch import Batch, tensors_of
-from snowsdeploy.models.graph import LAYERS, base_name, image_dependent, operation_kind, weight_argument
+from snowsdeploy.models.graph import LAYERS, as_tensor, base_name, image_dependent, operation_kind, weight_argument
 from snowsdeploy.models.program import Program
 
 _PROBABILITIES = ("sigmoid", "log_sigmoid")  # like softmax, which counts as attention
@@ -82,6 +83,15 @@ class ProgramGraph:
             if any(parent in batched for parent in node.all_input_nodes):
                 batched.add(node)
         return tuple(n for n in self.nodes if n not in batched)
+
+    def batch_axis(self, node: Node) -> int:
+        """The axis of a value that runs over the items: the first whose size says so.
+
+        A module may put time in front, as `nn.MultiheadAttention` does, or fold windows of an image into the batch.
+        """
+        batch = as_tensor(self.inputs[0].meta["val"]).shape[0]
+        shape = as_tensor(node.meta["val"]).shape
+        return next((axis for axis, size in enumerate(shape) if _counts(size, batch)), 0)
 
     def reached_from(self, node: Node) -> set[Node]:
         """A call node and all whose value depends on it; sizes do not."""
@@ -230,6 +240,13 @@ class ProgramGraph:
 
     def _after_a_layer(self, node: Node) -> bool:
         return any(node is call or node in self.reached_from(call) for x in self.layers.values() for call in x.calls)
+
+
+def _counts(size: int | torch.SymInt, batch: int | torch.SymInt) -> bool:
+    """Whether an axis of this size can hold the items: a multiple of their number."""
+    if isinstance(batch, torch.SymInt):
+        return isinstance(size, torch.SymInt) and batch.node.expr.free_symbols <= size.node.expr.free_symbols
+    return isinstance(size, int) and size % batch == 0
 
 
 def _is_real(node: Node) -> bool:

@@ -23,6 +23,7 @@ from snowsdeploy.models.timm_models import create_timm_model, timm_preprocessing
 from snowsdeploy.models.unwrap import unwrapped
 from snowsdeploy.models.usable import require_usable
 from snowsdeploy.models.weights import load_weights
+from snowsdeploy.user_code import contained
 from snowsdeploy.values import ModelSignature, Preprocessing, SourceInfo
 
 __all__ = ["LoadedModel", "ModelRequest", "load_model", "read_pt2"]
@@ -200,7 +201,12 @@ def require_finite(model: nn.Module | ExportedProgram) -> None:
         NumericsError: There is one.
     """
     parameters = {name for name, _ in model.named_parameters()}
-    for name, tensor in model.state_dict.items() if isinstance(model, ExportedProgram) else model.state_dict().items():
+    if isinstance(model, ExportedProgram):
+        tensors = model.state_dict
+    else:
+        with contained(f"state_dict of {type(model).__name__}"):
+            tensors = model.state_dict()
+    for name, tensor in tensors.items():
         bad = _bad_values(tensor, parameter=name in parameters)
         if bad:
             raise NumericsError(

@@ -13,7 +13,7 @@ from torch.fx.traceback import preserve_node_meta
 from torch.utils._pytree import tree_leaves
 
 from snowsdeploy.batch import Batch
-from snowsdeploy.errors import GraphError
+from snowsdeploy.errors import GraphError, SourceError
 from snowsdeploy.models.adopt import Wanted, adopt, image_input
 from snowsdeploy.models.branches import join_branches
 from snowsdeploy.models.caches import forget_runs
@@ -25,6 +25,7 @@ from snowsdeploy.models.quiet import quiet_tracing
 from snowsdeploy.models.signature import call_of, parameters_of, random_batch
 from snowsdeploy.models.sizes import traced_axes
 from snowsdeploy.models.torch_export import FIXED_SIZE, HELD, export_module, held, names_taken
+from snowsdeploy.user_code import UserCodeError, contained
 from snowsdeploy.values import InputInfo, Preprocessing, SourceInfo
 
 TRACE_BATCH = 2  # torch.export treats sizes 0 and 1 as constants
@@ -86,8 +87,13 @@ def _tensors(outputs: object) -> list[Tensor]:
 @contextmanager
 def _clear_message(module: nn.Module, inputs: Sequence[InputInfo]) -> Iterator[None]:
     try:
-        yield
-    except Exception as error:  # torch.export raises many types, most of them private
+        with contained("the model"):
+            yield
+    except UserCodeError as found:
+        error = found.__cause__
+        if not isinstance(error, Exception):
+            raise SourceError(found.what, seen=found.seen, allowed=found.allowed, fix=found.fix) from error
+        # torch.export raises many types, most of them private
         lines = [line.strip(" -") for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
         first = next((line.partition(". ")[0] for line in lines if line.startswith(FIXED_SIZE)), lines[0])
         where = _user_frame(error)

@@ -10,6 +10,7 @@ from torch import Size, Tensor, nn
 from snowsdeploy.errors import SourceError
 from snowsdeploy.models.checkpoint import StateDict, some, without_wrappers
 from snowsdeploy.models.usable import require_usable_weights
+from snowsdeploy.user_code import contained
 
 _COUNTER = "num_batches_tracked"  # old checkpoints lack it, and evaluation does not use it
 _TRIED = 4  # names of the module that prefixes are looked for by; some may be left out of a file, as tied weights are
@@ -65,7 +66,8 @@ def load_weights(
             seen=state_key,
             allowed=some([s.key for s in state_dicts if s.key]) or "nothing: the file itself is one",
         )
-    own = module.state_dict()
+    with contained(f"state_dict of {type(module).__name__}"):
+        own = module.state_dict()
     fitting = [(state, found) for state in chosen if (found := _fitting(state, own, strip_prefix))]
     if not fitting:
         raise _nothing_fits(own, chosen, arch, strip_prefix)

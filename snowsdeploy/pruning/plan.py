@@ -86,6 +86,7 @@ def make_plan(settings: PruneSettings, batches: int) -> Plan:
         preconditioner=settings.preconditioner,
         free=settings.variables == "all",
         products=Products(settings.products, compiler="inductor" if settings.compile_products else None),
+        seed=settings.seed,
     )
     held_back = max(1, round(settings.held_back * batches)) if settings.held_back else 0
     if held_back >= batches:

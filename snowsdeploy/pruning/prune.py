@@ -296,7 +296,9 @@ def unit_metrics(
         return {}
     seen = batches[: len(batches) - plan.held_back]
     nodes, found = metric_nodes(graph, units), plan.method.derivatives
-    curvature = output_curvature(graph, graph.state_values(), seen, nodes, at_once=plan.at_once, derivatives=found)
+    curvature = output_curvature(
+        graph, graph.state_values(), seen, nodes, plan.method.seed, at_once=plan.at_once, derivatives=found
+    )
     return {node: (1 - plan.sensitivity) + plan.sensitivity * value for node, value in curvature.items()}
 
 

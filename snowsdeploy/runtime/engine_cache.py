@@ -11,9 +11,7 @@ from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
 
-import onnx
-from onnx.external_data_helper import ExternalDataInfo, uses_external_data
-
+from snowsdeploy.layout.onnx_file import onnx_digest
 from snowsdeploy.runtime.environment import installed_versions
 from snowsdeploy.runtime.gpu_state import list_gpus
 from snowsdeploy.runtime.providers import Provider
@@ -45,11 +43,4 @@ def engine_key(model: Path | bytes, provider: Provider, options: Mapping[str, st
 
 def model_digest(model: Path | bytes) -> str:
     """A digest of an ONNX file and of every file that holds weights of it."""
-    if isinstance(model, bytes):
-        return sha256(model).hexdigest()
-    digest = sha256(model.read_bytes())
-    tensors = onnx.load(model, load_external_data=False).graph.initializer
-    for name in sorted({ExternalDataInfo(t).location for t in tensors if uses_external_data(t)}):
-        digest.update(name.encode())
-        digest.update((model.parent / name).read_bytes())
-    return digest.hexdigest()
+    return sha256(model).hexdigest() if isinstance(model, bytes) else onnx_digest(model)

@@ -11,9 +11,10 @@ blocks of columns, the others' weights at rest meanwhile: O(d block^2) for a row
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import final
+from typing import Annotated, final
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from snowsdeploy.distributed import map_in_turn
@@ -33,10 +34,10 @@ class Exchange(AbstractSweep):
     """The search with its setting.
 
     Attributes:
-        block: Columns that move together.
+        block: Columns that move together, rounded down to whole groups, but one group at least.
     """
 
-    block: int = BLOCK
+    block: Annotated[int, Field(ge=1)] = BLOCK
 
     def choose(self, weight: Tensor, gram: Tensor, pattern: Pattern) -> Choice:
         """See `AbstractSweep`; the weights of the search are left to the solver."""
@@ -62,7 +63,7 @@ def exchange(weight: Tensor, gram: Tensor, pattern: Pattern, block: int = BLOCK)
     if pattern.sparsity is not None:
         return mask
     system = damped(gram)
-    width = min(len(system), block - block % pattern.m)
+    width = min(len(system), max(pattern.m, block - block % pattern.m))
     chunk = _CHUNK_BYTES.get(weight.device.type, _CHUNK_BYTES["cpu"])
     step = max(1, chunk // (width * width * system.element_size()))
     parts = list(zip(weight.double().split(step), mask.split(step), strict=True))

@@ -34,7 +34,7 @@ class OBC(AbstractSweep):
         damping: Of the mean of the Gram matrix's diagonal.
     """
 
-    damping: Annotated[float, Field(gt=0)] = DAMPING
+    damping: Annotated[float, Field(gt=0, allow_inf_nan=False)] = DAMPING
     widest: ClassVar[int | None] = 1024  # about a minute for a layer of so many rows and columns on two cores
 
     def choose(self, weight: Tensor, gram: Tensor, pattern: Pattern) -> Choice:

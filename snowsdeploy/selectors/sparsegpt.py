@@ -9,9 +9,10 @@ sweep arrives at are its update; a solver that follows starts from the choice al
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import final
+from typing import Annotated, final
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from snowsdeploy.patterns.masks import mask_by_score
@@ -32,8 +33,8 @@ class SparseGPT(AbstractSweep):
         block: Columns whose unstructured choice is made together.
     """
 
-    damping: float = DAMPING
-    block: int = BLOCK
+    damping: Annotated[float, Field(gt=0, allow_inf_nan=False)] = DAMPING
+    block: Annotated[int, Field(ge=1)] = BLOCK
 
     def choose(self, weight: Tensor, gram: Tensor, pattern: Pattern) -> Choice:
         """See `AbstractSweep`."""

@@ -30,7 +30,7 @@ class AbstractLossModel(AbstractLossSelector):
     """
 
     steps: ClassVar[int] = 14  # section 4: the models are local; for 2:4 it means 3:4 first
-    penalty: Annotated[float, Field(ge=0)] = 0.0
+    penalty: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     passes: Annotated[int, Field(ge=0)] = 0
     first_order: ClassVar[bool]
     second_order: ClassVar[bool]

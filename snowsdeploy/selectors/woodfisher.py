@@ -24,8 +24,8 @@ from snowsdeploy.selectors.fisher import InverseFisher, inverse_fisher
 
 _BYTES = 2**30
 _Count = Annotated[int, Field(ge=1)]
-_Damping = Annotated[float, Field(gt=0)]
-_Power = Annotated[float, Field(ge=0)]
+_Damping = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+_Power = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,9 @@
 """Masked least squares, solved exactly: the case of a window that ends at the layer itself.
 
-For one output row w with kept positions Z: minimise `||X w - t||^2` over w supported on Z. With `G = X^T X` and
-`c = X^T t` the kept part solves `G[Z, Z] w[Z] = c[Z]`; every row has its own Z, so rows are batched by padding.
+For one output row w with kept positions Z: minimise `||X w - t||^2 + r ||w - a||^2` over w supported on Z. With
+`G = X^T X` and `c = X^T t` the kept part solves `(G + r I)[Z, Z] w[Z] = (c + r a)[Z]`; every row has its own Z, so rows
+are batched by padding. The anchor a is where the inputs say nothing: at the dense weights, a layer of which nothing is
+pruned stays as it is, and so does a weight whose input is always zero.
 """
 
 from __future__ import annotations
@@ -63,15 +65,22 @@ Factored = MaskedCholesky | SharedCholesky
 
 
 def masked_least_squares(
-    gram: Tensor, cross: Tensor, mask: Tensor, damping: float = 0.0, *, chunk_bytes: int = _CHUNK_BYTES
+    gram: Tensor,
+    cross: Tensor,
+    mask: Tensor,
+    damping: float = 0.0,
+    *,
+    anchor: Tensor | None = None,
+    chunk_bytes: int = _CHUNK_BYTES,
 ) -> Tensor:
-    """Minimise `||X W^T - T||^2` over W supported on the mask, each row exactly; a chunk of rows at a time.
+    """Minimise `||X W^T - T||^2 + r ||W - A||^2` over W supported on the mask, each row exactly, some rows at a time.
 
     Args:
         gram: `[d, d]`, symmetric positive semi-definite, `X^T X` over all samples.
         cross: `T^T X`, `[rows, d]`.
         mask: Boolean `[rows, d]`, true where a weight is kept.
-        damping: Relative to the mean of the diagonal; keeps the factor defined when inputs are collinear.
+        damping: r relative to the mean of the diagonal; keeps the factor defined when inputs are collinear.
+        anchor: A, `[rows, d]`; zero where None.
         chunk_bytes: Most bytes of the systems in memory together, but one row's at least.
 
     Returns:
@@ -82,6 +91,7 @@ def masked_least_squares(
     """
     positions, valid = _positions(mask)
     ridge = _ridge(gram, damping)
+    cross = _anchored(cross, anchor, ridge)
     chunks = _chunks(gram, positions, chunk_bytes)
     # a chunk's factor is gone before the next one is made
     return torch.cat([_solve_chunk(gram, cross[c], positions[c], valid[c], ridge)[0] for c in chunks])
@@ -93,6 +103,7 @@ def solve_and_factor(
     mask: Tensor,
     damping: float,
     *,
+    anchor: Tensor | None = None,
     dtype: torch.dtype,
     limit: int = KEPT_BYTES,
     chunk_bytes: int = _CHUNK_BYTES,
@@ -104,6 +115,7 @@ def solve_and_factor(
         cross: As there.
         mask: As there.
         damping: As there.
+        anchor: As there.
         dtype: Of the factors that are kept.
         limit: Most bytes of the rows' own factors; beyond it one factor serves all rows.
         chunk_bytes: As there.
@@ -115,8 +127,9 @@ def solve_and_factor(
     if len(mask) * positions.shape[1] ** 2 * dtype.itemsize > limit:
         ridged = gram + _ridge(gram, damping) * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
         shared = SharedCholesky(mask, torch.linalg.cholesky(ridged).to(dtype))
-        return masked_least_squares(gram, cross, mask, damping, chunk_bytes=chunk_bytes), shared
+        return masked_least_squares(gram, cross, mask, damping, anchor=anchor, chunk_bytes=chunk_bytes), shared
     ridge, solved, factors = _ridge(gram, damping), [], []
+    cross = _anchored(cross, anchor, ridge)
     for c in _chunks(gram, positions, chunk_bytes):
         values, factor = _solve_chunk(gram, cross[c], positions[c], valid[c], ridge)
         solved.append(values)
@@ -147,6 +160,10 @@ def _positions(mask: Tensor) -> tuple[Tensor, Tensor]:
     width = max(int(mask.sum(1).max()), 1)
     positions = torch.argsort(mask.to(torch.int8), dim=1, descending=True, stable=True)[:, :width]
     return positions, torch.gather(mask, 1, positions)
+
+
+def _anchored(cross: Tensor, anchor: Tensor | None, ridge: float) -> Tensor:
+    return cross if anchor is None else cross + ridge * anchor.to(cross)
 
 
 def _ridge(gram: Tensor, damping: float) -> float:

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from snowsdeploy.solver.cg import ConjugateGradient, Product
+from snowsdeploy.solver.cg import CGSolution, ConjugateGradient, Product
 from snowsdeploy.solver.objective import Objective
-from snowsdeploy.solver.result import Outcome
+from snowsdeploy.solver.result import CGOutcome, Outcome
 
 
 @dataclass(frozen=True)
@@ -126,8 +126,7 @@ class NewtonCG:
             if step == 0.0:
                 outcome = Outcome.NO_DECREASE
                 break
-            ratio = (loss - reached) / max(solution.model_decrease, 1e-300)
-            damping *= 2 / 3 if ratio > 0.75 else 1.5 if ratio < 0.25 else 1.0
+            damping *= _trust(solution, loss - reached)
             if held_back:
                 before, unseen = unseen, held_back(x + step * direction)
                 if not unseen < before:
@@ -142,6 +141,14 @@ class NewtonCG:
             else:
                 loss = reached
         return NewtonSolution(x, initial, loss, steps, products, outcome)
+
+
+def _trust(solution: CGSolution, decrease: float) -> float:
+    """By what the damping changes: the quadratic model is trusted as far as it foretold the decrease (section 4.1)."""
+    if solution.outcome is CGOutcome.NEGATIVE_CURVATURE:
+        return 1.5  # the model has no minimum, so it foretold nothing
+    ratio = decrease / max(solution.model_decrease, 1e-300)
+    return 2 / 3 if ratio > 0.75 else 1.5 if ratio < 0.25 else 1.0
 
 
 def _damped(product: Product, damping: float) -> Product:

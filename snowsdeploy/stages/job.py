@@ -315,7 +315,7 @@ def _prune(
     seconds = time.perf_counter() - started
     pruned = replace(pruned, report=pruned.report.model_copy(update={"seconds": seconds, "commands": done}))
     if first:
-        write_pruned(run, pruned)
+        pruned = write_pruned(run, pruned)
         write_config(run, written, policy)
         space.clear()
     wait_for_all()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from hashlib import file_digest
 from pathlib import Path
@@ -161,15 +162,17 @@ def write_config(run: RunDirectory, settings: Effective, policy: GatePolicy | No
     write_text_atomic(run.config, config_toml(settings.over(before.values, before.resolved), limits, versions))
 
 
-def write_pruned(run: RunDirectory, pruned: Pruned) -> None:
-    """Leave what the pruning stage made."""
+def write_pruned(run: RunDirectory, pruned: Pruned) -> Pruned:
+    """Leave what the pruning stage made; returns it with its tensors' digests in the report, as it is read back."""
+    pruned = replace(pruned, report=pruned.report.model_copy(update={"tensors": pruned.digests()}))
     pruned.dense.save(run.program)
     if (file := pruned.dense.file) is not None:
         with writing(run.original), atomic_path(run.original) as target:
             target.write_bytes(file.model.SerializeToString())
     save_tensors(run.weights, pruned.tensors)
     save_tensors(run.masks, pruned.masks)
-    write_value(run.prune, pruned.report.model_copy(update={"tensors": pruned.digests()}))
+    write_value(run.prune, pruned.report)
+    return pruned
 
 
 def write_value(path: Path, value: PruneReport | ExportReport) -> None:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from snowsdeploy.data.samples import Samples
 from snowsdeploy.models.program import Program
 from snowsdeploy.models.program_graph import ProgramGraph, output_shapes
+from snowsdeploy.settings.base import unknown_name
+from snowsdeploy.settings.jobs import PolicySettings
+from snowsdeploy.settings.policy import GatePolicy, with_goals
 from snowsdeploy.settings.validate import EvaluationSettings
+from snowsdeploy.tasks.base import AbstractTask
 from snowsdeploy.tasks.choose import choose_task
 from snowsdeploy.tasks.classify import Classify, remarks_on_folders
 from snowsdeploy.tasks.evaluate import Judge
@@ -22,7 +28,7 @@ def judge_of(settings: EvaluationSettings, program: Program, evaluation: Samples
 
     Raises:
         DataError: The task does not fit the output, or the targets do not fit the task.
-        UsageError: A metric cannot be found.
+        UsageError: A metric cannot be found, or a goal is of one that nothing measures.
     """
     metrics = tuple(find_metric(text) for text in settings.metric)
     outputs = tuple(zip(program.signature.outputs, output_shapes(program), strict=True))
@@ -42,7 +48,18 @@ def judge_of(settings: EvaluationSettings, program: Program, evaluation: Samples
     own = bool(metrics) and settings.task == "auto"
     if not own:
         task.require_targets(targets, outputs[0], evaluation.classes)
+        if isinstance(settings, PolicySettings) and not metrics:
+            _require_known_goals(settings.metric_goal, task)
     return Judge(task, program.signature.outputs, metrics, targets=not own)
+
+
+def _require_known_goals(goals: Sequence[str], task: AbstractTask) -> None:
+    """A policy may be of many models; a goal was typed for this one."""
+    asked = with_goals(GatePolicy(max_drop={}), goals)
+    drops = asked.max_drop if isinstance(asked.max_drop, dict) else {}
+    for name in (*asked.min, *asked.max, *drops):
+        if name not in task.metrics_named:
+            raise unknown_name(f"--metric-goal names no metric of --task {task.name}", name, task.metrics_named)
 
 
 def task_remarks(judge: Judge, evaluation: Samples | None, program: Program) -> tuple[str, ...]:

@@ -32,6 +32,7 @@ class AbstractTask(ABC):
     Attributes:
         name: As `--task` takes it.
         targets: What it is judged against, in words.
+        metrics_named: The names of its metrics, as goals have them.
         divergence: Score of `compare` that says best how far outputs are from the dense ones, and its label; empty
             where that is the relative error of all values.
         same: Score of `compare` that is a share of what is equal, and its label; empty without.
@@ -39,6 +40,7 @@ class AbstractTask(ABC):
 
     name: ClassVar[str]
     targets: ClassVar[str]
+    metrics_named: ClassVar[tuple[str, ...]] = ()
     divergence: ClassVar[tuple[str, str] | tuple[()]] = ()
     same: ClassVar[tuple[str, str] | tuple[()]] = ()
 

@@ -35,6 +35,7 @@ class Classify(AbstractTask):
 
     name: ClassVar[str] = "classify"
     targets: ClassVar[str] = "the index of its class for each item"
+    metrics_named: ClassVar[tuple[str, ...]] = ("top1", "top5")
     divergence: ClassVar[tuple[str, str]] = ("kl", "KL")
     same: ClassVar[tuple[str, str]] = ("same", "same class")
 

@@ -36,6 +36,7 @@ class Embed(AbstractTask):
 
     name: ClassVar[str] = "embed"
     targets: ClassVar[str] = "a whole number for each item: items of one number are alike"
+    metrics_named: ClassVar[tuple[str, ...]] = tuple(f"recall@{k}" for k in RANKS)
 
     def require_targets(self, targets: Array, output: Output, classes: Sequence[str] = ()) -> None:
         """Refuse what is no number an item, and items that are all of different numbers."""

@@ -31,6 +31,7 @@ class Restore(AbstractTask):
 
     name: ClassVar[str] = "restore"
     targets: ClassVar[str] = "an image for each item, of the output's size"
+    metrics_named: ClassVar[tuple[str, ...]] = ("psnr", "ssim")
     data_range: float = 1.0
 
     def for_targets(self, targets: Array) -> Self:

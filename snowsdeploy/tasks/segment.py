@@ -39,6 +39,7 @@ class Segment(AbstractTask):
 
     name: ClassVar[str] = "segment"
     targets: ClassVar[str] = "a mask with the index of a class for each pixel, of the output's size"
+    metrics_named: ClassVar[tuple[str, ...]] = ("miou", "pixel_accuracy")
     same: ClassVar[tuple[str, str]] = ("same", "pixels of the same class")
     ignore_index: int | None = None
 

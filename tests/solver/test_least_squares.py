@@ -53,3 +53,30 @@ def test_rows_are_solved_once_each_whatever_the_chunk(chunk: int, sizes: list[in
     solved, factored = solve_and_factor(gram, cross, mask, 0.0, dtype=torch.float64, limit=0, chunk_bytes=fits)
     torch.testing.assert_close(solved, expected)
     assert isinstance(factored, SharedCholesky)
+
+
+@pytest.mark.parametrize("limit", [0, 10**9])
+def test_the_ridge_pulls_to_the_anchor(limit: int) -> None:
+    gram, cross, mask = problem(3, 8)
+    anchor = torch.randn(3, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    ridge = 0.1 * float(gram.diagonal().mean())
+    expected = by_hand(gram, cross + ridge * anchor, mask, ridge)
+    torch.testing.assert_close(masked_least_squares(gram, cross, mask, 0.1, anchor=anchor), expected)
+    solved, _ = solve_and_factor(gram, cross, mask, 0.1, anchor=anchor, dtype=torch.float64, limit=limit)
+    torch.testing.assert_close(solved, expected)
+
+
+def test_nothing_pruned_moves_nothing_however_steep_the_spectrum() -> None:
+    """At zero instead, weights of small inputs would shrink, and one of a dead input vanish."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(40, 8, dtype=torch.float64, generator=generator) * torch.logspace(0, -6, 8, dtype=torch.float64)
+    x[:, 3] = 0
+    weight = torch.randn(5, 8, dtype=torch.float64, generator=generator)
+    gram, every = x.T @ x, torch.ones(5, 8, dtype=torch.bool)
+    solved = masked_least_squares(gram, weight @ gram, every, 1e-3, anchor=weight)
+    torch.testing.assert_close(solved, weight)
+    shrunk = masked_least_squares(gram, weight @ gram, every, 1e-3)
+    assert float((shrunk - weight).norm() / weight.norm()) > 0.5
+    half = every.clone()
+    half[:, 1] = False
+    torch.testing.assert_close(masked_least_squares(gram, weight @ gram, half, 1e-3, anchor=weight)[:, 3], weight[:, 3])

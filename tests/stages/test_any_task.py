@@ -212,3 +212,11 @@ def test_without_evaluation_data_agreement_is_that_of_the_calibration(tmp_path: 
     assert found.metrics == ()
     assert rules(report)["accuracy drop"] == "inconclusive"
     assert "calibration" in (tmp_path / "run" / "summary.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("goal", "near"), [("recall_at_1>=0.9", "recall@1"), ("top1 drop<=1", "recall@1")])
+def test_a_goal_of_a_metric_that_the_task_has_not_is_refused_at_the_start(tmp_path: Path, goal: str, near: str) -> None:
+    with pytest.raises(UsageError, match="--metric-goal names no metric of --task embed") as refused:
+        run(tmp_path / "run", "Embedder", "alike", task="embed", metric_goal=(goal,))
+    assert near in str(refused.value)
+    assert not (tmp_path / "run").exists()

@@ -9,6 +9,7 @@ from pathlib import Path
 import onnx
 
 from snowsdeploy.errors import ExportError
+from snowsdeploy.layout.onnx_file import read_onnx_file
 
 BATCHES = (1, 8, 32)  # smallest, most frequent and largest that engines are built for
 
@@ -38,7 +39,7 @@ def read_io(path: Path) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     Raises:
         ExportError: A tensor has no batch axis in front.
     """
-    graph = onnx.load(path, load_external_data=False).graph
+    graph = read_onnx_file(path, tensors=False).graph
     batch = graph.input[0].type.tensor_type.shape.dim[0].dim_param
     inputs, outputs = ([_read(value, batch, path) for value in values] for values in (graph.input, graph.output))
     return tuple(inputs), tuple(outputs)

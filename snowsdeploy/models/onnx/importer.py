@@ -13,6 +13,7 @@ from torch import Tensor, fx, nn
 
 from snowsdeploy.errors import SourceError, cause
 from snowsdeploy.files import reading
+from snowsdeploy.layout.onnx_file import onnx_digest
 from snowsdeploy.layout.onnx_products import model_uses, product_name
 from snowsdeploy.models.onnx.assemble import Assembly
 from snowsdeploy.models.onnx.constants import constants_of
@@ -22,7 +23,7 @@ from snowsdeploy.models.onnx.module import OnnxModule
 from snowsdeploy.models.onnx.operators import check_operators
 from snowsdeploy.models.onnx.origin import Origin
 from snowsdeploy.models.onnx.plan import Place, placed, uses_of
-from snowsdeploy.models.onnx.read import digest, main_opset, read_onnx, without_functions
+from snowsdeploy.models.onnx.read import main_opset, read_onnx, without_functions
 
 Size = int | str | None
 # Names of OnnxModule's own, and of the module that torch.export makes of it.
@@ -106,7 +107,7 @@ def _imported(file: ModelProto, path: Path) -> ImportedOnnx:
         outputs,
         graph.opset,
         f"{model.producer_name} {model.producer_version}".strip(),
-        digest(path),
+        onnx_digest(path),
     )
 
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 from onnx import ModelProto
 
 from snowsdeploy.errors import SourceError
-from snowsdeploy.layout.onnx_file import external_entry, external_tensors, read_onnx_file, without_functions
+from snowsdeploy.layout.onnx_file import read_onnx_file, without_functions
 from snowsdeploy.layout.onnx_weights import STANDARD_DOMAINS
 
-__all__ = ["OLDEST_OPSET", "STANDARD_DOMAINS", "digest", "main_opset", "read_onnx", "without_functions"]
+__all__ = ["OLDEST_OPSET", "STANDARD_DOMAINS", "main_opset", "read_onnx", "without_functions"]
 
 OLDEST_OPSET = 9
 
@@ -44,14 +43,3 @@ def read_onnx(path: Path) -> ModelProto:
 def main_opset(model: ModelProto) -> int:
     """The version of the standard operators; 0 where none is given."""
     return max((entry.version for entry in model.opset_import if entry.domain in STANDARD_DOMAINS), default=0)
-
-
-def digest(path: Path) -> str:
-    """SHA-256 of the file, followed by the files that its tensors are in where there are such."""
-    total = hashlib.sha256(path.read_bytes())
-    locations = {external_entry(tensor, "location") for tensor in external_tensors(read_onnx_file(path, tensors=False))}
-    for location in sorted(locations):
-        with (path.parent / location).open("rb") as stream:
-            while block := stream.read(1 << 20):
-                total.update(block)
-    return total.hexdigest()

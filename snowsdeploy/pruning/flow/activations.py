@@ -11,10 +11,9 @@ from torch.fx import Node
 
 from snowsdeploy.batch import Batch
 from snowsdeploy.errors import NumericsError
-from snowsdeploy.models.graph import evaluate
+from snowsdeploy.models.graph import as_tensor, evaluate, layer_input
 from snowsdeploy.models.program_graph import ProgramGraph
 from snowsdeploy.pruning.flow.storage import IN_MEMORY, Storage
-from snowsdeploy.pruning.flow.windows import as_tensor
 
 Values = dict[Node, Any]
 
@@ -51,9 +50,15 @@ class Activations:
         self._store = storage.store(name)
         self._position = 0
         self._named = {node.name: node for node in graph.nodes}
+        calls = [call for layer in graph.layers.values() for call in layer.calls]
+        self._finite = {*calls, *(layer_input(call) for call in calls), *graph.outputs}
 
     def __len__(self) -> int:
         return len(self._images)
+
+    def items(self, batch: int) -> int:
+        """How many images a batch has."""
+        return len(self._images[batch])
 
     def advance(self, node: Node) -> None:
         """Run every batch up to, and not including, `node`.
@@ -119,6 +124,12 @@ class Activations:
             values |= {self._named[name]: value for name, value in self._store.load(batch).items()}
         return values
 
+    def _spoiled(self, node: Node, value: object) -> bool:
+        """Whether a value is what a working model never has; masks of attention may hold infinity on the way."""
+        if not isinstance(value, Tensor) or bool(torch.isfinite(value).all()):
+            return False
+        return node in self._finite or bool(torch.isnan(value).any())
+
     def _needed(self, missing: list[Node], values: Values) -> list[Node]:
         found: set[Node] = set()
         while missing:
@@ -135,7 +146,7 @@ class Activations:
             with torch.no_grad():
                 evaluate([node], scope)
             values[node] = scope[node]
-            if isinstance(scope[node], Tensor) and not bool(torch.isfinite(scope[node]).all()):
+            if self._spoiled(node, scope[node]):
                 raise NumericsError(
                     "an activation is NaN or Inf on the calibration images",
                     seen=f"the output of {node.name}",

@@ -54,9 +54,12 @@ def _explicit_padding(x: Tensor, mode: str, kernel: tuple[int, ...], dilation: t
     return F.pad(x, [side for total in reversed(totals) for side in (total // 2, total - total // 2)])
 
 
-def _weigh(rows: Tensor, call: Node, metric: Tensor) -> Tensor:
-    positions = metric.mean(-1 if base_name(call) == "linear" else 1).flatten()
-    return (rows.view(-1, len(positions), rows.shape[1]) * positions.unsqueeze(1)).flatten(0, 1)
+def _weigh(rows: Tensor, x: Tensor, call: Node, metric: Tensor) -> Tensor:
+    if base_name(call) == "linear":
+        weights = metric.mean(-1).expand(x.shape[:-1])
+    else:
+        weights = metric.mean(1).expand(len(x), *metric.shape[2:])
+    return rows * weights.reshape(-1, 1)
 
 
 def gram_matrix(pairs: Iterable[tuple[Node, Tensor]], metrics: Mapping[Node, Tensor] | None = None) -> Tensor:
@@ -64,7 +67,7 @@ def gram_matrix(pairs: Iterable[tuple[Node, Tensor]], metrics: Mapping[Node, Ten
 
     Args:
         pairs: `(call, input)` for each batch and call.
-        metrics: Call -> diagonal metric of its output, `[1, ...]`; S is its mean over channels at each position, the
+        metrics: Call -> diagonal metric of its output, of one item; S is its mean over channels at each position, the
             identity for a call that is not in it.
 
     Returns:
@@ -77,7 +80,7 @@ def gram_matrix(pairs: Iterable[tuple[Node, Tensor]], metrics: Mapping[Node, Ten
     total: Tensor | None = None
     for call, x in pairs:
         rows = input_rows(call, x)
-        weighted = _weigh(rows, call, metrics[call]) if metrics and call in metrics else rows
+        weighted = _weigh(rows, x, call, metrics[call]) if metrics and call in metrics else rows
         product = (weighted.T @ rows).double()
         total = product if total is None else total + product
     if total is None:

@@ -9,9 +9,8 @@ from torch import Tensor
 from torch.fx import Node
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from snowsdeploy.models.graph import evaluate
+from snowsdeploy.models.graph import as_tensor, evaluate
 from snowsdeploy.models.program_graph import ProgramGraph
-from snowsdeploy.pruning.flow.windows import as_tensor
 
 
 def evaluate_whole(

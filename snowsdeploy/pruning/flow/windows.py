@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.fx import Node
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from snowsdeploy.models.graph import evaluate, operation_kind
+from snowsdeploy.models.graph import as_tensor, evaluate, operation_kind
 from snowsdeploy.models.program_graph import ProgramGraph
 
 
@@ -176,10 +176,3 @@ def _ancestors(nodes: Sequence[Node], inside: set[Node]) -> set[Node]:
             found.add(node)
             frontier.extend(node.all_input_nodes)
     return found
-
-
-def as_tensor(value: Any) -> Tensor:  # noqa: ANN401 - a normalisation returns a tuple whose first item is its output
-    """A node's value; of a tuple its first item."""
-    result = value if isinstance(value, Tensor) else value[0]
-    assert isinstance(result, torch.Tensor)
-    return result

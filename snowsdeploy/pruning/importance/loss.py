@@ -19,13 +19,12 @@ from torch.nn.functional import cross_entropy, one_hot
 from snowsdeploy.batch import Batch
 from snowsdeploy.distributed import all_sum, in_turn, number, share_of_most, sum_number, world
 from snowsdeploy.errors import DataError, GraphError
-from snowsdeploy.models.graph import base_name, layer_input
+from snowsdeploy.models.graph import as_tensor, base_name, layer_input
 from snowsdeploy.models.program_graph import ProgramGraph
 from snowsdeploy.pruning.flow.derivatives import require_gradients
 from snowsdeploy.pruning.flow.gram import input_rows
 from snowsdeploy.pruning.flow.probe import probe_derivatives
 from snowsdeploy.pruning.flow.whole import evaluate_whole
-from snowsdeploy.pruning.flow.windows import as_tensor
 from snowsdeploy.selectors.base import Tensors
 
 LOSS_IMAGES = 32  # a whole model's graph, and single images' gradients of a layer, are held for so many at once

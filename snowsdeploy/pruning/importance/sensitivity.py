@@ -16,10 +16,10 @@ from torch.fx import Node
 
 from snowsdeploy.batch import Batch
 from snowsdeploy.distributed import all_sum, number
+from snowsdeploy.models.graph import as_tensor
 from snowsdeploy.models.program_graph import ProgramGraph
 from snowsdeploy.pruning.flow.derivatives import ALL_DERIVATIVES, Derivatives
 from snowsdeploy.pruning.flow.whole import evaluate_whole
-from snowsdeploy.pruning.flow.windows import as_tensor
 
 WHOLE_IMAGES = 16  # a whole model's graph is held for so many images at once, where memory allows
 
@@ -40,14 +40,14 @@ def output_curvature(
         graph: The program's graph.
         state: Placeholder -> tensor of the dense model.
         batches: Images `[batch, C, H, W]`.
-        nodes: Values that carry image data, with the batch as their first axis.
+        nodes: Values that carry image data.
         seed: Of the signs.
         at_once: Images whose graph is held.
         derivatives: What the graph's operators lack.
 
     Returns:
-        Node -> `[1, ...]`, mean one: only the proportions matter to a relative error. A node that the output does not
-        read has the identity; one in front of an operator without a derivative is left out.
+        Node -> one item of it, with mean one: only the proportions matter to a relative error. A node that the output
+        does not read has the identity; one in front of an operator without a derivative is left out.
     """
     opaque = derivatives.opaque(graph, nodes)
     nodes = [node for node in nodes if node not in opaque]
@@ -60,7 +60,7 @@ def output_curvature(
     for images, generator in ((part, g) for batch, g in pairs for part in batch.split(at_once)):
         for node, square in _squares(graph, state, images, nodes, generator).items():
             dtypes[node] = square.dtype
-            total = square.sum(0, keepdim=True).double()
+            total = square.sum(graph.batch_axis(node), keepdim=True).double()
             totals[node] = totals[node] + total if node in totals else total
     return {node: _proportions(all_sum(total)).to(dtypes[node]) for node, total in totals.items()}
 

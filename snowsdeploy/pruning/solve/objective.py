@@ -36,10 +36,17 @@ Curvature = Literal["gauss-newton", "hessian"]
 
 @dataclass(frozen=True)
 class Sample:
-    """One calibration batch of a window: what flows in, and what should come out."""
+    """One calibration batch of a window.
+
+    Attributes:
+        live_ins: What flows in.
+        targets: What should come out.
+        items: How many images it has; no axis of a target tells, since a model may put time first.
+    """
 
     live_ins: Mapping[Node, Any]
     targets: tuple[Tensor, ...]
+    items: int = 1
 
 
 @dataclass(frozen=True)
@@ -84,6 +91,8 @@ class WindowObjective:
         passes: How J v of a Gauss-Newton product is computed: forward mode, or two reverse passes where an operator
             has no forward derivative.
         product: Computes a sample's Gauss-Newton product in place of `one_product`.
+        scales: c_k M_k / ||t_k||^2.
+        items: Images of each sample.
     """
 
     window: Window
@@ -98,19 +107,33 @@ class WindowObjective:
     passes: Literal["forward", "reverse"] = "forward"
     product: Callable[[WindowObjective, Tensor, Tensor, Sample], Tensor] | None = None
     scales: tuple[float | Tensor, ...] = field(init=False)
+    items: tuple[int, ...] = field(init=False)
 
     def __post_init__(self) -> None:
         count = len(self.window.outputs)
         metrics = [1.0 if m is None else m for m in self.metrics] or [1.0] * count
         shares = self.shares or [1.0 / count] * count
-        energies = [0.0] * count
+        energies, items = [0.0] * count, []
         for sample in self.samples:
+            items.append(sample.items)
             for k, target in enumerate(sample.targets):
                 energies[k] += float((target.double().square() * metrics[k]).sum())
         energies = all_sum(torch.tensor(energies, dtype=torch.float64, device="cpu")).tolist()
         # A target without energy carries no information: its term is left out.
         factors = (c / energy if energy > 0 else 0.0 for c, energy in zip(shares, energies, strict=True))
         object.__setattr__(self, "scales", tuple(m * f for m, f in zip(metrics, factors, strict=True)))
+        object.__setattr__(self, "items", tuple(items))
+
+    def having(self, **how: Any) -> WindowObjective:  # noqa: ANN401 - as the fields are
+        """With another `preconditioner`, `product_precision` or `product`.
+
+        Unlike `dataclasses.replace` it reads no sample again, which may be to compute them all once more.
+        """
+        assert how.keys() <= {"preconditioner", "product_precision", "product"}
+        made = copy.copy(self)
+        for name, value in how.items():
+            object.__setattr__(made, name, value)
+        return made
 
     def value(self, x: Tensor) -> float:
         """The objective at `x [kept]`, summed in float64."""
@@ -131,15 +154,14 @@ class WindowObjective:
 
     def curvature(self, x: Tensor) -> Product:
         """`v -> B v` at `x`: the Gauss-Newton matrix or the Hessian of the (sub-sampled) objective."""
-        used = self.curvature_part
-        size = _images(self.samples) / _images(used)
+        used, size = self.curvature_part, self.curvature_share
         one = partial(self.product, self) if self.product else self.one_product
 
         def product(v: Tensor) -> Tensor:
             total = torch.zeros_like(v, dtype=torch.float64)  # so that who sums which batches does not show
             for sample in used:
                 total += one(x, v, sample)
-            return all_sum(total).mul_(size).to(v.dtype)
+            return all_sum(total).div_(size).to(v.dtype)
 
         return product
 
@@ -148,18 +170,23 @@ class WindowObjective:
         used = self.curvature_part
         flops = 0.0
         if len(used):
-            full = copy.copy(self)  # the counter splits operators, which then mix types in bfloat16
-            object.__setattr__(full, "product_precision", "float32")
+            full = self.having(product_precision="float32")  # the counter splits operators, which then mix types
             with FlopCounterMode(display=False) as counter:
                 full.one_product(x, x, used[0])
-            own = sum(len(sample.targets[0]) for sample in used)
-            flops = float(counter.get_total_flops()) * own / len(used[0].targets[0])
+            own = self.items[: len(used)]
+            flops = float(counter.get_total_flops()) * sum(own) / own[0]
         return sum_number(flops)
 
     @property
     def curvature_part(self) -> Sequence[Sample]:
         """The samples that curvature products sum over."""
         return self.samples if self.curvature_samples is None else self.samples[: self.curvature_samples]
+
+    @property
+    def curvature_share(self) -> float:
+        """Their images among all, of all processes."""
+        used = self.items if self.curvature_samples is None else self.items[: self.curvature_samples]
+        return sum_number(float(sum(used))) / sum_number(float(sum(self.items)))
 
     def precondition(self, residual: Tensor) -> Tensor:
         """`M^-1 r`."""
@@ -227,11 +254,6 @@ class WindowObjective:
 
     def _leaves(self, x: Tensor) -> list[Tensor]:
         return [w.detach().requires_grad_() for w in self.support.scatter(x)]
-
-
-def _images(samples: Sequence[Sample]) -> float:
-    """How many images, of all processes."""
-    return sum_number(float(sum(len(sample.targets[0]) for sample in samples)))
 
 
 def _cast(value: Any, source: torch.dtype, target: torch.dtype) -> Any:  # noqa: ANN401 - sizes are live-ins too

@@ -93,7 +93,8 @@ def _probe(objective: WindowObjective, x: Tensor, seed: int) -> tuple[list[Tenso
             totals[weight] += gradient.square().movedim(axis, 0).flatten(1).mean(1)
     used = max(sum_number(count), 1)
     rows = [_raise((all_sum(total) / used).to(x.dtype)) for total in totals.values()]
-    return rows, all_sum(diagonal).to(x.dtype)
+    # of all images, as the factors of the layers' inputs are
+    return rows, (all_sum(diagonal) / objective.curvature_share).to(x.dtype)
 
 
 def _root(scale: float | Tensor) -> float | Tensor:

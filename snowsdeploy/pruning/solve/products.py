@@ -11,7 +11,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
@@ -57,7 +57,7 @@ class Products:
         probe = _Probe(objective, x)
         exact, found, texts = probe.products(objective), objective, [full]
         if self.precision != "float32":
-            trial = replace(found, product_precision=self.precision)
+            trial = found.having(product_precision=self.precision)
             products = probe.products(trial)
             error = _error(products, exact)
             if error <= REDUCED_ERROR:
@@ -95,7 +95,7 @@ def _squares(vector: Tensor) -> float:
 
 
 def _compiled(objective: WindowObjective, probe: _Probe, exact: Tensor, compiler: str) -> tuple[WindowObjective, str]:
-    trial, found, reason = replace(objective, product=CompiledProduct(compiler)), None, "in another process"
+    trial, found, reason = objective.having(product=CompiledProduct(compiler)), None, "in another process"
     try:
         found = probe.products(trial)
     except Exception as failure:  # a compiler raises whatever it likes; the products in PyTorch are at hand

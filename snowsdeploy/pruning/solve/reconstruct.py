@@ -53,6 +53,7 @@ class Reconstruction:
         products: How Gauss-Newton products are computed, where their error stays small.
         ridge: Damping of the least squares, relative to the mean of the Gram matrix's diagonal.
         derivatives: What the graph's operators lack; windows end in front of what cannot be differentiated.
+        seed: Of the probes that estimate curvature.
     """
 
     horizon: Horizon
@@ -66,6 +67,7 @@ class Reconstruction:
     products: Products = field(default_factory=Products)
     ridge: float = 1e-3
     derivatives: Derivatives = field(default_factory=Derivatives)
+    seed: int = 0
 
     def window(self, graph: ProgramGraph, unit: Unit) -> Window:
         """What of the unit's whole window can be differentiated; all of it where nothing is."""
@@ -181,8 +183,8 @@ class Reconstruction:
             loss = min(problem.loss_masked, problem.loss_start)
             return Solution(NewtonSolution(problem.start, loss, loss, 0, 0, Outcome.EXACT), 0.0, 0.0, "")
         started = time.perf_counter()
-        apply = make_preconditioner(self.preconditioner, problem.objective, problem.start, problem.factors)
-        objective, precision = self.products.apply(replace(problem.objective, preconditioner=apply), problem.start)
+        apply = make_preconditioner(self.preconditioner, problem.objective, problem.start, problem.factors, self.seed)
+        objective, precision = self.products.apply(problem.objective.having(preconditioner=apply), problem.start)
         flops = objective.product_flops(problem.start)
         steps = self.newton.max_steps
 

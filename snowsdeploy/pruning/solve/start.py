@@ -56,7 +56,8 @@ def least_squares_start(
 ) -> Start:
     """Select and solve each layer in turn, on inputs that the layers before it already changed.
 
-    The target is the dense layer on those inputs: `c = W_dense X^T X`, so that drift does not shrink the fit.
+    The target is the dense layer on those inputs: `c = W_dense X^T X`, so that drift does not shrink the fit; and the
+    ridge pulls to the dense weights, so that neither it does.
 
     Args:
         window: Its first `len(names)` weights are layers'.
@@ -82,13 +83,14 @@ def least_squares_start(
         if not exact:
             current[placeholder] = weight * choice.mask if choice.weight is None else choice.weight
             continue
-        system = moments(), weight.flatten(1).double() @ moments(), choice.mask.flatten(1), ridge
+        dense = weight.flatten(1).double()
+        system = moments(), dense @ moments(), choice.mask.flatten(1), ridge
         with _naming(name):
             if keep:
-                solved, factor = solve_and_factor(*system, dtype=weight.dtype)
+                solved, factor = solve_and_factor(*system, anchor=dense, dtype=weight.dtype)
                 factors.append(factor)
             else:
-                solved = masked_least_squares(*system)
+                solved = masked_least_squares(*system, anchor=dense)
         current[placeholder] = solved.to(weight.dtype).view(weight.shape)
     return Start(tuple(masks), current, tuple(factors))
 

@@ -104,7 +104,7 @@ def gather_samples(window: Window, weights: Weights, streams: Streams, share: fl
         targets = dense or own
         if dense and own:
             targets = tuple(share * d + (1 - share) * o for d, o in zip(dense, own, strict=True))
-        return Sample(live, targets)
+        return Sample(live, targets, streams.pruned.items(batch))
 
     batches = range(len(streams.pruned))
     store = streams.storage.store(f"targets-{share:g}")
@@ -120,7 +120,8 @@ def gather_samples(window: Window, weights: Weights, streams: Streams, share: fl
         stored = store.load(batch)
         live = streams.pruned.live_ins(batch, [n for n in window.live_ins if n not in aside])
         side = {node: stored[f"aside {k}"] for k, node in enumerate(aside)}
-        return Sample(live | side, tuple(stored[f"target {k}"] for k in range(len(window.outputs))))
+        targets = tuple(stored[f"target {k}"] for k in range(len(window.outputs)))
+        return Sample(live | side, targets, streams.pruned.items(batch))
 
     return WindowSamples(load, batches)
 
