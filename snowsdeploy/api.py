@@ -30,7 +30,7 @@ from snowsdeploy.settings.policy import GatePolicy, policy_of_table
 from snowsdeploy.settings.profile import ProfileSettings
 from snowsdeploy.settings.read import load_policy, read_settings
 from snowsdeploy.settings.write import in_memory
-from snowsdeploy.values import Comparison, ExportReport, Profile, Report, RunPlan, SparsityEvidence, Verdict
+from snowsdeploy.values import Comparison, ExportReport, Profile, Report, RuleResult, RunPlan, SparsityEvidence, Verdict
 
 if TYPE_CHECKING:
     from torch import nn
@@ -222,7 +222,11 @@ def validate(
 
 
 def judge(
-    report: Report | str | Path, policy: Policy | None = None, baseline: Report | str | Path | None = None
+    report: Report | str | Path,
+    policy: Policy | None = None,
+    baseline: Report | str | Path | None = None,
+    *,
+    verify: bool = False,
 ) -> Verdict:
     """Judge a report again, by another policy or against an earlier one; needs no PyTorch.
 
@@ -230,14 +234,21 @@ def judge(
         report: A report, or the path of a `report.json`.
         policy: As for `prune_export`; the defaults when not given.
         baseline: An earlier report, for the limits on regressions.
+        verify: Read the ONNX files again: their digests and layout must be those of the report.
 
     Raises:
-        OutputError: A file is no report.
+        OutputError: A file is no report, or the baseline is of something else.
         UsageError: The policy cannot be read.
     """
-    read = [read_report(Path(r)) if isinstance(r, str | Path) else r for r in (report, baseline)]
-    assert read[0] is not None
-    return _judge(read[0], _policy(policy) or GatePolicy(), read[1])
+    found = read_report(Path(report)) if isinstance(report, str | Path) else report
+    before = read_report(Path(baseline), "baseline") if isinstance(baseline, str | Path) else baseline
+    return _judge(found, _policy(policy) or GatePolicy(), before, _proven(found) if verify else ())
+
+
+def _proven(report: Report) -> tuple[RuleResult, ...]:
+    from snowsdeploy.layout.verify import verify_files
+
+    return verify_files(report)
 
 
 def inspect(model: str | Path | nn.Module, pattern: str = "2:4") -> SparsityEvidence:

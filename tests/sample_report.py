@@ -37,6 +37,7 @@ from snowsdeploy.values import (
 
 NAMES = tuple(f"stages.{i}.blocks.1.conv_pw_expand.conv{i + 1}" for i in range(2))
 DATA = DataInfo(source="imagenet[1::2]", items=1000, labelled=True, origin="o", fingerprint="f")
+SHA256 = {"dense": "d" * 64, "sparse": "5" * 64}
 
 
 def make_report(*, dense_right: int = 917, sparse_right: int = 912, speedup: float = 1.0) -> Report:
@@ -65,7 +66,7 @@ def _variant(dense_right: int, sparse_right: int, speedup: float) -> Variant:
         dense=_artifact("dense"),
         sparse=_artifact("sparse"),
         sparsity=_sparsity(),
-        parity=Parity(provider="cpu", rows=(ParityRow(output="logits", batch=8, max_abs=1e-6, relative_l2=3e-7),)),
+        parity=Parity(provider="cpu", rows=(ParityRow(output="output", batch=8, max_abs=1e-6, relative_l2=3e-7),)),
         accuracy=_accuracy(dense_right, sparse_right),
         latency=_latency(speedup),
     )
@@ -108,6 +109,9 @@ def _prune() -> PruneReport:
         )
         for i in range(6)
     ]
+    stem = LayerDecision(
+        name="stem", weight="stem.weight", kind="conv", shape=(64, 3, 7, 7), prunable=False, reason="stem"
+    )
     solve = LayerReport(
         layers=NAMES,
         operations=5,
@@ -126,9 +130,9 @@ def _prune() -> PruneReport:
         pattern="2:4",
         selector="magnitude",
         solver={"horizon": 5},
-        decisions=(*pruned, *dense),
+        decisions=(*pruned, stem, *dense),
         solves=(solve,),
-        calibration=DATA,
+        calibration=DATA.model_copy(update={"source": "imagenet[::2]", "items": 2, "fingerprint": "c"}),
         calibration_items=(0, 1),
         seconds=12.0,
         seed=0,
@@ -144,16 +148,16 @@ def _sparsity() -> SparsityEvidence:
             shape=(256, 128, 3, 3),
             axis=1,
             zeros=0.5,
-            groups=9,
+            groups=73728,
             violations=0,
-            layout_valid=True,
         )
         for n in NAMES
     ]
-    path = Path("model.onnx")
-    return SparsityEvidence(
-        pattern="2:4", file=path, layers=tuple(rows), expected=NAMES, weights_covered=99, weights_total=100
+    stem = LayerSparsity(
+        name="stem", tensor="stem", op="Conv", shape=(64, 3, 7, 7), axis=1, zeros=0.0, groups=0, violations=0
     )
+    path = Path("sparse.onnx")
+    return SparsityEvidence(pattern="2:4", file=path, sha256=SHA256["sparse"], layers=(*rows, stem), expected=NAMES)
 
 
 def _accuracy(dense_right: int, sparse_right: int) -> Accuracy:
@@ -196,17 +200,16 @@ def _accuracy(dense_right: int, sparse_right: int) -> Accuracy:
 
 def _latency(speedup: float) -> Latency:
     times = {
-        "runs": 50,
         "mean_ms": 1234.5,
         "p50_ms": 1234.5,
         "p50_low_ms": 1230.0,
         "p50_high_ms": 1240.0,
         "p90_ms": 1300.0,
         "p99_ms": 2345.6,
-        "cov": 0.1,
     }
+    taken = {"dense": times, "sparse": {name: ms / speedup for name, ms in times.items()}}
     series = [
-        LatencySeries.model_validate({"role": role, "batch": batch, **times})
+        LatencySeries.model_validate({"role": role, "batch": batch, "runs": 50, "cov": 0.1, **taken[role]})
         for batch in (1, 128)
         for role in ("dense", "sparse")
     ]
@@ -222,5 +225,5 @@ def _latency(speedup: float) -> Latency:
 
 
 def _artifact(role: str) -> OnnxArtifact:
-    content = {"path": f"{role}.onnx", "role": role, "sha256": "0", "size_bytes": 9, "opset": 20}
-    return OnnxArtifact.model_validate({**content, "input_names": ["x"], "output_names": ["y"]})
+    content = {"path": f"{role}.onnx", "role": role, "sha256": SHA256[role], "size_bytes": 9, "opset": 20}
+    return OnnxArtifact.model_validate({**content, "input_names": ["input"], "output_names": ["output"]})

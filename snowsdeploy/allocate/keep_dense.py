@@ -18,7 +18,7 @@ from snowsdeploy.allocate.layer_costs import Costs, measure_costs
 from snowsdeploy.allocate.restoration import SolvedUnit, outputs_with, solved_units
 from snowsdeploy.batch import Batch
 from snowsdeploy.data.samples import Samples
-from snowsdeploy.gate.rules import judge_accuracy
+from snowsdeploy.gate.accuracy import judge_accuracy
 from snowsdeploy.models.program import Program
 from snowsdeploy.models.program_graph import ProgramGraph
 from snowsdeploy.progress import Observer

@@ -6,7 +6,8 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from snowsdeploy.gate.rules import absent, limit_of, reach_of
+from snowsdeploy.gate.limits import absent, limit_of, reach_of
+from snowsdeploy.gate.results import INSIDE, decided, undecided
 from snowsdeploy.settings.policy import GatePolicy
 from snowsdeploy.values import Latency, LatencySeries, Metric, RuleResult, Variant
 
@@ -24,29 +25,36 @@ def metric_regression(new: Variant, old: Variant, policy: GatePolicy) -> Iterato
     a, b = new.accuracy, old.accuracy
     metrics = () if a is None else a.metrics
     if a is None or b is None or not metrics or not b.metrics:
-        yield _inconclusive("accuracy against baseline", "as the policy says", "no metric is in both reports")
+        text = "its usual limit" if isinstance(limits, dict) else f"<= {limits}"
+        yield undecided("accuracy against baseline", text, "no metric is in both reports")
         return
     before = {metric.name: metric for metric in b.metrics}
-    for name in sorted(absent(limits, {metric.name for metric in metrics})):
-        yield _inconclusive(f"{name} against baseline", f"{name}", "the metric is not in the report")
+    names = {metric.name for metric in metrics}
+    usual = {m.name: m.usual_regression for m in b.metrics if m.usual_regression is not None}
+    wanted = {**usual, **limits} if isinstance(limits, dict) else limits
+    for name in sorted(absent(wanted, names)):
+        yield undecided(f"{name} against baseline", f"{name}", "the metric is not in the report")
+    judged = False
     for place, metric in enumerate(metrics):
         limit = limit_of(limits, metric.name, metric.usual_regression, first=place == 0)
         if limit is not None:
-            yield _metric_change(metric, before.get(metric.name), limit, same=a.data.fingerprint == b.data.fingerprint)
+            judged = True
+            yield _metric_change(metric, before.get(metric.name), limit)
+    if not judged and (not isinstance(limits, dict) or metrics[0].name not in limits):
+        name = metrics[0].name
+        yield undecided(f"{name} against baseline", "none", f"no limit: name one, max_metric_regression.{name}")
 
 
-def _metric_change(new: Metric, old: Metric | None, limit: float | str, *, same: bool) -> RuleResult:
+def _metric_change(new: Metric, old: Metric | None, limit: float | str) -> RuleResult:
     name = f"{new.label} against baseline"
     if old is None:
-        return _inconclusive(name, f"<= {limit} below the baseline", "the baseline has no such metric")
+        return undecided(name, f"<= {limit} below the baseline", "the baseline has no such metric")
     reach = reach_of(limit, new, old.sparse)
     text = f"<= {new.limit(reach)} below the baseline"
-    if not same:
-        return _inconclusive(name, text, "the reports are of different images")
     sign = 1.0 if new.higher_is_better else -1.0
     drop = sign * new.factor * (old.sparse.value - new.sparse.value)
     measured = f"{new.written(new.sparse.value)}, was {new.written(old.sparse.value)}"
-    return RuleResult(rule=name, measured=measured, limit=text, verdict="pass" if drop <= reach else "fail")
+    return decided(name, measured, text, passed=drop <= reach)
 
 
 def latency_regression(new: Variant, old: Variant, policy: GatePolicy) -> Iterator[RuleResult]:
@@ -60,14 +68,17 @@ def latency_regression(new: Variant, old: Variant, policy: GatePolicy) -> Iterat
         return
     text = _latency_limit(limit, policy.latency_floor_ms)
     if new.latency is None or old.latency is None or new.latency.requested != old.latency.requested:
-        yield _inconclusive("latency against baseline", text, "latency is not in both reports, on one provider")
+        yield undecided("latency against baseline", text, "latency is not in both reports, on one provider")
         return
     controlled = _same_dense_model(new, old)
-    before = {ratio.at for ratio in old.latency.ratios}
-    for ratio in new.latency.ratios:
-        if ratio.at in before:
-            change = latency_change(new.latency, old.latency, ratio.at, controlled=controlled)
-            yield judge_change(change, limit=limit, floor_ms=policy.latency_floor_ms)
+    before, now = ([ratio.at for ratio in latency.ratios] for latency in (old.latency, new.latency))
+    common = [at for at in now if at in before]
+    if not common:
+        sizes = f"the report has batch {', '.join(now)}, the baseline {', '.join(before)}"
+        yield undecided("latency against baseline", text, f"no batch is in both: {sizes}; use the same --latency-batch")
+    for at in common:
+        change = latency_change(new.latency, old.latency, at, controlled=controlled)
+        yield judge_change(change, limit=limit, floor_ms=policy.latency_floor_ms)
 
 
 @dataclass(frozen=True)
@@ -130,10 +141,10 @@ def judge_change(change: LatencyChange, *, limit: float, floor_ms: float) -> Rul
     name = f"latency against baseline, batch {change.at}"
     before_ms = change.median_ms / (1 + change.value)
     if change.high * before_ms <= floor_ms or change.high <= limit / 100:
-        return RuleResult(rule=name, measured=measured, limit=text, verdict="pass")
+        return decided(name, measured, text, passed=True)
     if change.low > limit / 100:
-        return RuleResult(rule=name, measured=measured, limit=text, verdict="fail")
-    return _inconclusive(name, text, "the limit lies inside the interval: use more --latency-runs", measured)
+        return decided(name, measured, text, passed=False)
+    return undecided(name, text, f"{INSIDE}--latency-runs", measured)
 
 
 def _latency_limit(limit: float, floor_ms: float) -> str:
@@ -156,12 +167,8 @@ def size_regression(new: Variant, old: Variant, policy: GatePolicy) -> Iterator[
     if limit is None:
         return
     growth = new.sparse.size_bytes / old.sparse.size_bytes - 1
-    yield RuleResult(
-        rule="size against baseline",
-        measured=f"{growth:+.1%}",
-        limit=f"<= {limit:g} % above the baseline",
-        verdict="pass" if growth <= limit / 100 else "fail",
-    )
+    text = f"<= {limit:g} % above the baseline"
+    yield decided("size against baseline", f"{growth:+.1%}", text, passed=growth <= limit / 100)
 
 
 COMPARISONS: dict[str, Comparison] = {
@@ -169,7 +176,3 @@ COMPARISONS: dict[str, Comparison] = {
     "latency-regression": latency_regression,
     "size-regression": size_regression,
 }
-
-
-def _inconclusive(rule: str, limit: str, reason: str, measured: str = "not measured") -> RuleResult:
-    return RuleResult(rule=rule, measured=measured, limit=limit, verdict="inconclusive", reason=reason)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -59,7 +58,6 @@ def layer_sparsity(
         zeros=1 - int(np.count_nonzero(nonzero)) / max(nonzero.size, 1),
         groups=groups,
         violations=violations,
-        layout_valid=divides and violations == 0,
         note=note,
     )
 
@@ -70,26 +68,12 @@ def unproven(*, name: str, tensor: str, op: str, shape: tuple[int, ...], zeros: 
         name=name,
         tensor=tensor,
         op=op,
-        shape=shape,
+        shape=shape if min(shape, default=0) >= 0 else (),  # a damaged file may say anything
         axis=0,
         zeros=zeros,
         groups=0,
         violations=0,
-        layout_valid=False,
         note=note,
-    )
-
-
-def summarise(file: Path, pattern: Pattern, layers: Sequence[LayerSparsity]) -> SparsityEvidence:
-    """Add up the weights, each stored tensor once; it is covered when every use of it is."""
-    once = {row.tensor: row for row in layers}
-    uncovered = {row.tensor for row in layers if not row.layout_valid}
-    return SparsityEvidence(
-        pattern=str(pattern),
-        file=file,
-        layers=tuple(layers),
-        weights_covered=sum(prod(row.shape) for tensor, row in once.items() if tensor not in uncovered),
-        weights_total=sum(prod(row.shape) for row in once.values()),
     )
 
 
@@ -105,7 +89,8 @@ def inspect_tensors(
         pattern: What to check.
     """
     named = [(name, tensor) for name, tensor in tensors if name.endswith("weight")]
-    return summarise(file, pattern, [row for name, tensor in named for row in _tensor_row(name, tensor, pattern)])
+    rows = [row for name, tensor in named for row in _tensor_row(name, tensor, pattern)]
+    return SparsityEvidence(pattern=str(pattern), file=file, layers=tuple(rows))
 
 
 def _tensor_row(name: str, tensor: NDArray[np.bool_] | Unreadable, pattern: Pattern) -> list[LayerSparsity]:

@@ -34,6 +34,19 @@ def read_onnx_file(path: Path, *, tensors: bool = True) -> ModelProto:
         SourceError: It is missing, damaged, empty or no regular file, names tensors outside of its folder or in files
             that are not there, or its local functions cannot be put in place of their calls.
     """
+    return read_with_digest(path, tensors=tensors)[0]
+
+
+def read_with_digest(path: Path, *, tensors: bool = True) -> tuple[ModelProto, str]:
+    """A model, and the SHA-256 of the bytes that it was read from; tensors in files beside it do not count.
+
+    Args:
+        path: As in `read_onnx_file`.
+        tensors: Likewise.
+
+    Raises:
+        SourceError: As `read_onnx_file`.
+    """
     require_regular(path, "the ONNX file is no file", SourceError)
     with reading(lambda error: damaged(path, error)):
         content = path.read_bytes()
@@ -45,7 +58,7 @@ def read_onnx_file(path: Path, *, tensors: bool = True) -> ModelProto:
     _require_modest_functions(model)
     if tensors:
         _load_external(path, model)
-    return model
+    return model, sha256(content).hexdigest()
 
 
 def without_functions(model: ModelProto) -> ModelProto:

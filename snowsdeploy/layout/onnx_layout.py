@@ -13,8 +13,8 @@ from onnx import GraphProto, ModelProto
 
 from snowsdeploy.errors import LayoutError
 from snowsdeploy.files import reading
-from snowsdeploy.layout.evidence import layer_sparsity, summarise, unproven
-from snowsdeploy.layout.onnx_file import damaged, read_onnx_file, subgraphs, without_functions
+from snowsdeploy.layout.evidence import layer_sparsity, unproven
+from snowsdeploy.layout.onnx_file import damaged, read_with_digest, subgraphs, without_functions
 from snowsdeploy.layout.onnx_products import WeightUse, model_uses, product_name
 from snowsdeploy.patterns.pattern import Pattern
 from snowsdeploy.values import LayerSparsity, SparsityEvidence
@@ -38,10 +38,10 @@ def inspect_onnx(path: Path, pattern: Pattern, shares: Mapping[str, float] = Map
         SourceError: The file cannot be read as ONNX.
         LayoutError: Weights are stored as sparse tensors, or our layer names in the metadata are damaged.
     """
-    model = _load(path)
+    model, digest = _load(path)
     names = _mapped(model)
     rows = [row for use in model_uses(model) for row in _judge(use, names, pattern, shares)]
-    return summarise(path, pattern, rows)
+    return SparsityEvidence(pattern=str(pattern), file=path, sha256=digest, layers=tuple(rows), shares=dict(shares))
 
 
 def check_onnx(
@@ -87,11 +87,11 @@ def _defect(row: LayerSparsity) -> str:
     return f"{row.name} ({'; '.join(text for text in (counted, row.note) if text)})"
 
 
-def _load(path: Path) -> ModelProto:
-    model = read_onnx_file(path)
+def _load(path: Path) -> tuple[ModelProto, str]:
+    model, digest = read_with_digest(path)
     if not model.graph.node:
         raise damaged(path, "it holds no graph")
-    return without_functions(model)
+    return without_functions(model), digest
 
 
 def node_layers_of(path: Path) -> dict[str, list[str]]:
@@ -101,7 +101,7 @@ def node_layers_of(path: Path) -> dict[str, list[str]]:
         SourceError: The file cannot be read as ONNX.
         LayoutError: The metadata is damaged.
     """
-    return node_layers(_load(path))
+    return node_layers(_load(path)[0])
 
 
 def node_layers(model: ModelProto) -> dict[str, list[str]]:
@@ -149,7 +149,7 @@ def graph_nodes(path: Path) -> GraphNodes:
         SourceError: The file cannot be read as ONNX.
         LayoutError: As `inspect_onnx`.
     """
-    model = _load(path)
+    model, _ = _load(path)
     return GraphNodes(tuple(_node_names(model.graph)), layer_nodes(model))
 
 

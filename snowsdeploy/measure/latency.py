@@ -97,8 +97,8 @@ def _interleaved(
 
 def _series(role: Role, batch: int, samples: Times, rng: np.random.Generator) -> LatencySeries:
     draws = _draws(samples, rng)
-    low, high = interval(np.median(samples.reshape(-1)[draws], axis=1))
     p50, p90, p99 = np.percentile(samples, [50, 90, 99])
+    low, high = interval(np.median(samples.reshape(-1)[draws], axis=1), around=float(p50))
     return LatencySeries(
         role=role,
         batch=batch,
@@ -132,20 +132,27 @@ def speedup(
     """
     draws = _draws(dense, rng)
     ratios = np.median(dense.reshape(-1)[draws], axis=1) / np.median(sparse.reshape(-1)[draws], axis=1)
-    low, high = interval(ratios, confidence)
+    value = float(np.median(dense) / np.median(sparse))
+    low, high = interval(ratios, confidence, around=value)
     return LatencyRatio(
         batch=batch,
-        speedup=float(np.median(dense) / np.median(sparse)),
+        speedup=value,
         low=low,
         high=high,
         confidence=confidence,
     )
 
 
-def interval(values: NDArray[np.float64], confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """The percentile interval of a bootstrap's resampled values."""
+def interval(values: NDArray[np.float64], confidence: float = CONFIDENCE, *, around: float) -> tuple[float, float]:
+    """The percentile interval of a bootstrap's resampled values, widened to hold the estimate itself.
+
+    Args:
+        values: Of the resamples.
+        confidence: Level of the interval.
+        around: The estimate; medians of few calls in blocks may all lie on one side of it.
+    """
     low, high = np.quantile(values, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return float(low), float(high)
+    return min(float(low), around), max(float(high), around)
 
 
 def _draws(samples: Times, rng: np.random.Generator) -> NDArray[np.intp]:

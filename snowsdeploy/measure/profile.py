@@ -209,8 +209,8 @@ def ratio(baseline: tuple[str, Times], other: tuple[str, Times], batch: int, rng
     """
     first, second = baseline[1], other[1]
     draws = _draws(first, rng)
-    low, high = interval(_medians(first, draws) / _medians(second, draws))
     speedup = float(np.median(first) / np.median(second))
+    low, high = interval(_medians(first, draws) / _medians(second, draws), around=speedup)
     return FileRatio(name=other[0], baseline=baseline[0], batch=batch, speedup=speedup, low=low, high=high)
 
 
@@ -264,8 +264,8 @@ def _draws(samples: Times, rng: np.random.Generator) -> NDArray[np.intp]:
 
 
 def _series(file: Contestant, batch: int, samples: Times, rng: np.random.Generator, *, memory: bool) -> TimedFile:
-    low, high = interval(_medians(samples, _draws(samples, rng)))
     p50, p90, p95, p99 = np.percentile(samples, [50, 90, 95, 99])
+    low, high = interval(_medians(samples, _draws(samples, rng)), around=float(p50))
     host, device = peak_memory(file.path, file.runtime, batch, file.axes) if memory else (None, None)
     return TimedFile(
         name=file.name,

@@ -10,6 +10,7 @@ import onnxruntime as ort
 
 from snowsdeploy.errors import ProviderError, first_line
 from snowsdeploy.runtime.libraries import library_in, missing_library, preload
+from snowsdeploy.settings.runtime import EXECUTION_PROVIDERS
 from snowsdeploy.values import Tristate
 
 
@@ -68,16 +69,16 @@ class Provider:
 
 
 PROVIDERS: dict[str, Provider] = {
-    "cpu": Provider("cpu", "CPUExecutionProvider", "reinstall onnxruntime", device="cpu"),
+    "cpu": Provider("cpu", EXECUTION_PROVIDERS["cpu"], "reinstall onnxruntime", device="cpu"),
     "cuda": Provider(
         "cuda",
-        "CUDAExecutionProvider",
+        EXECUTION_PROVIDERS["cuda"],
         "install an NVIDIA driver, CUDA and cuDNN that fit onnxruntime-gpu",
         cuda_graph={"enable_cuda_graph": "1"},
     ),
     "tensorrt": Provider(
         "tensorrt",
-        "TensorrtExecutionProvider",
+        EXECUTION_PROVIDERS["tensorrt"],
         'pip install "tensorrt-cu13>=10.13.2,<11"',
         # Its own cache key ignores weights, so dense and sparse would get each other's engine: off unless ours is used.
         options={
@@ -100,7 +101,7 @@ PROVIDERS: dict[str, Provider] = {
     ),
     "tensorrt-rtx": Provider(
         "tensorrt-rtx",
-        "NvTensorRTRTXExecutionProvider",
+        EXECUTION_PROVIDERS["tensorrt-rtx"],
         "install an NVIDIA driver, then: pip install onnxruntime-ep-nv-tensorrt-rtx",
         uses_sparsity="unknown",
         cuda_graph={"enable_cuda_graph": "1"},

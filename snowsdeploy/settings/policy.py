@@ -6,12 +6,13 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BeforeValidator, Field, GetJsonSchemaHandler, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, GetJsonSchemaHandler, ValidationError
 from pydantic_core import CoreSchema
 
 from snowsdeploy.errors import UsageError
 from snowsdeploy.settings.base import Settings, one_of, unknown_name
 from snowsdeploy.settings.runtime import ProviderName
+from snowsdeploy.settings.validate import Capability
 from snowsdeploy.values import PARITY_LIMITS, Precision
 
 T = TypeVar("T")
@@ -23,6 +24,13 @@ def _off(value: Any) -> Any:  # noqa: ANN401 - whatever the user wrote
     return None if value == OFF else value
 
 
+def _not_empty(value: T) -> T:
+    """An empty table or list would name a rule and no limit."""
+    if not value:
+        raise ValueError("one limit at least")
+    return value
+
+
 class _OffInSchema:
     """Tells the JSON Schema of `"off"`."""
 
@@ -31,13 +39,16 @@ class _OffInSchema:
 
 
 Or = Annotated[T | None, BeforeValidator(_off), _OffInSchema()]
-Share = Annotated[float, Field(ge=0, le=1)]
-Above0 = Annotated[float, Field(gt=0)]
-From0 = Annotated[float, Field(ge=0)]
+Real = Annotated[float, Field(strict=True)]  # no text, no truth value
+Share = Annotated[float, Field(strict=True, ge=0, le=1)]
+Above0 = Annotated[float, Field(strict=True, gt=0)]
+From0 = Annotated[float, Field(strict=True, ge=0)]
+Some = AfterValidator(_not_empty)
 Relative = Annotated[str, Field(pattern=r"^\d+(\.\d+)?\s*%$")]
 Limit = From0 | Relative | Literal["off"]
-Limits = Annotated[Limit | dict[str, Limit], Field(union_mode="left_to_right")]
-Bounds = From0 | dict[str, From0 | Literal["off"]]
+Limits = Annotated[Limit | Annotated[dict[str, Limit], Some], Field(union_mode="left_to_right")]
+Bounds = From0 | Annotated[dict[str, From0 | Literal["off"]], Some]
+ByPrecision = Annotated[dict[Precision, T], Some]
 
 
 SWITCHED = (
@@ -55,25 +66,27 @@ class GatePolicy(Settings):
         'metric. Percentage points of a share, else the metric\'s own unit; `"1%"` is relative to the dense value. A '
         "metric that is not named has its usual limit, such as 2 points of top-1 and of mean IoU, and 0.5 dB of PSNR.",
     )
-    min: dict[str, float] = Field(
+    min: Annotated[dict[str, Real], Some] = Field(
         default_factory=dict, description="Least value of the sparse model by metric; a share from 0 to 1."
     )
-    max: dict[str, float] = Field(
+    max: Annotated[dict[str, Real], Some] = Field(
         default_factory=dict, description="Largest value of the sparse model by metric, where less is better."
     )
     agreement: Or[Bounds] = Field(
         default_factory=dict,
         description="How alike both models' outputs must be, by measure, or one number for the first; judged where "
-        "there is no metric. A measure that is not named has its usual limit, such as 0.9 of equal classes.",
+        "it is given, and where there is no metric. A measure that is not named has its usual limit, such as 0.9 of "
+        "equal classes.",
     )
     min_coverage: Or[Share] = Field(
         0.5,
         description="Least share of all convolution and matrix-product weights that lie in layers with the pattern.",
     )
-    max_parity_error: Or[Above0 | dict[Precision, Above0]] = Field(
+    max_parity_error: Or[Above0 | ByPrecision[Above0]] = Field(
         default_factory=lambda: dict(PARITY_LIMITS),
         description="Largest relative L2 error of PyTorch against ONNX, of any output and batch size: one number, or a "
-        "table with one for each precision, where a precision that is not in the table is not judged.",
+        "table with one for each precision, where a precision that is not in the table is not judged and one that is "
+        "in it must be in the report.",
     )
     min_speedup: Or[Above0] = Field(None, description="Least dense over sparse median latency, at every batch size.")
     max_latency_ms: Or[Above0] = Field(
@@ -96,17 +109,17 @@ class GatePolicy(Settings):
     required_provider: Or[ProviderName] = Field(
         None, description="The provider that must have run every node: cpu, cuda, tensorrt or tensorrt-rtx."
     )
-    required_compilation: tuple[str, ...] = Field(
+    required_compilation: Annotated[tuple[Capability, ...], Some] = Field(
         (),
         description="Compute capabilities for which the ahead-of-time compiler must have accepted the sparse file; a "
         "refusal fails whatever this says.",
     )
-    min_found: Or[Share | dict[Precision, Share]] = Field(
+    min_found: Or[Share | ByPrecision[Share]] = Field(
         None,
         description="Least share of the pruned layers that the engine called eligible for sparse tactics: one number, "
         "or a table with one for each precision.",
     )
-    min_chosen: Or[Share | dict[Precision, Share]] = Field(
+    min_chosen: Or[Share | ByPrecision[Share]] = Field(
         None,
         description="Least share of the pruned layers that the engine runs with sparse kernels, written alike.",
     )
@@ -117,6 +130,10 @@ class GatePolicy(Settings):
     off: tuple[Annotated[str, *one_of(SWITCHED)], ...] = Field(
         (), description=f"Rules that are not applied: {', '.join(SWITCHED)}. The layout is always judged."
     )
+
+    def named(self, *fields: str) -> bool:
+        """Whether a file or a caller gives one of some limits, and does not switch it off."""
+        return any(getattr(self, field) is not None for field in self.model_fields_set.intersection(fields))
 
     def parity_limit(self, precision: Precision) -> float | None:
         """What `max_parity_error` says of a precision."""
@@ -153,8 +170,20 @@ def policy_of_table(table: object, where: str) -> GatePolicy:
     try:
         return GatePolicy.model_validate(dict(table))
     except ValidationError as error:
-        rows = [f"{e['loc'][0]}: {e['msg']}, not {e['input']!r}" for e in error.errors()]
-        raise UsageError(f"{where} has a value out of range", seen="; ".join(dict.fromkeys(rows))) from error
+        keys = list(dict.fromkeys(str(e["loc"][0]) for e in error.errors()))
+        raise UsageError(
+            f"{where} has a value out of range",
+            seen="; ".join(f"{key}: {table[key]!r}"[:200] for key in keys),
+            allowed="; ".join(f"{key}: {_allowed(key, error)}" for key in keys),
+            fix='write numbers without quotation marks; "off" switches a rule off; docs/settings.md has all keys',
+        ) from error
+
+
+def _allowed(key: str, error: ValidationError) -> str:
+    """What pydantic wanted of one key, in each form that it may have; of those that got furthest into a table."""
+    rows = [e for e in error.errors() if e["loc"][0] == key]
+    texts = [e["msg"].removeprefix("Value error, ").removeprefix("Input should be ") for e in rows]
+    return " or ".join(dict.fromkeys(texts))
 
 
 _GOAL = re.compile(r"\s*([A-Za-z_][\w@.\-]*)\s*(drop)?\s*(<=|>=)\s*(-?\d+(?:\.\d+)?(?:e-?\d+)?)\s*(%?)\s*")
@@ -188,8 +217,9 @@ def with_goals(policy: GatePolicy, goals: Sequence[str]) -> GatePolicy:
             drops[name] = f"{number}%" if percent else float(number)
         else:
             (least if sign == ">=" else most)[name] = float(number)
+    bounds = {name: table for name, table in (("min", least), ("max", most)) if table}
     if not drops:
-        return policy.model_copy(update={"min": least, "max": most})
+        return policy.model_copy(update=bounds)
     if not isinstance(policy.max_drop, dict):
         raise UsageError(
             "--metric-goal and the policy's max_drop both say how far a metric may fall",
@@ -197,4 +227,4 @@ def with_goals(policy: GatePolicy, goals: Sequence[str]) -> GatePolicy:
             allowed="a table by metric, such as max_drop = { top1 = 1.0 }",
             fix="name the metric in the policy",
         )
-    return policy.model_copy(update={"max_drop": {**policy.max_drop, **drops}, "min": least, "max": most})
+    return policy.model_copy(update={"max_drop": {**policy.max_drop, **drops}, **bounds})

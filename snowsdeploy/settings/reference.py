@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from functools import partial
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin
 
@@ -54,7 +55,7 @@ def _policy_schema() -> dict[str, Any]:
 KINDS: dict[str, Callable[[], dict[str, Any]]] = {
     "settings": _file_schema,
     "policy": _policy_schema,
-    "report": Report.model_json_schema,
+    "report": partial(Report.model_json_schema, mode="serialization"),
 }
 
 

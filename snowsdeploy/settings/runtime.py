@@ -10,6 +10,13 @@ from pydantic import Field
 from snowsdeploy.settings.base import CommaList, Option, Settings, Texts
 
 ProviderName = Literal["cpu", "cuda", "tensorrt", "tensorrt-rtx"]
+# What ONNX Runtime calls them, also in the reports of where nodes ran.
+EXECUTION_PROVIDERS: dict[ProviderName, str] = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+    "tensorrt-rtx": "NvTensorRTRTXExecutionProvider",
+}
 _PANEL = "Validation and gates"
 
 

@@ -80,12 +80,12 @@ def config_toml(settings: Effective, policy: GatePolicy, versions: Mapping[str, 
 
     Args:
         settings: From `effective`.
-        policy: The effective limits.
+        policy: The limits; those that nobody gave are left out, for what a file names must be judged.
         versions: With which the run is made; for people, and for a warning where they differ.
     """
     plain = {k: v for k, v in settings.values.items() if not isinstance(v, dict)}
     tables = {k: v for k, v in settings.values.items() if isinstance(v, dict)}
-    limits = {k: OFF if v is None else v for k, v in policy.model_dump(mode="json").items()}
+    limits = {k: OFF if v is None else v for k, v in policy.model_dump(mode="json", exclude_unset=True).items()}
     resolved = {RESOLVED_TABLE: dict(settings.resolved)} if settings.resolved else {}
     document: dict[str, Any] = {**plain, **tables, **resolved, POLICY_TABLE: limits, VERSIONS_TABLE: dict(versions)}
     head = _REPEAT if {"model", "data"} <= settings.values.keys() else _PARTLY

@@ -14,7 +14,7 @@ from snowsdeploy.data.samples import Samples
 from snowsdeploy.engines.account import EngineAccount
 from snowsdeploy.engines.build import build_account
 from snowsdeploy.engines.evidence import add_engine
-from snowsdeploy.errors import ProviderError
+from snowsdeploy.errors import OutputError, ProviderError
 from snowsdeploy.layout.onnx_layout import check_onnx
 from snowsdeploy.measure.compilation import check_compilation
 from snowsdeploy.measure.latency import OPENINGS, latency_note, measure_latency
@@ -88,6 +88,7 @@ def validate(
         ProviderError: A file does not run where it should.
         DataError: The evaluation images do not fit the model.
         SourceError: An account of an engine is of another model.
+        OutputError: A sparse file is another than was exported.
     """
     started = time.perf_counter()
     settings, observer = settings or MeasureSettings(), observer or NullObserver()
@@ -303,7 +304,12 @@ class _Measurement:
         """The layout in the file; read again whatever else is kept."""
         report = self.pruned.report
         expected = [d.name for d in report.pruned]
-        return check_onnx(pair.sparse.path, Pattern.parse(report.pattern), expected, report.sparsity)
+        evidence = check_onnx(pair.sparse.path, Pattern.parse(report.pattern), expected, report.sparsity)
+        if evidence.sha256 != pair.sparse.sha256:
+            raise OutputError(
+                "an exported file has changed since its export", seen=pair.sparse.path, fix="export again"
+            )
+        return evidence
 
     def _layout(self, pair: FilePair, *, build: bool = True) -> tuple[SparsityEvidence, EngineEvidence | None]:
         """The layout, and what an engine made of it."""
@@ -318,7 +324,7 @@ class _Measurement:
         signature = self.pruned.dense.signature
         found = [
             self._latency_at(pair, sized(signature.inputs, signature.dynamic, size), size)
-            for size in self.settings.latency_size or ("",)
+            for size in dict.fromkeys(self.settings.latency_size or ("",))
         ]
         series = tuple(row for one in found for row in one.series)
         ratios = tuple(row for one in found for row in one.ratios)
@@ -331,7 +337,7 @@ class _Measurement:
         found = measure_latency(
             lambda: (OrtSession.open(pair.dense.path, self.settings), OrtSession.open(pair.sparse.path, self.settings)),
             lambda batch: random_batch(inputs, batch, 0).numpy(),
-            [fixed] if fixed else self.settings.latency_batch,
+            [fixed] if fixed else list(dict.fromkeys(self.settings.latency_batch)),
             runs=self.settings.latency_runs,
             openings=1 if compiles else OPENINGS,
             pattern=self.pruned.report.pattern,

@@ -13,6 +13,7 @@ from snowsdeploy.tasks.base import AbstractTask, Array, Output, Outputs, Scores
 from snowsdeploy.tasks.statistics import mean
 from snowsdeploy.values import Agreement
 
+MAX_ERROR = 1e6  # relative, of what is zero in the dense model, whose error has no end
 _TINY = float(np.finfo(np.float64).tiny)
 
 
@@ -94,7 +95,8 @@ def cosine(dense: Array, other: Array) -> NDArray[np.float64]:
 
 
 def relative_error(dense: Array, other: Array) -> NDArray[np.float64]:
-    """2-norm of each item's difference over that of the dense values, `[items]`; 0 where both are zero."""
+    """2-norm of each item's difference over that of the dense values, `[items]`; 0 where both are zero, at most 1e6."""
     a, b = rows(dense), rows(other)
     error = np.linalg.norm(a - b, axis=1)
-    return np.where(error == 0, 0.0, error / np.maximum(np.linalg.norm(a, axis=1), _TINY))
+    scale = np.maximum(np.linalg.norm(a, axis=1), np.maximum(error, _TINY) / MAX_ERROR)
+    return np.where(error == 0, 0.0, error / scale)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
-import numpy as np
-
+from snowsdeploy.tasks.any_output import MAX_ERROR
 from snowsdeploy.tasks.base import AbstractTask, joined
 from snowsdeploy.values import Distance
 
@@ -35,5 +34,5 @@ def distance(dense: Batches, other: Batches, task: AbstractTask) -> Distance:
         for e, o in zip(expected, actual, strict=True):
             error += float((o.double() - e.double()).square().sum())
             energy += float(e.double().square().sum())
-    value = (error / max(energy, float(np.finfo(np.float64).tiny))) ** 0.5
+    value = (error / max(energy, error / MAX_ERROR**2)) ** 0.5 if error else 0.0
     return Distance(value=value, measure="relative error", same=same, same_label=label)

@@ -57,6 +57,9 @@ def paired_test(dense: NDArray[np.bool_], sparse: NDArray[np.bool_], confidence:
 def bootstrap(items: int, statistic: Statistic, confidence: float = 0.95) -> tuple[float, float] | None:
     """The percentile bootstrap's interval (Efron 1979) of a statistic of resampled items; None of a single item.
 
+    It is widened to hold the statistic of the items themselves: a statistic such as mean IoU, over the classes that
+    occur, is biased on resamples that miss rare classes, by so much that all of them may lie on one side of it.
+
     Args:
         items: How many there are.
         statistic: Takes positions of items. Given both models' values of the same items, the bootstrap is paired.
@@ -77,7 +80,8 @@ def bootstrap(items: int, statistic: Statistic, confidence: float = 0.95) -> tup
         method="percentile",
         rng=np.random.default_rng(0),
     ).confidence_interval
-    return float(found.low), float(found.high)
+    point = statistic(np.arange(items))
+    return min(float(found.low), point), max(float(found.high), point)
 
 
 def mean(values: NDArray[np.float64]) -> Estimate:

@@ -98,7 +98,7 @@ class UserMetric:
         score = value if isinstance(value, Score) else _as_score(value)
         numbers = [] if score is None else [score.value if score.items is None else score.items]
         try:
-            finite = bool(numbers) and bool(np.isfinite(np.asarray(numbers[0], dtype=np.float64)).all())
+            finite = bool(numbers) and bool((np.abs(np.asarray(numbers[0], dtype=np.float64)) < _LARGEST).all())
         except (TypeError, ValueError):
             finite = False
         if score is None or not finite or (score.items is not None and not len(score.items)):
@@ -108,6 +108,7 @@ class UserMetric:
         return score
 
 
+_LARGEST = 1e100
 _ALLOWED = "a number, a value for each item, snowsdeploy.Score, or a dict of those by name"
 
 
@@ -148,8 +149,15 @@ def compare_scores(
 
 
 def _compared(name: str, a: Score, b: Score, same: Score | None, items: int) -> Metric:
-    guess = all(0 <= float(score) <= 1 for score in (a, b))
+    compared = [float(score) for score in (a, b, same) if score is not None]
+    guess = all(0 <= value <= 1 for value in compared)
     unit = (SHARE if guess else "") if a.unit is None else a.unit
+    if unit == SHARE and not guess:
+        raise MetricError(
+            f"--metric gives {name} as a share, which is a number from 0 to 1",
+            seen=", ".join(f"{value:g}" for value in compared),
+            fix="name another unit: snowsdeploy.Score(value, unit='')",
+        )
     usual = unit == SHARE  # a metric in another unit needs a goal
     quantity = Quantity(name=name, label=name, unit=unit, higher_is_better=a.higher_is_better)
     return Metric(
@@ -165,7 +173,8 @@ def _compared(name: str, a: Score, b: Score, same: Score | None, items: int) -> 
 
 def _drop(quantity: Quantity, a: Score, b: Score) -> Drop:
     sign = quantity.factor if quantity.higher_is_better else -quantity.factor
-    if a.items is not None and b.items is not None and len(a.items) == len(b.items):
+    whole = a.value is None and b.value is None  # a value that is not the items' mean has not its interval either
+    if whole and a.items is not None and b.items is not None and len(a.items) == len(b.items):
         return mean_drop(np.asarray(a.items, np.float64), np.asarray(b.items, np.float64), sign)
     return Drop(value=sign * (float(a) - float(b)))
 
@@ -260,9 +269,18 @@ def _scores(metric: Any, name: str) -> dict[str, Score]:  # noqa: ANN401 - torch
     bounds = (getattr(metric, "plot_lower_bound", None), getattr(metric, "plot_upper_bound", None))
     share, better = bounds == (0.0, 1.0), getattr(metric, "higher_is_better", True) is not False
     scores = {
-        key: Score(float(value), unit=SHARE if share else None, higher_is_better=better)
+        key: Score(
+            _within_share(float(value)) if share else float(value),
+            unit=SHARE if share else None,
+            higher_is_better=better,
+        )
         for key, value in found.items()
         if isinstance(value, Tensor) and value.numel() == 1
     }
     # Detection's metrics say -1 of what does not occur, and list the classes beside the numbers.
     return {k: s for k, s in scores.items() if k != "classes" and not (share and float(s) == -1)}
+
+
+def _within_share(value: float) -> float:
+    """Sums in single precision end a little outside of 0 to 1."""
+    return min(max(value, 0.0), 1.0) if -1e-4 < value < 1 + 1e-4 else value

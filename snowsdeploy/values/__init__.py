@@ -10,6 +10,7 @@ from __future__ import annotations
 from snowsdeploy.values.accuracy import SHARE, Accuracy, Agreement, Drop, Estimate, Metric, Quantity
 from snowsdeploy.values.base import (
     PARITY_LIMITS,
+    PRECISIONS,
     SCHEMA_VERSION,
     Artifact,
     Format,
@@ -31,7 +32,7 @@ from snowsdeploy.values.permutation import Permutation, PermutedGroup
 from snowsdeploy.values.plan import RunPlan, UnitCost
 from snowsdeploy.values.profile import Copies, FileRatio, GpuReading, OperatorTime, Profile, ProfiledFile, TimedFile
 from snowsdeploy.values.pruning import LayerDecision, LayerReport, PruneReport, SelectionReport, TensorDigests
-from snowsdeploy.values.report import Report, RuleResult, Variant, Verdict
+from snowsdeploy.values.report import Outcome, Report, RuleResult, Variant, Verdict
 from snowsdeploy.values.source import (
     DTYPES,
     DataInfo,
@@ -45,6 +46,7 @@ from snowsdeploy.values.source import (
 __all__ = [
     "DTYPES",
     "PARITY_LIMITS",
+    "PRECISIONS",
     "SCHEMA_VERSION",
     "SHARE",
     "Accuracy",
@@ -82,6 +84,7 @@ __all__ = [
     "ModelSignature",
     "OnnxArtifact",
     "OperatorTime",
+    "Outcome",
     "Package",
     "Parity",
     "ParityRow",

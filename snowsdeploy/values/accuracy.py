@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
 from snowsdeploy.values.base import Artifact
+from snowsdeploy.values.numbers import Flag, From0, Level, Number, Share, Size, near, require_interval
 from snowsdeploy.values.source import DataInfo
 
 SHARE = "share"
@@ -22,7 +27,7 @@ class Quantity(Artifact):
     name: str
     label: str
     unit: str = SHARE
-    higher_is_better: bool = True
+    higher_is_better: Flag = True
 
     def written(self, value: float) -> str:
         """A value with its unit: `91.20%`, `31.4 dB`, `0.0123`."""
@@ -62,11 +67,16 @@ class Estimate(Artifact):
         items: Of how many items it is.
     """
 
-    value: float
-    low: float | None = None
-    high: float | None = None
-    items: int
-    confidence: float = 0.95
+    value: Number
+    low: Number | None = None
+    high: Number | None = None
+    items: Size
+    confidence: Level = 0.95
+
+    @model_validator(mode="after")
+    def _within(self) -> Self:
+        require_interval(self.value, self.low, self.high)
+        return self
 
 
 class Drop(Artifact):
@@ -81,13 +91,18 @@ class Drop(Artifact):
         note: What else a reader should know, such as the items on which exactly one model is right.
     """
 
-    value: float
-    low: float | None = None
-    high: float | None = None
+    value: Number
+    low: Number | None = None
+    high: Number | None = None
     method: str = ""
-    p_value: float | None = None
+    p_value: Share | None = None
     note: str = ""
-    confidence: float = 0.95
+    confidence: Level = 0.95
+
+    @model_validator(mode="after")
+    def _within(self) -> Self:
+        require_interval(self.value, self.low, self.high)
+        return self
 
 
 class Metric(Quantity):
@@ -106,8 +121,18 @@ class Metric(Quantity):
     sparse: Estimate
     same_precision: Estimate | None = None
     drop: Drop
-    usual_drop: float | None = None
-    usual_regression: float | None = None
+    usual_drop: From0 | None = None
+    usual_regression: From0 | None = None
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Self:
+        _require_share(self, self.dense, self.sparse, *([self.same_precision] if self.same_precision else ()))
+        sign = self.factor if self.higher_is_better else -self.factor
+        lost = sign * (self.dense.value - self.sparse.value)
+        scale = self.factor * max(abs(self.dense.value), abs(self.sparse.value))
+        if not near(lost, self.drop.value, scale):
+            raise ValueError(f"drop.value is {self.drop.value:g}, but dense and sparse are {lost:g} apart")
+        return self
 
     @property
     def dropped(self) -> str:
@@ -132,7 +157,21 @@ class Agreement(Quantity):
     """
 
     measured: Estimate
-    usual_limit: float | None = None
+    usual_limit: Number | None = None
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Self:
+        _require_share(self, self.measured)
+        return self
+
+
+_ROUNDED = 1e-6  # a share in single precision may be so far outside of 0 to 1
+
+
+def _require_share(quantity: Quantity, *estimates: Estimate) -> None:
+    for found in estimates if quantity.unit == SHARE else ():
+        if not -_ROUNDED <= found.value <= 1 + _ROUNDED:
+            raise ValueError(f"{quantity.name} is a share and {found.value:g}; a share is from 0 to 1")
 
 
 class Accuracy(Artifact):
@@ -149,9 +188,9 @@ class Accuracy(Artifact):
 
     task: str
     data: DataInfo
-    calibration: bool = False
+    calibration: Flag = False
     provider: str
-    agreement: tuple[Agreement, ...]
+    agreement: Annotated[tuple[Agreement, ...], Field(min_length=1)]
     metrics: tuple[Metric, ...] = ()
 
     @property

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeAlias
+from typing import Annotated, Any, Literal, Self, TypeAlias, get_args
 
 from pydantic import (
     AfterValidator,
     BaseModel,
     ConfigDict,
+    ModelWrapValidatorHandler,
     PlainSerializer,
     PrivateAttr,
     SerializationInfo,
+    StringConstraints,
     ValidationInfo,
+    model_validator,
 )
 from pydantic_core import PydanticSerializationError
 
@@ -23,6 +26,7 @@ SCHEMA_VERSION: Literal[1] = 1
 Tristate = Literal["yes", "no", "unknown"]
 Role = Literal["dense", "sparse"]
 Precision = Literal["fp32", "fp16", "int8"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 Format: TypeAlias = str  # "onnx", or the name of another that the export stage knows
 # FP32 differs by the order of sums; FP16 keeps 11 bits, INT8 8: what a sound conversion of a whole model reaches
 PARITY_LIMITS: dict[Precision, float] = {"fp32": 1e-4, "fp16": 1e-2, "int8": 0.2}
@@ -49,11 +53,31 @@ _FOLDER = "folder"
 RunPath: TypeAlias = Annotated[Path, AfterValidator(_placed), PlainSerializer(_relative, return_type=str)]
 
 
-class Artifact(BaseModel):
-    """Base of every value that is written to JSON."""
+# Of a file, or of tensors.
+Sha256: TypeAlias = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
 
-    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
+
+class Artifact(BaseModel):
+    """Base of every value that is written to JSON; what contradicts itself cannot be made, nor read.
+
+    A figure that follows from others is computed. It is written for readers, and where JSON holds it, it must agree.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, ser_json_inf_nan="strings")
     _owned: Any = PrivateAttr(None)  # a folder that goes when the value does
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _computed_agree(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:  # noqa: ANN401 - any input
+        names = cls.model_computed_fields.keys() & (data.keys() if isinstance(data, dict) else ())
+        if not names:
+            return handler(data)
+        made = handler({key: value for key, value in data.items() if key not in names})
+        for name in sorted(names):
+            follows = getattr(made, name)
+            if data[name] != follows or isinstance(data[name], bool) != isinstance(follows, bool):
+                raise ValueError(f"{name} is {data[name]}, but {follows} follows from what stands beside it")
+        return made
 
     def owning(self, folder: object) -> Self:
         """The same value, which keeps something alive: the temporary folder that its files lie in."""

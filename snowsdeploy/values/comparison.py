@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from snowsdeploy.values.accuracy import Accuracy
 from snowsdeploy.values.base import Artifact
+from snowsdeploy.values.numbers import Number, Seconds, Share
 
 
 class ComparedRun(Artifact):
@@ -20,9 +21,9 @@ class ComparedRun(Artifact):
     selector: str
     solver: str
     accuracy: Accuracy | None = None
-    objective: float | None = None
-    coverage: float | None = None
-    seconds: float | None = None
+    objective: Number | None = None
+    coverage: Share | None = None
+    seconds: Seconds | None = None
     problem: str = ""
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from snowsdeploy.values.base import Artifact, Precision
+from snowsdeploy.values.numbers import Count, Flag, From0, Number, Share, Size, Unbounded
 
 Reference = Literal["torch", "fp32 file"]
 
@@ -33,10 +34,10 @@ class ValueDifference(Artifact):
     nodes: tuple[str, ...]
     layers: tuple[str, ...] = ()
     reference: Reference
-    relative_l2: float
-    max_abs: float
-    error_in: float
-    added: float | None
+    relative_l2: Unbounded
+    max_abs: Unbounded
+    error_in: Unbounded
+    added: Unbounded | None
 
 
 class Divergence(Artifact):
@@ -62,15 +63,15 @@ class Divergence(Artifact):
     file: Path
     precision: Precision
     provider: str
-    images: int
+    images: Size
     images_from: str
-    changed: bool
-    tolerance: float
+    changed: Flag
+    tolerance: From0
     kind: Literal["agrees", "diverges", "accumulates", "rewriting"]
     first: ValueDifference | None
     rows: tuple[ValueDifference, ...]
-    compared: float
-    rewriting: float
+    compared: Share
+    rewriting: Unbounded
     conclusion: str
 
 
@@ -84,9 +85,9 @@ class Distance(Artifact):
         same_label: What is equal.
     """
 
-    value: float
+    value: From0
     measure: str
-    same: float | None = None
+    same: Share | None = None
     same_label: str = ""
 
 
@@ -107,14 +108,14 @@ class LayerCost(Artifact):
     """
 
     layers: tuple[str, ...]
-    whole: bool = True
+    whole: Flag = True
     restored: Distance
-    cost: float
-    weights: int
-    share: float
-    cost_per_share: float
-    loss_masked: float
-    loss_final: float
+    cost: Number
+    weights: Size
+    share: Share
+    cost_per_share: Number
+    loss_masked: Number
+    loss_final: Number
 
 
 class Restoration(Artifact):
@@ -132,8 +133,8 @@ class Restoration(Artifact):
 
     outcome: Literal["passes", "found", "impossible", "coverage"]
     units: tuple[tuple[str, ...], ...]
-    tried: int
-    coverage: float
+    tried: Count
+    coverage: Share
     images: str
     measured: tuple[str, ...]
 
@@ -154,7 +155,7 @@ class AccuracyCost(Artifact):
         suggestion: The fewest units to keep dense for a policy; None where no rule judges.
     """
 
-    images: int
+    images: Size
     pruned: Distance
     units: tuple[LayerCost, ...]
     single: tuple[LayerCost, ...] = ()

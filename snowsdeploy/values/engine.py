@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
+
+from pydantic import model_validator
 
 from snowsdeploy.values.base import Artifact
+from snowsdeploy.values.numbers import Count
 
 WHY_NOT_CHOSEN = "Eligible but not chosen is normal: the engine timed both kernels and kept the faster one."
 
@@ -40,14 +43,26 @@ class EngineEvidence(Artifact):
     """
 
     sources: tuple[EngineSource, ...]
-    pruned: int
-    eligible: int
-    found: int
-    found_unknown: int = 0
-    chosen: int
-    chosen_unknown: int = 0
-    engine_layers: int | None = None
+    pruned: Count
+    eligible: Count
+    found: Count
+    found_unknown: Count = 0
+    chosen: Count
+    chosen_unknown: Count = 0
+    engine_layers: Count | None = None
     notes: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _at_most_pruned(self) -> Self:
+        counted = {
+            "eligible": self.eligible,
+            "found + found_unknown": self.found + self.found_unknown,
+            "chosen + chosen_unknown": self.chosen + self.chosen_unknown,
+        }
+        for name, count in counted.items():
+            if count > self.pruned:
+                raise ValueError(f"{name} is {count}, more than the {self.pruned} pruned layers")
+        return self
 
     @property
     def account(self) -> str:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Annotated, Self
 
-from snowsdeploy.values.base import Artifact, Format, Precision, Role, RunPath
+from pydantic import Field, model_validator
+
+from snowsdeploy.values.base import Artifact, Format, Precision, Role, RunPath, Sha256
 from snowsdeploy.values.command import StageCommand
+from snowsdeploy.values.numbers import Size
+
+_Names = Annotated[tuple[str, ...], Field(min_length=1)]
 
 
 class OnnxArtifact(Artifact):
@@ -18,21 +23,35 @@ class OnnxArtifact(Artifact):
 
     path: RunPath
     role: Role
-    sha256: str
-    size_bytes: int
-    opset: int
+    sha256: Sha256
+    size_bytes: Size
+    opset: Size
     precision: Precision = "fp32"
     kept: dict[str, str] = Field(default_factory=dict)
-    input_names: tuple[str, ...]
-    output_names: tuple[str, ...]
+    input_names: _Names
+    output_names: _Names
     metadata: dict[str, str] = Field(default_factory=dict)
 
 
 class FilePair(Artifact):
-    """The dense and the sparse file of one precision."""
+    """The dense and the sparse file of one precision: two files with the same inputs and outputs."""
 
     dense: OnnxArtifact
     sparse: OnnxArtifact
+
+    @model_validator(mode="after")
+    def _are_a_pair(self) -> Self:
+        for role in ("dense", "sparse"):
+            if getattr(self, role).role != role:
+                raise ValueError(f"{role}.role is {getattr(self, role).role}")
+        for name in ("sha256", "path"):
+            if getattr(self.dense, name) == getattr(self.sparse, name):
+                raise ValueError(f"dense and sparse have the same {name}: they are one file")
+        for name in ("precision", "input_names", "output_names"):
+            ours, theirs = getattr(self.dense, name), getattr(self.sparse, name)
+            if ours != theirs:
+                raise ValueError(f"{name} of dense and sparse differ: {ours} and {theirs}")
+        return self
 
     @property
     def precision(self) -> Precision:
@@ -67,11 +86,20 @@ class ExportReport(Artifact):
         commands: By which the export stage alone was run, oldest first.
     """
 
-    pairs: tuple[FilePair, ...]
-    asked: tuple[Precision, ...] = ("fp32",)
+    pairs: Annotated[tuple[FilePair, ...], Field(min_length=1)]
+    asked: Annotated[tuple[Precision, ...], Field(min_length=1)] = ("fp32",)
     serving: tuple[OnnxArtifact, ...] = ()
     packages: tuple[Package, ...] = ()
     commands: tuple[StageCommand, ...] = ()
+
+    @model_validator(mode="after")
+    def _what_was_asked_is_there(self) -> Self:
+        written = [pair.precision for pair in self.pairs]
+        if written[0] != "fp32" or len(set(written)) < len(written):
+            raise ValueError(f"pairs are of {', '.join(written)}; each precision has one, fp32 first")
+        if missing := set(self.asked) - set(written):
+            raise ValueError(f"asked names {', '.join(sorted(missing))}, which pairs do not have")
+        return self
 
     @property
     def fp32(self) -> FilePair:

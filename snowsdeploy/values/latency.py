@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections import Counter
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
 
 from snowsdeploy.values.base import Artifact, Tristate
+from snowsdeploy.values.numbers import Above0, Count, From0, Level, Milliseconds, Size, near, require_ordered
 
 
 class LatencyCase(Artifact):
@@ -15,7 +19,7 @@ class LatencyCase(Artifact):
         size: Of each, where a model takes several: height x width.
     """
 
-    batch: int
+    batch: Size
     size: str = ""
 
     @property
@@ -33,23 +37,34 @@ class LatencySeries(LatencyCase):
     """
 
     role: Literal["dense", "sparse"]
-    runs: int
-    mean_ms: float
-    p50_ms: float
-    p50_low_ms: float
-    p50_high_ms: float
-    p90_ms: float
-    p99_ms: float
-    cov: float
+    runs: Size
+    mean_ms: Milliseconds
+    p50_ms: Milliseconds
+    p50_low_ms: Milliseconds
+    p50_high_ms: Milliseconds
+    p90_ms: Milliseconds
+    p99_ms: Milliseconds
+    cov: From0
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        require_ordered(p50_low_ms=self.p50_low_ms, p50_ms=self.p50_ms, p50_high_ms=self.p50_high_ms)
+        require_ordered(p50_ms=self.p50_ms, p90_ms=self.p90_ms, p99_ms=self.p99_ms)
+        return self
 
 
 class LatencyRatio(LatencyCase):
     """Dense over sparse median latency at one batch size (above 1: sparse is faster), with a bootstrap interval."""
 
-    speedup: float
-    low: float
-    high: float
-    confidence: float = 0.95
+    speedup: Above0
+    low: Above0
+    high: Above0
+    confidence: Level = 0.95
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        require_ordered(low=self.low, speedup=self.speedup, high=self.high)
+        return self
 
 
 class Latency(Artifact):
@@ -63,11 +78,26 @@ class Latency(Artifact):
     """
 
     requested: str
-    providers: dict[str, int]
+    providers: dict[str, Count]
     uses_sparsity: Tristate
-    series: tuple[LatencySeries, ...]
-    ratios: tuple[LatencyRatio, ...]
+    series: Annotated[tuple[LatencySeries, ...], Field(min_length=1)]
+    ratios: Annotated[tuple[LatencyRatio, ...], Field(min_length=1)]
     note: str = ""
+
+    @model_validator(mode="after")
+    def _ratios_are_of_series(self) -> Self:
+        timed = {(s.role, s.at): s.p50_ms for s in self.series}
+        times = Counter(ratio.at for ratio in self.ratios)
+        wanted = Counter((role, at) for at in times for role in ("dense", "sparse"))
+        if Counter((s.role, s.at) for s in self.series) != wanted or max(times.values()) > 1:
+            raise ValueError("series and ratios must be one dense series, one sparse series and one ratio a batch size")
+        for ratio in self.ratios:
+            quotient = timed["dense", ratio.at] / timed["sparse", ratio.at]
+            if not near(ratio.speedup, quotient, 0.0):
+                raise ValueError(
+                    f"speedup at batch {ratio.at} is {ratio.speedup:g}, but the medians of the series give {quotient:g}"
+                )
+        return self
 
 
 class Environment(Artifact):
@@ -75,8 +105,8 @@ class Environment(Artifact):
 
     machine: str
     cpu: str
-    cores: int
-    memory_bytes: int
+    cores: Size
+    memory_bytes: Count
     gpus: tuple[str, ...]
     os: str
     versions: dict[str, str]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from snowsdeploy.values.base import Artifact
+from snowsdeploy.values.numbers import Count, Flag, Size
 
 
 class UnitMemory(Artifact):
@@ -18,9 +19,9 @@ class UnitMemory(Artifact):
     """
 
     layers: tuple[str, ...]
-    stored_per_image: int
-    graph_per_image: int
-    fixed: int
+    stored_per_image: Count
+    graph_per_image: Count
+    fixed: Count
 
 
 class MemoryPlan(Artifact):
@@ -41,18 +42,18 @@ class MemoryPlan(Artifact):
         measured: False for a model with a fixed batch, whose needs are not known.
     """
 
-    budget_bytes: int
-    base_bytes: int
+    budget_bytes: Count
+    base_bytes: Count
     storage: Literal["memory", "host", "half", "disk", "recompute"]
-    planned_batch: int
-    batch_size: int
-    whole_images: int
-    loss_images: int
-    peak_bytes: int
-    disk_bytes: int
+    planned_batch: Size
+    batch_size: Size
+    whole_images: Size
+    loss_images: Size
+    peak_bytes: Count
+    disk_bytes: Count
     units: tuple[UnitMemory, ...]
-    unit_peaks: tuple[int, ...]
-    measured: bool = True
+    unit_peaks: tuple[Count, ...]
+    measured: Flag = True
 
     def __str__(self) -> str:
         where = {

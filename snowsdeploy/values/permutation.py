@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from snowsdeploy.values.base import Artifact
+from snowsdeploy.values.numbers import From0, Seconds, Size
 
 
 class PermutedGroup(Artifact):
@@ -15,10 +16,10 @@ class PermutedGroup(Artifact):
         kept_after: The same in the new order.
     """
 
-    channels: int
+    channels: Size
     layers: tuple[str, ...]
-    kept_before: float
-    kept_after: float
+    kept_before: From0
+    kept_after: From0
 
 
 class Permutation(Artifact):
@@ -35,8 +36,8 @@ class Permutation(Artifact):
     score: str
     groups: tuple[PermutedGroup, ...]
     refused: dict[str, str]
-    error: float
-    seconds: float
+    error: From0
+    seconds: Seconds
 
     @property
     def kept(self) -> tuple[float, float]:

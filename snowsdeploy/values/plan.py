@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from snowsdeploy.values.base import Artifact
 from snowsdeploy.values.memory import MemoryPlan
+from snowsdeploy.values.numbers import Count, Number, Seconds, Size
 
 
 class UnitCost(Artifact):
@@ -20,11 +21,11 @@ class UnitCost(Artifact):
     """
 
     layers: tuple[str, ...]
-    seconds: float
-    mask_seconds: float
-    product_seconds: float
-    products: int
-    memory_bytes: int
+    seconds: Number
+    mask_seconds: Number
+    product_seconds: Number
+    products: Count
+    memory_bytes: Count
     like: str = ""
 
 
@@ -45,12 +46,12 @@ class RunPlan(Artifact):
 
     model: str
     device: str
-    images: int
-    stages: dict[str, float]
+    images: Size
+    stages: dict[str, Number]
     units: tuple[UnitCost, ...]
     memory: MemoryPlan
-    disk_bytes: int
-    measured_seconds: float
+    disk_bytes: Count
+    measured_seconds: Seconds
 
     @property
     def seconds(self) -> float:

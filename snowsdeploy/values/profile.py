@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
 
 from snowsdeploy.values.base import Artifact
 from snowsdeploy.values.latency import Environment
+from snowsdeploy.values.numbers import Above0, From0, Milliseconds, Size, Whole, require_ordered
 
 Copies = Literal["included", "excluded"]
 
@@ -23,19 +26,25 @@ class TimedFile(Artifact):
 
     name: str
     file: Path
-    batch: int
+    batch: Size
     copies: Copies = "included"
-    runs: int
-    p50_ms: float
-    p50_low_ms: float
-    p50_high_ms: float
-    p90_ms: float
-    p95_ms: float
-    p99_ms: float
-    cov: float
-    images_per_second: float
-    host_bytes: int | None = None
-    device_bytes: int | None = None
+    runs: Size
+    p50_ms: Milliseconds
+    p50_low_ms: Milliseconds
+    p50_high_ms: Milliseconds
+    p90_ms: Milliseconds
+    p95_ms: Milliseconds
+    p99_ms: Milliseconds
+    cov: From0
+    images_per_second: Above0
+    host_bytes: Whole | None = None
+    device_bytes: Whole | None = None
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        require_ordered(p50_low_ms=self.p50_low_ms, p50_ms=self.p50_ms, p50_high_ms=self.p50_high_ms)
+        require_ordered(p50_ms=self.p50_ms, p90_ms=self.p90_ms, p95_ms=self.p95_ms, p99_ms=self.p99_ms)
+        return self
 
 
 class FileRatio(Artifact):
@@ -43,11 +52,16 @@ class FileRatio(Artifact):
 
     name: str
     baseline: str
-    batch: int
+    batch: Size
     copies: Copies = "included"
-    speedup: float
-    low: float
-    high: float
+    speedup: Above0
+    low: Above0
+    high: Above0
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        require_ordered(low=self.low, speedup=self.speedup, high=self.high)
+        return self
 
 
 class OperatorTime(Artifact):
@@ -60,9 +74,9 @@ class OperatorTime(Artifact):
     """
 
     operator: str
-    ms: float
-    share: float
-    pruned_ms: float
+    ms: From0
+    share: From0
+    pruned_ms: From0
 
 
 class ProfiledFile(Artifact):
@@ -76,8 +90,8 @@ class ProfiledFile(Artifact):
     name: str
     file: Path
     operators: tuple[OperatorTime, ...]
-    pruned_share: float | None
-    best_speedup: float | None
+    pruned_share: From0 | None
+    best_speedup: Above0 | None
 
 
 class GpuReading(Artifact):
@@ -89,10 +103,10 @@ class GpuReading(Artifact):
 
     moment: str
     gpu: str
-    sm_clock_mhz: int | None
-    memory_clock_mhz: int | None
-    power_w: float | None
-    temperature_c: int | None
+    sm_clock_mhz: Whole | None
+    memory_clock_mhz: Whole | None
+    power_w: From0 | None
+    temperature_c: Whole | None
     throttled: tuple[str, ...]
 
 
@@ -101,7 +115,7 @@ class Profile(Artifact):
 
     provider: str
     environment: Environment
-    series: tuple[TimedFile, ...]
+    series: Annotated[tuple[TimedFile, ...], Field(min_length=1)]
     ratios: tuple[FileRatio, ...]
     files: tuple[ProfiledFile, ...]
     gpu: tuple[GpuReading, ...] = ()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from snowsdeploy.values.base import Artifact
 from snowsdeploy.values.command import StageCommand
 from snowsdeploy.values.memory import MemoryPlan
+from snowsdeploy.values.numbers import Count, Flag, From0, Number, Seconds, Share, Size, Whole
+from snowsdeploy.values.pattern import PatternText
 from snowsdeploy.values.permutation import Permutation
 from snowsdeploy.values.source import DataInfo
 
@@ -29,10 +31,18 @@ class LayerDecision(Artifact):
     name: str
     weight: str | None
     kind: Literal["conv", "linear", "other"]
-    shape: tuple[int, ...]
-    calls: int = 1
-    prunable: bool
+    shape: tuple[Count, ...]
+    calls: Size = 1
+    prunable: Flag
     reason: str = ""
+
+    @model_validator(mode="after")
+    def _reason_why_not(self) -> Self:
+        if self.prunable == bool(self.reason):
+            raise ValueError("a layer is pruned exactly where there is no reason why not")
+        if self.prunable and (self.weight is None or self.kind == "other"):
+            raise ValueError("a pruned layer is a conv or linear with a weight that has a name")
+        return self
 
 
 class LayerReport(Artifact):
@@ -60,24 +70,30 @@ class LayerReport(Artifact):
     """
 
     layers: tuple[str, ...]
-    operations: int
+    operations: Count
     targets: str
-    kept: int
-    total: int
-    vectors: int = 0
-    loss_masked: float
-    loss_initial: float
-    loss_final: float
-    held_back_initial: float | None = None
-    held_back_final: float | None = None
-    newton_steps: int
-    products: int
-    product_flops: float = 0.0
+    kept: Count
+    total: Size
+    vectors: Count = 0
+    loss_masked: Number
+    loss_initial: Number
+    loss_final: Number
+    held_back_initial: Number | None = None
+    held_back_final: Number | None = None
+    newton_steps: Count
+    products: Count
+    product_flops: From0 = 0.0
     product_precision: str = ""
     derivatives: str = ""
-    newton_seconds: float = 0.0
-    seconds: float
+    newton_seconds: Seconds = 0.0
+    seconds: Seconds
     outcome: str
+
+    @model_validator(mode="after")
+    def _kept_of_total(self) -> Self:
+        if self.kept > self.total:
+            raise ValueError(f"kept is {self.kept}, more than the total of {self.total}")
+        return self
 
 
 _THRESHOLDS = {
@@ -104,7 +120,7 @@ class SelectionReport(Artifact):
     threshold: Literal["group", "row", "layer", "global"]
     steps: tuple[str, ...] = ()
     labels: Literal["none", "data", "sampled"] = "none"
-    seconds: float = 0.0
+    seconds: Seconds = 0.0
 
     def __str__(self) -> str:
         parts = [_THRESHOLDS[self.threshold]]
@@ -141,12 +157,12 @@ class PruneReport(Artifact):
         commands: By which it was made.
     """
 
-    pattern: str
+    pattern: PatternText
     selector: str
     selection: SelectionReport | None = None
-    sparsity: dict[str, float] = Field(default_factory=dict)
+    sparsity: dict[str, Share] = Field(default_factory=dict)
     solver: dict[str, str | int | float | bool]
-    decisions: tuple[LayerDecision, ...]
+    decisions: Annotated[tuple[LayerDecision, ...], Field(min_length=1)]
     solves: tuple[LayerReport, ...]
     final: LayerReport | None = None
     notes: tuple[str, ...] = ()
@@ -154,11 +170,18 @@ class PruneReport(Artifact):
     memory: MemoryPlan | None = None
     device: str = "cpu"
     calibration: DataInfo
-    calibration_items: tuple[int, ...]
-    seconds: float
-    seed: int
+    calibration_items: Annotated[tuple[Count, ...], Field(min_length=1)]
+    seconds: Seconds
+    seed: Whole
     tensors: TensorDigests | None = None
     commands: tuple[StageCommand, ...] = ()
+
+    @model_validator(mode="after")
+    def _items_are_counted(self) -> Self:
+        if len(self.calibration_items) != self.calibration.items:
+            listed = len(self.calibration_items)
+            raise ValueError(f"calibration.items is {self.calibration.items}, and calibration_items lists {listed}")
+        return self
 
     @property
     def pruned(self) -> tuple[LayerDecision, ...]:

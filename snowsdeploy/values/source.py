@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
 
 from snowsdeploy.values.base import Artifact
+from snowsdeploy.values.numbers import Above0, Count, Flag, Number, Size, require_ordered
 
 
 class Preprocessing(Artifact):
@@ -20,13 +23,13 @@ class Preprocessing(Artifact):
         known: False where nothing told mean and deviation: images came as the tensors that the model takes.
     """
 
-    input_size: tuple[int, int, int]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    input_size: tuple[Size, Size, Size]
+    mean: tuple[Number, ...]
+    std: tuple[Above0, ...]
     interpolation: str = "bicubic"
-    crop_pct: float = 0.875
+    crop_pct: Above0 = 0.875
     crop_mode: str = "center"
-    known: bool = True
+    known: Flag = True
 
 
 DTYPES = ("float32", "float64", "float16", "int64", "int32", "int16", "int8", "uint8", "bool")
@@ -42,7 +45,7 @@ class InputInfo(Artifact):
     """
 
     name: str
-    shape: tuple[int, ...]
+    shape: tuple[Count, ...]
     dtype: str = "float32"
 
     def __str__(self) -> str:
@@ -63,10 +66,16 @@ class DynamicAxis(Artifact):
     """
 
     input: str
-    axis: int
+    axis: Count
     name: str
-    smallest: int | None = None
-    largest: int | None = None
+    smallest: Count | None = None
+    largest: Count | None = None
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.smallest is not None and self.largest is not None:
+            require_ordered(smallest=self.smallest, largest=self.largest)
+        return self
 
 
 class ModelSignature(Artifact):
@@ -79,9 +88,9 @@ class ModelSignature(Artifact):
         dynamic: Axes that may vary beside the batch.
     """
 
-    inputs: tuple[InputInfo, ...]
-    outputs: tuple[str, ...]
-    batch: int | None = None
+    inputs: Annotated[tuple[InputInfo, ...], Field(min_length=1)]
+    outputs: Annotated[tuple[str, ...], Field(min_length=1)]
+    batch: Size | None = None
     dynamic: tuple[DynamicAxis, ...] = ()
 
     @property
@@ -130,8 +139,8 @@ class DataInfo(Artifact):
     """
 
     source: str
-    items: int
-    labelled: bool
+    items: Size
+    labelled: Flag
     origin: str
     fingerprint: str
     content: str | None = None

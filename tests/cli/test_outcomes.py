@@ -15,7 +15,7 @@ import torch
 
 from snowsdeploy.errors import DataError, SnowsDeployError, UsageError
 from snowsdeploy.report.store import write_report
-from snowsdeploy.values import Verdict
+from snowsdeploy.values import RuleResult, Verdict
 from snowsdeploy_cli.outcome import exit_code
 from tests.cli.conftest import TINY, shell_environment
 from tests.sample_report import make_report
@@ -23,7 +23,8 @@ from tests.sample_report import make_report
 
 @pytest.mark.parametrize(("verdict", "code"), [("pass", 0), ("fail", 4), ("inconclusive", 5)])
 def test_verdict_decides(verdict, code):
-    assert exit_code(Verdict(verdict=verdict, rules=())) == code
+    rule = RuleResult(rule="a", measured="1", limit="2", verdict=verdict)
+    assert exit_code(Verdict.of([rule])) == code
 
 
 def test_no_verdict_is_inconclusive():

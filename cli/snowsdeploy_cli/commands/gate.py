@@ -11,9 +11,17 @@ import typer
 from snowsdeploy_cli.arguments import AsJson, PolicyFile, ReportFile
 
 if TYPE_CHECKING:
-    from snowsdeploy.values import Report, Verdict
+    from snowsdeploy.values import Report, RuleResult, Verdict
 
 Baseline = Annotated[Path | None, typer.Option("--baseline", help="An earlier report.json, for the relative limits.")]
+Verify = Annotated[
+    bool,
+    typer.Option("--verify", help="Read the ONNX files again: their digests and layout must be those of the report."),
+]
+Files = Annotated[
+    Path | None,
+    typer.Option("--files", help="Folder of the files to verify, if they do not lie where the report says."),
+]
 JUnit = Annotated[Path | None, typer.Option("--junit", help="Write JUnit XML, one test case a gate.")]
 Benchmark = Annotated[Path | None, typer.Option("--benchmark", help="Write the figures as a benchmark JSON array.")]
 
@@ -24,6 +32,8 @@ def command(
     as_json: AsJson = False,
     policy: PolicyFile = None,
     baseline: Baseline = None,
+    verify: Verify = False,
+    files: Files = None,
     junit: JUnit = None,
     benchmark: Benchmark = None,
 ) -> None:
@@ -42,8 +52,9 @@ def command(
     from snowsdeploy_cli.outcome import exit_code
     from snowsdeploy_cli.render import print_verdict
 
-    found, before = read_report(report), read_report(baseline) if baseline else None
-    verdict = judge(found, load_policy(policy) if policy else GatePolicy(), before)
+    found, before = read_report(report), read_report(baseline, "--baseline") if baseline else None
+    limits = load_policy(policy) if policy else GatePolicy()
+    verdict = judge(found, limits, before, _proven(found, files) if verify or files else ())
     if junit:
         write_text_atomic(junit, render_junit(found, verdict))
     if benchmark:
@@ -54,6 +65,12 @@ def command(
     else:
         print_verdict(make_console(), verdict)
     raise typer.Exit(exit_code(verdict))
+
+
+def _proven(report: Report, folder: Path | None) -> tuple[RuleResult, ...]:
+    from snowsdeploy.layout.verify import verify_files  # takes ONNX, which a gate alone does not need
+
+    return verify_files(report, folder)
 
 
 def _tell_github(report: Report, verdict: Verdict) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from torch import Tensor
 
+from snowsdeploy.errors import NumericsError
 from snowsdeploy.pruning.flow.windows import Window
 from snowsdeploy.pruning.schedule import Unit
 from snowsdeploy.pruning.solve.objective import WindowObjective
@@ -67,9 +69,20 @@ class Problem:
     loss_start: float
 
     def report(self, unit: Unit, window: Window, solution: Solution, *, targets: str, seconds: float) -> LayerReport:
-        """What happened, with the objective on held-back images before and after where there are any."""
+        """What happened, with the objective on held-back images before and after where there are any.
+
+        Raises:
+            NumericsError: The objective is not finite somewhere: activations are too large to be squared.
+        """
         newton = solution.newton
         unseen = [self.held_back.value(x) for x in (self.start, newton.value)] if self.held_back else [None, None]
+        losses = (self.loss_masked, self.loss_start, newton.loss, *(value for value in unseen if value is not None))
+        if not all(map(math.isfinite, losses)):
+            raise NumericsError(
+                "the window objective is not finite",
+                seen=", ".join(unit.names),
+                fix="check the images; lower --horizon",
+            )
         masks = self.objective.support.masks[: len(unit.layers)]
         return LayerReport(
             layers=unit.names,
