@@ -140,6 +140,7 @@ def crashed_on_dense(how: str, provider: str) -> ProviderError:
     return ProviderError(
         f"ONNX Runtime ends with a {how} when it runs the dense model",
         seen=f"--provider {provider}",
+        allowed="a dense model that runs, since the sparse one is compared with it",
         fix="try another version of onnxruntime, another --provider or another --opset",
     )
 
