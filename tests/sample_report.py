@@ -78,6 +78,18 @@ def with_variant(report: Report, **changes: object) -> Report:
     return report.model_copy(update={"variants": (variant.model_copy(update=changes),)})
 
 
+def without_labels(variant: Variant) -> Variant:
+    """The variant with accuracy of items that nobody labelled."""
+    assert variant.accuracy is not None
+    data = variant.accuracy.data.model_copy(update={"labelled": False})
+    return variant.model_copy(update={"accuracy": variant.accuracy.model_copy(update={"metrics": (), "data": data})})
+
+
+def unlabelled(report: Report) -> Report:
+    """The report with every accuracy of items that nobody labelled."""
+    return report.model_copy(update={"variants": tuple(map(without_labels, report.variants))})
+
+
 def with_engine(report: Report, *, found_unknown: int = 0, chosen_unknown: int = 0) -> Report:
     """The report with an engine that found both pruned layers eligible and chose a sparse kernel for the first."""
     sparsity = report.variants[0].sparsity
@@ -109,9 +121,6 @@ def _prune() -> PruneReport:
         )
         for i in range(6)
     ]
-    stem = LayerDecision(
-        name="stem", weight="stem.weight", kind="conv", shape=(64, 3, 7, 7), prunable=False, reason="stem"
-    )
     solve = LayerReport(
         layers=NAMES,
         operations=5,
@@ -130,7 +139,7 @@ def _prune() -> PruneReport:
         pattern="2:4",
         selector="magnitude",
         solver={"horizon": 5},
-        decisions=(*pruned, stem, *dense),
+        decisions=(*pruned, *dense),
         solves=(solve,),
         calibration=DATA.model_copy(update={"source": "imagenet[::2]", "items": 2, "fingerprint": "c"}),
         calibration_items=(0, 1),
@@ -153,11 +162,11 @@ def _sparsity() -> SparsityEvidence:
         )
         for n in NAMES
     ]
-    stem = LayerSparsity(
-        name="stem", tensor="stem", op="Conv", shape=(64, 3, 7, 7), axis=1, zeros=0.0, groups=0, violations=0
+    dense = LayerSparsity(
+        name="stages.0.dw", tensor="dw", op="Conv", shape=(64, 93, 1, 1), axis=1, zeros=0.0, groups=0, violations=0
     )
     path = Path("sparse.onnx")
-    return SparsityEvidence(pattern="2:4", file=path, sha256=SHA256["sparse"], layers=(*rows, stem), expected=NAMES)
+    return SparsityEvidence(pattern="2:4", file=path, sha256=SHA256["sparse"], layers=(*rows, dense), expected=NAMES)
 
 
 def _accuracy(dense_right: int, sparse_right: int) -> Accuracy:

@@ -35,7 +35,9 @@ def _drops(found: Accuracy | None, policy: GatePolicy) -> Iterator[RuleResult]:
         return
     for name, wanted in absent(asked, names).items():
         yield undecided(f"{name} drop", f"<= {wanted}", not_there(names))
-    if not names and not isinstance(asked, dict):
+    if not names and (found.data.labelled and found.task != "any"):
+        yield undecided("accuracy drop", text, "the evaluation images have labels, and the report has no metric")
+    elif not names and not isinstance(asked, dict):
         yield undecided("accuracy drop", text, "the evaluation images have no labels, so that there is no metric")
     judged = False
     for place, metric in enumerate(found.metrics):

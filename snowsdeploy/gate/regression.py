@@ -49,6 +49,8 @@ def _metric_change(new: Metric, old: Metric | None, limit: float | str) -> RuleR
     name = f"{new.label} against baseline"
     if old is None:
         return undecided(name, f"<= {limit} below the baseline", "the baseline has no such metric")
+    if (new.unit, new.higher_is_better) != (old.unit, old.higher_is_better):
+        return undecided(name, f"<= {limit} below the baseline", "the metric has another unit or direction there")
     reach = reach_of(limit, new, old.sparse)
     text = f"<= {new.limit(reach)} below the baseline"
     sign = 1.0 if new.higher_is_better else -1.0

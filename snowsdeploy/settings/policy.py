@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BeforeValidator, Field, GetJsonSchemaHandler, ValidationError
+from pydantic import BeforeValidator, Field, GetJsonSchemaHandler, ValidationError
 from pydantic_core import CoreSchema
 
 from snowsdeploy.errors import UsageError
@@ -24,13 +24,6 @@ def _off(value: Any) -> Any:  # noqa: ANN401 - whatever the user wrote
     return None if value == OFF else value
 
 
-def _not_empty(value: T) -> T:
-    """An empty table or list would name a rule and no limit."""
-    if not value:
-        raise ValueError("one limit at least")
-    return value
-
-
 class _OffInSchema:
     """Tells the JSON Schema of `"off"`."""
 
@@ -43,12 +36,10 @@ Real = Annotated[float, Field(strict=True)]  # no text, no truth value
 Share = Annotated[float, Field(strict=True, ge=0, le=1)]
 Above0 = Annotated[float, Field(strict=True, gt=0)]
 From0 = Annotated[float, Field(strict=True, ge=0)]
-Some = AfterValidator(_not_empty)
 Relative = Annotated[str, Field(pattern=r"^\d+(\.\d+)?\s*%$")]
 Limit = From0 | Relative | Literal["off"]
-Limits = Annotated[Limit | Annotated[dict[str, Limit], Some], Field(union_mode="left_to_right")]
-Bounds = From0 | Annotated[dict[str, From0 | Literal["off"]], Some]
-ByPrecision = Annotated[dict[Precision, T], Some]
+Limits = Annotated[Limit | dict[str, Limit], Field(union_mode="left_to_right")]
+Bounds = From0 | dict[str, From0 | Literal["off"]]
 
 
 SWITCHED = (
@@ -66,10 +57,10 @@ class GatePolicy(Settings):
         'metric. Percentage points of a share, else the metric\'s own unit; `"1%"` is relative to the dense value. A '
         "metric that is not named has its usual limit, such as 2 points of top-1 and of mean IoU, and 0.5 dB of PSNR.",
     )
-    min: Annotated[dict[str, Real], Some] = Field(
+    min: dict[str, Real] = Field(
         default_factory=dict, description="Least value of the sparse model by metric; a share from 0 to 1."
     )
-    max: Annotated[dict[str, Real], Some] = Field(
+    max: dict[str, Real] = Field(
         default_factory=dict, description="Largest value of the sparse model by metric, where less is better."
     )
     agreement: Or[Bounds] = Field(
@@ -82,7 +73,7 @@ class GatePolicy(Settings):
         0.5,
         description="Least share of all convolution and matrix-product weights that lie in layers with the pattern.",
     )
-    max_parity_error: Or[Above0 | ByPrecision[Above0]] = Field(
+    max_parity_error: Or[Above0 | dict[Precision, Above0]] = Field(
         default_factory=lambda: dict(PARITY_LIMITS),
         description="Largest relative L2 error of PyTorch against ONNX, of any output and batch size: one number, or a "
         "table with one for each precision, where a precision that is not in the table is not judged and one that is "
@@ -109,17 +100,17 @@ class GatePolicy(Settings):
     required_provider: Or[ProviderName] = Field(
         None, description="The provider that must have run every node: cpu, cuda, tensorrt or tensorrt-rtx."
     )
-    required_compilation: Annotated[tuple[Capability, ...], Some] = Field(
+    required_compilation: tuple[Capability, ...] = Field(
         (),
         description="Compute capabilities for which the ahead-of-time compiler must have accepted the sparse file; a "
         "refusal fails whatever this says.",
     )
-    min_found: Or[Share | ByPrecision[Share]] = Field(
+    min_found: Or[Share | dict[Precision, Share]] = Field(
         None,
         description="Least share of the pruned layers that the engine called eligible for sparse tactics: one number, "
         "or a table with one for each precision.",
     )
-    min_chosen: Or[Share | ByPrecision[Share]] = Field(
+    min_chosen: Or[Share | dict[Precision, Share]] = Field(
         None,
         description="Least share of the pruned layers that the engine runs with sparse kernels, written alike.",
     )
@@ -167,6 +158,13 @@ def policy_of_table(table: object, where: str) -> GatePolicy:
     for key in table:
         if key not in GatePolicy.model_fields:
             raise unknown_name(f"{where} has an unknown key", str(key), GatePolicy.model_fields)
+    if empty := [key for key, value in table.items() if value in ({}, [], ()) and key != "off"]:
+        raise UsageError(
+            f"{where} has a value out of range: it names a rule and no limit",
+            seen="; ".join(f"{key} = {table[key]}" for key in empty),
+            allowed="one limit at least",
+            fix='"off" switches a rule off; left out, it has its default',
+        )
     try:
         return GatePolicy.model_validate(dict(table))
     except ValidationError as error:

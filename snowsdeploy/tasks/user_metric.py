@@ -159,7 +159,7 @@ def _compared(name: str, a: Score, b: Score, same: Score | None, items: int) -> 
             fix="name another unit: snowsdeploy.Score(value, unit='')",
         )
     usual = unit == SHARE  # a metric in another unit needs a goal
-    quantity = Quantity(name=name, label=name, unit=unit, higher_is_better=a.higher_is_better)
+    quantity = Quantity(name=name, label=name, unit=unit, higher_is_better=bool(a.higher_is_better))
     return Metric(
         **quantity.model_dump(),
         dense=_estimate(a, items),

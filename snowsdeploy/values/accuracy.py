@@ -162,9 +162,12 @@ class Agreement(Quantity):
     @model_validator(mode="after")
     def _agrees(self) -> Self:
         _require_share(self, self.measured)
+        if self.higher_is_better != (self.name.partition(".")[0] not in DISTANCES):
+            raise ValueError(f"{self.name} is {'no ' * (not self.higher_is_better)}distance: higher_is_better is wrong")
         return self
 
 
+DISTANCES = ("kl", "relative_error")  # of the measures without labels, those of which less is better
 _ROUNDED = 1e-6  # a share in single precision may be so far outside of 0 to 1
 
 

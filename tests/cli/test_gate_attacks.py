@@ -74,6 +74,11 @@ def deep(content: Content) -> None:
 
 def no_labels(content: Content) -> None:
     content["variants"][0]["accuracy"]["metrics"] = []
+    content["variants"][0]["accuracy"]["data"]["labelled"] = False
+
+
+def labels_without_a_metric(content: Content) -> None:
+    content["variants"][0]["accuracy"]["metrics"] = []
 
 
 def nothing(content: Content) -> None:
@@ -119,6 +124,7 @@ REPORTS: list[tuple[str, Callable[[Content], None], str, int]] = [
     ("sparse is the dense file", sparse_is_the_dense_file, "", 3),
     ("no labels, a drop is named", no_labels, "max_drop = 1.0", 5),
     ("no labels, nothing is named", no_labels, "", 0),
+    ("labels, and no metric", labels_without_a_metric, "", 5),
     ("a precision that is not there", nothing, "min_chosen = { fp16 = 0.5 }", 5),
     ("a parity of a precision that is not there", nothing, "max_parity_error = { fp32 = 1e-4, int8 = 0.2 }", 5),
     ("a regression without a baseline", nothing, "max_metric_regression = { top1 = 0.5 }", 5),
@@ -177,6 +183,24 @@ def test_baseline(tmp_path: Path, edit: Callable[[Content], None], code: int) ->
     assert found.exit_code == code, found.output
     if code == 3:
         assert "--baseline" in found.output
+
+
+def test_a_summary_of_another_machine_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "report.json").write_text(make_report().model_dump_json())
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", "/nowhere/step_summary")
+    found = run("gate", tmp_path / "report.json")
+    assert (found.exit_code, "PASSED" in found.stdout) == (0, True)
+    assert "warning: GITHUB_STEP_SUMMARY /nowhere/step_summary cannot be written" in found.stderr
+
+
+@pytest.mark.parametrize("option", ["--junit", "--benchmark"])
+def test_a_file_that_was_asked_for_and_cannot_be_written_is_no_pass(tmp_path: Path, option: str) -> None:
+    (tmp_path / "report.json").write_text(make_report().model_dump_json())
+    (tmp_path / "policy.toml").write_text("[gate]\nmin_coverage = 1.0\n")
+    for policy, code in (((), 3), (("--policy", tmp_path / "policy.toml"), 4)):
+        found = run("gate", tmp_path / "report.json", *policy, option, tmp_path / "none" / "x")
+        assert (found.exit_code, "ED" in found.stdout) == (code, True)
+        assert f"warning: {option} {tmp_path}/none/x cannot be written" in found.stderr.replace("\n", "")
 
 
 POLICIES = {

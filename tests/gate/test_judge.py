@@ -11,7 +11,7 @@ from snowsdeploy.gate.judge import judge
 from snowsdeploy.settings.policy import GatePolicy, with_goals
 from snowsdeploy.settings.read import load_policy
 from snowsdeploy.values import Compilation, Parity, ParityRow, Report
-from tests.sample_report import make_report, with_variant
+from tests.sample_report import make_report, unlabelled, with_variant
 
 OFF = {
     name: None
@@ -149,13 +149,13 @@ def test_a_required_compute_capability_that_was_not_tried_is_inconclusive(accept
 def test_without_labels_agreement_is_judged() -> None:
     report = make_report()
     assert report.variants[0].accuracy is not None
-    bare = report.variants[0].accuracy.model_copy(update={"metrics": ()})
-    unlabelled = with_variant(report, accuracy=bare)
+    bare = report.variants[0].accuracy
+    report = unlabelled(report)
     measured = bare.agreement[0].measured
     assert measured.high is not None
-    assert verdicts(unlabelled, agreement=measured.value)["agreement, same class"] == "pass"
-    assert verdicts(unlabelled, agreement=measured.high + 0.001)["agreement, same class"] == "fail"
-    assert verdicts(unlabelled, agreement={"kl": 0.001, "same_class": "off"}) == {
+    assert verdicts(report, agreement=measured.value)["agreement, same class"] == "pass"
+    assert verdicts(report, agreement=measured.high + 0.001)["agreement, same class"] == "fail"
+    assert verdicts(report, agreement={"kl": 0.001, "same_class": "off"}) == {
         "layout": "pass",
         "agreement, KL": "fail",
     }
@@ -170,9 +170,8 @@ def test_agreement_with_strict_intervals_is_inconclusive_with_the_limit_on_eithe
     assert value.low is not None
     assert value.high is not None
     assert value.low < min(limit, value.value) < max(limit, value.value) < value.high
-    unlabelled = with_variant(report, accuracy=accuracy.model_copy(update={"metrics": ()}))
     limits = {"agreement": limit, "strict_intervals": True}
-    assert verdicts(unlabelled, **limits)["agreement, same class"] == "inconclusive"
+    assert verdicts(unlabelled(report), **limits)["agreement, same class"] == "inconclusive"
 
 
 def test_any_fail_beats_inconclusive() -> None:

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from snowsdeploy.gate.judge import judge
 from snowsdeploy.settings.policy import GatePolicy
 from snowsdeploy.values import Compilation, LayerSparsity, Parity, ParityRow, Report
-from tests.sample_report import make_report, with_engine, with_variant
+from tests.sample_report import make_report, unlabelled, with_engine, with_variant
 
 REMOVED = object()
 HERE = Path()
@@ -36,13 +36,6 @@ def far_apart() -> Report:
     return with_variant(make_report(), parity=Parity(provider="cpu", rows=(row,)))
 
 
-def unlabelled() -> Report:
-    report = make_report()
-    accuracy = report.variants[0].accuracy
-    assert accuracy is not None
-    return with_variant(report, accuracy=accuracy.model_copy(update={"metrics": ()}))
-
-
 def refused_by_the_compiler() -> Report:
     tried = {"compiler": "c", "capabilities": ("8.6",), "messages": ("no",), "engine_bytes": 0, "seconds": 1.0}
     return with_variant(make_report(), compilation=Compilation(accepted=False, **tried))
@@ -53,19 +46,20 @@ def crashed() -> Report:
 
 
 METRIC = r"variants\.0\.accuracy\.metrics\.0"
+AGREEMENT = r"variants\.0\.accuracy\.agreement\.0(\.usual_limit|\.measured.*)?"
 LATENCY = r"variants\.0\.latency"
 BASES: dict[str, tuple[Report, GatePolicy, str]] = {
     # name -> report, policy, and the places of the figures that are judged, and of their limits
     "a layer is broken": (broken_layer(), GatePolicy(), "nothing"),
-    "coverage": (make_report(), GatePolicy(min_coverage=0.999), "nothing"),
+    "coverage": (make_report(), GatePolicy(min_coverage=0.9999), "nothing"),
     "parity": (far_apart(), GatePolicy(), r".*\.parity\.rows\.0\.(relative_l2|rounding)"),
     "the drop": (make_report(sparse_right=700), GatePolicy(), rf"{METRIC}\.usual_drop"),
     "the drop, by the policy": (make_report(sparse_right=700), GatePolicy(max_drop=1.0), METRIC),
     "a drop inside its interval": (
         make_report(), GatePolicy(max_drop={"top1": 0.6}, strict_intervals=True), rf"{METRIC}\.drop\.high"
     ),
-    "no labels": (unlabelled(), GatePolicy(max_drop=1.0), "nothing"),
-    "agreement": (unlabelled(), GatePolicy(agreement=0.99), r".*\.agreement\.0"),
+    "no labels": (unlabelled(make_report()), GatePolicy(max_drop=1.0), "nothing"),
+    "agreement": (unlabelled(make_report()), GatePolicy(agreement=0.99), AGREEMENT),
     "the speed-up": (make_report(), GatePolicy(min_speedup=1.2), rf"{LATENCY}\.ratios\.\d+\.(low|high)"),
     "the latency": (make_report(), GatePolicy(max_latency_ms=1.0), rf"{LATENCY}\.series\.\d+\.p50_ms"),
     "the provider": (

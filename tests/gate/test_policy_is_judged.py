@@ -11,7 +11,7 @@ from snowsdeploy.gate.judge import judge
 from snowsdeploy.settings.policy import GatePolicy
 from snowsdeploy.settings.read import load_policy
 from snowsdeploy.values import Report, RuleResult
-from tests.sample_report import make_report, with_engine, with_variant
+from tests.sample_report import make_report, unlabelled, with_engine, with_variant
 
 MODIFIERS = {"strict_intervals", "off"}  # they change how others are judged
 NAMED = {
@@ -62,17 +62,25 @@ def test_a_key_without_its_measurement_is_inconclusive_with_a_reason(key: str) -
     assert (row.verdict, bool(row.reason)) == ("inconclusive", True)
 
 
-def unlabelled(report: Report) -> Report:
-    accuracy = report.variants[0].accuracy
-    assert accuracy is not None
-    return with_variant(report, accuracy=accuracy.model_copy(update={"metrics": ()}))
-
-
 @pytest.mark.parametrize("limit", [1.0, "1%", {"top1": 1.0}])
 def test_a_drop_without_labels_is_inconclusive(limit: object) -> None:
     (row,) = (r for r in rows(unlabelled(make_report()), GatePolicy(max_drop=limit)).values() if "drop" in r.rule)
     assert row.verdict == "inconclusive"
     assert judge(unlabelled(make_report()), GatePolicy()).verdict == "pass"  # agreement is judged in its place
+
+
+def test_labels_without_a_metric_are_inconclusive() -> None:
+    report = make_report()
+    accuracy = report.variants[0].accuracy
+    assert accuracy is not None
+    lost = with_variant(report, accuracy=accuracy.model_copy(update={"metrics": ()}))
+    row = rows(lost, GatePolicy())["accuracy drop"]
+    assert (row.verdict, row.reason) == (
+        "inconclusive",
+        "the evaluation images have labels, and the report has no metric",
+    )
+    anything = accuracy.model_copy(update={"metrics": (), "task": "any"})  # labels are for the user's metric alone
+    assert "accuracy drop" not in rows(with_variant(report, accuracy=anything), GatePolicy())
 
 
 def test_agreement_that_is_named_is_judged_beside_metrics() -> None:

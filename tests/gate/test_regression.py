@@ -144,6 +144,17 @@ def test_a_larger_file_fails() -> None:
     assert verdicts(old, grown)["size against baseline"] == "pass"
 
 
+@pytest.mark.parametrize("change", [{"higher_is_better": False}, {"unit": ""}])
+def test_a_metric_of_another_direction_or_unit_is_inconclusive(change: dict[str, object]) -> None:
+    new, old = make_report(sparse_right=600), make_report()
+    accuracy = new.variants[0].accuracy
+    assert accuracy is not None
+    other = accuracy.metrics[0].model_copy(update=change)
+    turned = with_variant(new, accuracy=accuracy.model_copy(update={"metrics": (other,)}))
+    assert verdicts(new, old)["top-1 against baseline"] == "fail"
+    assert verdicts(turned, old)["top-1 against baseline"] == "inconclusive"
+
+
 def test_a_metric_that_is_switched_off_need_not_be_in_the_reports() -> None:
     off = judge(make_report(), GatePolicy(max_metric_regression={"wer": "off"}), make_report()).rules
     assert not [rule for rule in off if "wer" in rule.rule]

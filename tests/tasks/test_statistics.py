@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from snowsdeploy.measure.latency import speedup
+from snowsdeploy.tasks.any_output import MAX_ERROR, AnyOutput, relative_error
 from snowsdeploy.tasks.classify import Classify
-from snowsdeploy.tasks.statistics import paired_test, proportion
+from snowsdeploy.tasks.statistics import bootstrap, paired_test, proportion
 
 
 @settings(max_examples=50, deadline=None)
@@ -76,3 +77,16 @@ def test_speedup_interval_covers_a_known_ratio() -> None:
         found = speedup(dense, sparse, 1, np.random.default_rng(seed))
         covered += found.low <= np.exp(0.5) <= found.high
     assert covered >= 85
+
+
+def test_an_interval_holds_its_estimate_however_biased_resamples_are() -> None:
+    """Of classes that occur in one item each, resamples miss a third: their number of classes is always smaller."""
+    low, high = bootstrap(40, lambda at: float(len(set(at.tolist())))) or (0.0, 0.0)
+    assert low < high == 40
+
+
+def test_the_error_of_what_is_zero_has_an_end() -> None:
+    zero, other = np.zeros((2, 3)), np.array([[0.0, 0.0, 0.0], [1e-30, 0.0, 0.0]])
+    assert relative_error(zero, other).tolist() == [0.0, MAX_ERROR]
+    assert relative_error(np.ones((1, 4)), 1.5 * np.ones((1, 4))).tolist() == [0.5]
+    assert AnyOutput().agreement(AnyOutput().compare((zero,), (other,)))

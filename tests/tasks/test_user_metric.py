@@ -166,3 +166,17 @@ def test_several_inputs_come_by_name() -> None:
     judge = Judge(AnyOutput(("y",)), ("y",), (UserMetric("m:f", metric),))
     evaluate({"dense": run}, "dense", data, judge, batch_size=4)
     assert shapes == [{"a", "b"}, {"a", "b"}]
+
+
+def test_a_share_beyond_1_is_refused_with_what_to_write() -> None:
+    with pytest.raises(MetricError, match="as a share") as caught:
+        metric_of(lambda side: Score({"dense": 1.2, "sparse": 0.5}[side], unit="share"))
+    assert "unit=''" in str(caught.value.fix)
+    with pytest.raises(MetricError, match="no finite number"):
+        metric_of(lambda side: 1e200 if side == "dense" else 1.0)
+
+
+def test_a_value_beside_its_items_has_not_the_interval_of_their_mean() -> None:
+    items = np.linspace(0, 1, 50)
+    found = metric_of(lambda side: Score(0.9 if side == "dense" else 0.8, items=items))
+    assert (found.drop.value, found.drop.low) == (pytest.approx(10.0), None)
