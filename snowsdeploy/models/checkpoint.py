@@ -151,6 +151,7 @@ def _load_pickle(path: Path, *, allow_pickle: bool) -> Any:  # noqa: ANN401 - a 
         raise SourceError(
             "the pickle needs Python code that is not here",
             seen=f"{path}: {first_line(error)}",
+            allowed="a pickle whose classes can be imported here, or a plain state dict",
             fix="run from the folder that holds the code, with the versions it was saved with",
         ) from error
     except Exception as error:  # as in `reading`; the pickle's own code may raise any type too
@@ -158,6 +159,7 @@ def _load_pickle(path: Path, *, allow_pickle: bool) -> Any:  # noqa: ANN401 - a 
             raise SourceError(
                 f"code that the pickle runs raised {type(error).__name__}",
                 seen=f"{path}: {first_line(error)} (at {place})",
+                allowed="a pickle that loads without an error, or a plain state dict",
                 fix="save model.state_dict() where the file was made, and pass that",
             ) from error
         raise truncated(path, error) from error

@@ -71,8 +71,11 @@ class Program:
         for name, value in weights.items():
             if name not in state or state[name].shape != value.shape:
                 raise GraphError(
-                    f"the program has no weight {name} of shape {tuple(value.shape)}",
-                    seen=tuple(state[name].shape) if name in state else "no such name",
+                    "a weight is not one of the program's",
+                    seen=f"{name} of shape {tuple(value.shape)}",
+                    allowed=f"shape {tuple(state[name].shape)}"
+                    if name in state
+                    else "names of the program's state dict",
                     fix="use weights that were solved for this program",
                 )
         exported = _with_state(self.exported, weights)
