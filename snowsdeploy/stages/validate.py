@@ -267,7 +267,8 @@ class _Measurement:
         judge = self.judge if self.evaluation is not None else self.judge.without_targets()
         runs = {digest: _run_of(session) for digest, session in sessions.items()}
         batch, progress = self.settings.eval_batch, self.observer.advance
-        return evaluate(runs, self.reference.sha256, items, judge, batch_size=batch, progress=progress)
+        names = {digest: f.path.name for digest, f in files.items()}
+        return evaluate(runs, self.reference.sha256, items, judge, batch_size=batch, names=names, progress=progress)
 
     def variant(
         self, pair: FilePair, outputs: Evaluated[str] | None, before: Variant | None, sections: set[Section]
