@@ -50,6 +50,13 @@ def load_pruned(run: RunDirectory) -> Pruned:
     Raises:
         OutputError: The directory is not a run, or a file in it is damaged.
     """
+    if not run.path.is_dir():
+        raise OutputError(
+            "the run directory does not exist" if not run.path.exists() else "the run directory is no directory",
+            seen=run.path,
+            allowed="a directory that snowsdeploy prune or prune-export has written",
+            fix="check the path",
+        )
     missing = [p.name for p in (run.program, run.weights, run.masks, run.prune) if not p.is_file()]
     if missing:
         raise OutputError(
