@@ -129,7 +129,7 @@ def damaged(path: Path, error: object) -> SourceError:
     """The error for what is no ONNX file, or a broken one."""
     reason = cause(error) if isinstance(error, Exception) else error
     return SourceError(
-        "the file cannot be read as ONNX: it is truncated or damaged",
+        "the file cannot be read as ONNX: it is truncated, damaged or another kind of file",
         seen=f"{path}: {reason}",
         allowed="a complete ONNX model",
         fix="check the path; copy or download it again and compare its size",

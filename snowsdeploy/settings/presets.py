@@ -41,11 +41,12 @@ def resolve(settings: T) -> T:
     decided = effort | {k: v for k, v in solver.items() if k not in given}
     resolved = settings.model_copy(update=decided)
     resolved.model_fields_set.intersection_update(given)
-    if resolved.solver == "none" and any(getattr(resolved, name) for name in _SOLVES):
+    useless = ", ".join(option_of(name) for name in _SOLVES if getattr(resolved, name))
+    if resolved.solver == "none" and useless:
         raise UsageError(
             "--solver none applies masks and nothing else",
-            seen=", ".join(option_of(name) for name in _SOLVES if getattr(resolved, name)),
+            seen=f"--solver none beside {useless}",
             allowed="the settings of masks beside it",
-            fix="leave them out, or use --solver k0 or snows",
+            fix=f"leave {useless} out, or use --solver k0 or snows",
         )
     return resolved

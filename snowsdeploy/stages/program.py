@@ -202,7 +202,7 @@ def make_preprocessing(
             "nothing says how images become the model's input",
             seen=f"not given: {', '.join(lacking)}",
             allowed="for example --input-size 3,224,224 --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225",
-            fix=f"add {', '.join(lacking)} with the values of the training",
+            fix=f"add {' and '.join(lacking)} with the values of the training",
         )
     for option, values in (("--mean", mean), ("--std", std)):
         if len(values) != size[0]:

@@ -59,4 +59,4 @@ def test_what_the_images_lack_is_told_of_a_source_that_is_there(tmp_path: Path) 
     with pytest.raises(UsageError, match="nothing says how images become") as refused:
         load_inputs(PlanJob(model=f"{HERE}:build", data=str(path)))
     assert refused.value.seen == "not given: --mean, --std"
-    assert "--mean, --std" in str(refused.value.fix)
+    assert "--mean and --std" in str(refused.value.fix)
