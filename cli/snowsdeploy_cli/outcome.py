@@ -91,7 +91,15 @@ def _from_machine(error: OSError | MemoryError | RuntimeError) -> SnowsDeployErr
     if not isinstance(error, OSError):
         seen = str(error).splitlines()[:1]
         return ResourceError(
-            "the machine has too little memory", seen=seen[0] if seen else None, fix="lower --batch-size or --samples"
+            "the machine has too little memory",
+            seen=seen[0] if seen else type(error).__name__,
+            fix="lower --batch-size or --samples",
+            allowed="what the machine has left",
         )
     path = f"{error.filename}: " if error.filename else ""
-    return OutputError("the operating system refused", seen=f"{path}{error.strerror or error}")
+    return OutputError(
+        "the operating system refused",
+        seen=f"{path}{error.strerror or error}",
+        allowed="files and folders that this user may read and write",
+        fix="check the path, its permissions and the free space",
+    )

@@ -76,6 +76,7 @@ def joined(device: str) -> Iterator[None]:
                 "there are more processes than GPUs",
                 seen=f"{here} processes, {gpus} GPUs",
                 fix=f"use --nproc-per-node={gpus}, or --device cpu",
+                allowed="a GPU for each process",
             )
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     store, rank, world = next(distributed.rendezvous("env://", timeout=_WAIT))

@@ -61,7 +61,11 @@ def _differences(file: OnnxArtifact, folder: Path | None) -> Iterator[str]:
     if not path.exists():
         yield f"{path} is missing: pass --files with the folder where it lies"
         return
-    with reading(lambda error: OutputError(_UNREADABLE, seen=f"{path}: {error}", fix="check its permissions")):
+    with reading(
+        lambda error: OutputError(
+            _UNREADABLE, seen=f"{path}: {error}", fix="check its permissions", allowed="a file that this user may read"
+        )
+    ):
         with path.open("rb") as stream:
             digest = file_digest(stream, "sha256").hexdigest()
         size = path.stat().st_size

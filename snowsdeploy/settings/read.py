@@ -86,12 +86,22 @@ def read_file(path: Path, option: str = "--config") -> SettingsFile:
     for name in (RESOLVED_TABLE, VERSIONS_TABLE):
         tables[name] = values.pop(name, {})
         if not isinstance(tables[name], dict):
-            raise UsageError(f"{option} {path}: {name} is not a table", seen=str(tables[name]), allowed=f"[{name}]")
+            raise UsageError(
+                f"{option} {path}: {name} is not a table",
+                seen=str(tables[name]),
+                allowed=f"[{name}]",
+                fix=f"write its settings as lines below [{name}]",
+            )
     for key in (*values, *tables[RESOLVED_TABLE]):
         if key not in known_keys():
             raise unknown_name(f"{option} {path} has an unknown key", key, known_keys())
     if gate is not None and "policy" in values:
-        raise UsageError(f"{option} has two policies", seen=f"{path}: [gate] and policy", fix="remove one of them")
+        raise UsageError(
+            f"{option} has two policies",
+            seen=f"{path}: [gate] and policy",
+            fix="remove one of them",
+            allowed="one of them",
+        )
     policy = None if gate is None else policy_of_table(gate, f"{option} {path}")
     versions = {str(k): str(v) for k, v in tables[VERSIONS_TABLE].items()}
     return SettingsFile(values, tables[RESOLVED_TABLE], policy, versions)
@@ -106,7 +116,10 @@ def load_policy(path: Path) -> GatePolicy:
     content = read_toml(path, "--policy")
     if not isinstance(content.get(POLICY_TABLE), dict):
         raise UsageError(
-            "--policy has no table [gate]", seen=f"{path}: {', '.join(content) or 'empty'}", allowed="[gate]"
+            "--policy has no table [gate]",
+            seen=f"{path}: {', '.join(content) or 'empty'}",
+            allowed="[gate]",
+            fix="put the limits below a line [gate]",
         )
     for key in content:
         if key != POLICY_TABLE:
@@ -127,8 +140,18 @@ def read_toml(path: Path, option: str) -> dict[str, Any]:
 
 def _not_toml(path: Path, option: str, error: Exception) -> UsageError:
     if isinstance(error, OSError):
-        return UsageError(f"{option} cannot be read", seen=f"{path}: {error.strerror}", fix="check the path")
-    return UsageError(f"{option} is not valid TOML", seen=f"{path}: {cause(error)}")
+        return UsageError(
+            f"{option} cannot be read",
+            seen=f"{path}: {error.strerror}",
+            fix="check the path",
+            allowed="a TOML file that this user may read",
+        )
+    return UsageError(
+        f"{option} is not valid TOML",
+        seen=f"{path}: {cause(error)}",
+        allowed="name = value, a line each; texts in quotes",
+        fix="mend the line that the message names",
+    )
 
 
 def _explain(error: ValidationError, order: Sequence[str], kind: type[Settings]) -> UsageError:
@@ -136,7 +159,12 @@ def _explain(error: ValidationError, order: Sequence[str], kind: type[Settings])
     missing = [option_of(name) for name in order if name in lacking]
     wrong = _causes([e for e in error.errors() if e["type"] != "missing"])
     if not wrong:
-        return UsageError(f"{', '.join(missing)} must be given", fix="as an option, or as a key of the --config file")
+        return UsageError(
+            f"{', '.join(missing)} must be given",
+            fix="as an option, or as a key of the --config file",
+            seen="neither on the command line nor in a --config file",
+            allowed="a value for each",
+        )
     names = list(dict.fromkeys(option_of(str(e["loc"][0])) for e in wrong))
     rows = [(f"{option_of(str(e['loc'][0]))}: " if len(names) > 1 else "", e) for e in wrong]
     seen = dict.fromkeys(f"{name}{_text(e['input'])}" for name, e in rows)

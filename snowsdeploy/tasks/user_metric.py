@@ -79,10 +79,14 @@ class UserMetric:
         try:
             found = call_loaded(self.text, self.call, predict, data)
         except UserCodeError as error:
-            raise MetricError(f"--metric {self.text} failed", seen=error.seen, fix=error.fix) from error
+            raise MetricError(
+                f"--metric {self.text} failed", seen=error.seen, fix=error.fix, allowed="a function that returns"
+            ) from error
         named = found if isinstance(found, Mapping) else {self.text.rpartition(":")[2].partition("(")[0]: found}
         if not named:
-            raise MetricError(f"--metric {self.text} returned nothing", seen="{}", allowed=_ALLOWED)
+            raise MetricError(
+                f"--metric {self.text} returned nothing", seen="{}", allowed=_ALLOWED, fix="return at least one number"
+            )
         return {self._checked_name(name): self._score(name, value) for name, value in named.items()}
 
     def _checked_name(self, name: object) -> str:
@@ -92,6 +96,7 @@ class UserMetric:
             f"--metric {self.text} names a number in a way that no goal could write",
             seen=repr(name),
             allowed="letters, digits, _, -, . and @, such as map50 or recall@5",
+            fix="return it under another name",
         )
 
     def _score(self, name: object, value: object) -> Score:
@@ -103,7 +108,10 @@ class UserMetric:
             finite = False
         if score is None or not finite or (score.items is not None and not len(score.items)):
             raise MetricError(
-                f"--metric {self.text} gave no finite number for {name}", seen=repr(value)[:200], allowed=_ALLOWED
+                f"--metric {self.text} gave no finite number for {name}",
+                seen=repr(value)[:200],
+                allowed=_ALLOWED,
+                fix="run the function alone on a few items and look at what it returns",
             )
         return score
 
@@ -142,7 +150,10 @@ def compare_scores(
         same = None if same_precision is None else same_precision.get(name)
         if name not in sparse or (same_precision is not None and same is None):
             raise MetricError(
-                "a metric is not given for every file", seen=name, fix="return the same names whatever is predicted"
+                "a metric is not given for every file",
+                seen=name,
+                fix="return the same names whatever is predicted",
+                allowed="the same names for the dense and every sparse file",
             )
         found.append(_compared(name, a, sparse[name], same, items))
     return tuple(found)
@@ -157,6 +168,7 @@ def _compared(name: str, a: Score, b: Score, same: Score | None, items: int) -> 
             f"--metric gives {name} as a share, which is a number from 0 to 1",
             seen=", ".join(f"{value:g}" for value in compared),
             fix="name another unit: snowsdeploy.Score(value, unit='')",
+            allowed="numbers from 0 to 1",
         )
     usual = unit == SHARE  # a metric in another unit needs a goal
     quantity = Quantity(name=name, label=name, unit=unit, higher_is_better=bool(a.higher_is_better))
@@ -197,6 +209,7 @@ def find_metric(text: str) -> UserMetric:
             "--metric names no function",
             seen=text,
             allowed="module:function of yours, or a metric such as torchmetrics.classification:MulticlassF1Score",
+            fix="write module:function, importable from the current directory",
         )
     try:
         if matched:
@@ -225,6 +238,7 @@ def _keywords(text: str, arguments: str) -> dict[str, Any]:
         "--metric has arguments that are no plain values",
         seen=text,
         allowed="NAME(key=value, ...), such as MulticlassF1Score(num_classes=10)",
+        fix="give numbers, texts and lists, or write --metric module:function",
     )
     try:
         call = ast.parse(f"f{arguments}", mode="eval").body
@@ -250,6 +264,7 @@ def _predictions(outputs: Arrays) -> object:
         "a metric of torchmetrics reads one output, or those called boxes, scores and labels",
         seen=", ".join(tensors),
         fix="choose one with --outputs, or write --metric module:function",
+        allowed="a model with one output, or with outputs of those names",
     )
 
 

@@ -94,7 +94,12 @@ def accuracy(
     from snowsdeploy.settings.read import load_policy
 
     if policy and max_drop is not None:
-        raise UsageError("--max-drop and --policy both say what must pass", fix="give one of them")
+        raise UsageError(
+            "--max-drop and --policy both say what must pass",
+            fix="give one of them",
+            seen="--max-drop beside --policy",
+            allowed="one of them",
+        )
     limits = load_policy(policy) if policy else GatePolicy()
     if max_drop is not None:
         limits = GatePolicy(max_drop=max_drop)

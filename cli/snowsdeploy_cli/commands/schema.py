@@ -17,7 +17,9 @@ def command(name: Name, *, markdown: Markdown = False) -> None:
     from snowsdeploy.settings.reference import KINDS, json_schema, reference_page
 
     if name not in KINDS:
-        raise UsageError("there is no such schema", seen=name, allowed=", ".join(KINDS))
+        raise UsageError("there is no such schema", seen=name, allowed=", ".join(KINDS), fix="name one of those")
     if markdown and name != "settings":
-        raise UsageError("--markdown is of settings", seen=name, allowed="settings")
+        raise UsageError(
+            "--markdown is of settings", seen=name, allowed="settings", fix="leave --markdown out, or ask for settings"
+        )
     typer.echo(reference_page() if markdown else json_schema(name), nl=False)

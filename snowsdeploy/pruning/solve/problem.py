@@ -82,6 +82,7 @@ class Problem:
                 "the window objective is not finite",
                 seen=", ".join(unit.names),
                 fix="check the images; lower --horizon",
+                allowed="an error that is a finite number",
             )
         masks = self.objective.support.masks[: len(unit.layers)]
         return LayerReport(
