@@ -20,7 +20,7 @@ from torch import nn
 from snowsdeploy.settings.jobs import MainJob
 from snowsdeploy.settings.read import load_policy, read_settings
 from snowsdeploy.settings.reference import json_schema
-from snowsdeploy_cli import outcome
+from snowsdeploy_cli import entry, outcome
 from snowsdeploy_cli.app import COMMANDS
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -130,7 +130,8 @@ def test_toml_examples_are_valid(tmp_path):
 
 def test_exit_codes_are_those_of_the_program():
     table = {int(code) for code in re.findall(r"^\| (\d+) \|", README, re.MULTILINE)}
-    assert table == {value for name, value in vars(outcome).items() if name.isupper() and isinstance(value, int)}
+    constants = {**vars(outcome), **vars(entry)}
+    assert table == {value for name, value in constants.items() if name.isupper() and isinstance(value, int)}
 
 
 def test_commands_that_the_readme_names_are_all_there_are():
