@@ -159,7 +159,12 @@ def export(
     from snowsdeploy_exporters import FORMATS, OnnxExporter
 
     if isinstance(run, str | Path) and out is not None:
-        raise UsageError("out is for a pruned model in memory", seen=f"{run}, {out}", fix="leave out away")
+        raise UsageError(
+            "out is for a pruned model in memory",
+            seen=f"out={str(out)!r} beside the run directory {run}",
+            allowed="out= beside what prune returned, which has no folder yet",
+            fix="call it without out=: a run directory keeps its own files",
+        )
     given = _given(settings)
     chosen_settings = read_settings(ExportSettings, given)
     with _observer(progress) as observer, _alone(), _folder(run if isinstance(run, str | Path) else out) as place:
@@ -352,7 +357,12 @@ def _settings(kind: type[Any], given: Mapping[str, Any], **objects: Any) -> Any:
     """Validated settings, with what stands for objects where they want texts."""
     for name in ("model", "data"):
         if name in objects and objects[name] is None:
-            raise UsageError(f"{name} must be given", seen="None")
+            raise UsageError(
+                f"{name} must be given",
+                seen=f"{name}=None",
+                allowed="a path or source as the command line takes it, or an object",
+                fix=f"pass {name}",
+            )
     texts = {name: value if value is None or name == "out" else _text(value) for name, value in objects.items()}
     return read_settings(kind, {**_given(given), **texts})
 
@@ -367,7 +377,8 @@ def _given(settings: Mapping[str, Any]) -> dict[str, Any]:
             raise UsageError(
                 "settings is no settings object",
                 seen=type(part).__name__,
-                allowed="PruneSettings and the like, or a list",
+                allowed="PruneSettings and the like, or a list of them",
+                fix="pass single settings by their names, as keyword arguments",
             )
         values |= {name: getattr(part, name) for name in part.model_fields_set}
     return values | named

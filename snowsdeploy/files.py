@@ -46,7 +46,7 @@ def require_regular(path: Path, what: str, refused: type[SnowsDeployError], *, f
     try:
         mode = path.stat().st_mode
     except ValueError as error:  # a name that no file can have
-        raise refused(what, seen=f"{str(path)!r}: {error}", fix=fix) from error
+        raise refused(what, seen=f"{str(path)!r}: {error}", allowed="a name that a file can have", fix=fix) from error
     except OSError:
         return
     if not stat.S_ISREG(mode):
@@ -103,9 +103,15 @@ def writing(path: Path, *errors: type[Exception]) -> Iterator[None]:
     try:
         yield
     except refused as error:
-        reason = first_line(error)
         fix = "free some space; the same command with --resume goes on where this one ended"
-        raise OutputError("a file could not be written", seen=f"{path}: {reason}", fix=fix) from error
+        if isinstance(error, PermissionError):
+            fix = "change the permissions, or choose another --out"
+        raise OutputError(
+            "a file could not be written",
+            seen=f"{path}: {first_line(error)}",
+            allowed="a folder that can be written, with room for the file",
+            fix=fix,
+        ) from error
 
 
 @contextmanager
@@ -142,7 +148,10 @@ def locked_folder(path: Path) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise OutputError(
-                "another run is writing to this folder", seen=path, fix="wait for it to end, or choose another --out"
+                "another run is writing to this folder",
+                seen=path,
+                allowed="one run at a time in a folder",
+                fix="wait for it to end, or choose another --out",
             ) from error
         except OSError:  # no locks here, as on some network drives
             pass

@@ -163,7 +163,12 @@ class OnnxExporter:
                 top_k=settings.top_k,
             )
         except onnx.shape_inference.InferenceError as error:
-            raise ExportError("shapes cannot be inferred in the serving file", seen=first_line(error)) from error
+            raise ExportError(
+                "shapes cannot be inferred in the serving file",
+                seen=first_line(error),
+                allowed="a file in which every value has a shape",
+                fix="leave out --uint8-input, --softmax and --top-k, and please report the model",
+            ) from error
         require_equal(original, served, preprocessing, [batch.numpy() for batch in images])
         update = {
             "path": path,
@@ -188,6 +193,7 @@ def _matching_nodes(model: onnx.ModelProto, names: Sequence[str]) -> set[str]:
                 "--keep-fp32 names no layer or node of the file",
                 seen=name,
                 allowed=f"layers such as {', '.join(shown[:3])}, and names of nodes",
+                fix="write a name as snowsdeploy inspect shows it; * and ? stand for any part",
             )
         found |= nodes
     return found
@@ -234,5 +240,10 @@ def _checked(proto: onnx.ModelProto) -> onnx.ModelProto:
     try:
         onnx.checker.check_model(proto, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise ExportError("the ONNX checker refuses the file", seen=first_line(error)) from error
+        raise ExportError(
+            "the ONNX checker refuses the file",
+            seen=first_line(error),
+            allowed="a file that onnx.checker.check_model accepts",
+            fix="try another --opset, and please report the model",
+        ) from error
     return proto

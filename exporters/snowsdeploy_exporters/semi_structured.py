@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.export.passes import move_to_device_pass
 
-from snowsdeploy.errors import ProviderError, SourceError, UsageError
+from snowsdeploy.errors import ProviderError, SourceError, UsageError, cause
 from snowsdeploy.models.pt2 import read_pt2
 from snowsdeploy.patterns.pattern import Pattern
 from snowsdeploy.patterns.violations import count_violations
@@ -105,7 +105,12 @@ def refusal(weight: Tensor, kind: str) -> str:
 def _device(name: str) -> torch.device:
     device = torch.device(name)
     if device.type not in ("cuda", "cpu"):
-        raise UsageError("semi-structured weights need an NVIDIA GPU", seen=name, allowed="cuda, or cpu to stay dense")
+        raise UsageError(
+            "semi-structured weights need an NVIDIA GPU",
+            seen=name,
+            allowed="cuda, or cpu to stay dense",
+            fix='pass device="cuda", or device="cpu" for the same model with dense kernels',
+        )
     if device.type == "cuda" and not (torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count()):
         raise ProviderError(
             "semi-structured weights need an NVIDIA GPU",
@@ -132,7 +137,8 @@ def _pruned(path: Path) -> list[dict[str, Any]]:
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise SourceError(
             "the folder does not hold a model in the torch format",
-            seen=f"{path}: {error}",
+            seen=f"{path}: {cause(error)}",
+            allowed="what the torch format writes: safetensors with a list of the pruned layers",
             fix="write it with snowsdeploy export RUN --format torch",
         ) from error
     return layers

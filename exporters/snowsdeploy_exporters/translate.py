@@ -77,6 +77,7 @@ def _translated(
                 raise ExportError(
                     "torch.onnx cannot convert the program",
                     seen=_cause(error, node, exported.graph),
+                    allowed=f"operations that torch.onnx can write in opset {opset}",
                     fix="replace that operation in the model, or try another --opset",
                 ) from error
             simplified.add(node.target)
@@ -99,6 +100,7 @@ def _require_free_axes(program: Program, translated: ExportedProgram) -> None:
                 raise ExportError(
                     "torch.onnx fixes an axis of the input that should vary",
                     seen=f"axis {axis} of {info.name} at {only}",
+                    allowed="an axis of any size",
                     fix="--static-batch N traces the model for one number of items"
                     if axis == 0
                     else "leave the axis out of --dynamic",

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from snowsdeploy.data.finite import not_finite
 from snowsdeploy.data.targets import targets_of
 from snowsdeploy.errors import DataError, cause
 from snowsdeploy.files import reading, require_regular
@@ -60,7 +61,7 @@ def load_arrays(path: Path, preprocessing: Preprocessing) -> Arrays[NDArray[np.u
     if x.dtype != np.uint8:
         x = x.astype(np.float32)
         if not np.isfinite(x).all():
-            raise DataError("x holds NaN or Inf", seen=f"{path}: {int((~np.isfinite(x)).sum())} values")
+            raise not_finite("x", int((~np.isfinite(x)).sum()), x.size, path)
     elif x.ndim == 3:
         x = x[..., None]
     return Arrays(x, None if y is None else checked_labels(y, len(x), path), digest)
@@ -73,7 +74,12 @@ def checked_labels(y: NDArray[Any], count: int, path: Path) -> NDArray[Any]:
         DataError: Their number is not that of the items, they are objects, or classes are below zero.
     """
     if y.dtype == np.object_ or y.dtype.kind in "USV":
-        raise DataError(f"y of {path} does not hold numbers", seen=str(y.dtype), allowed="whole or real numbers")
+        raise DataError(
+            f"y of {path} does not hold numbers",
+            seen=f"an array of {y.dtype}",
+            allowed="whole or real numbers",
+            fix="store class indices instead of names: numpy.unique(y, return_inverse=True)[1]",
+        )
     return targets_of(y, count, str(path))
 
 
@@ -87,7 +93,12 @@ def array_size(path: Path) -> tuple[int, int, int]:
         names = archive.namelist()
         if "x.npy" not in names:
             seen = ", ".join(n.removesuffix(".npy") for n in names)
-            raise DataError("the .npz file has no array x", seen=f"{path}: {seen}", allowed=_ALLOWED)
+            raise DataError(
+                "the .npz file has no array x",
+                seen=f"{path}: {seen[:160] or 'no array'}",
+                allowed=_ALLOWED,
+                fix="save the images as x: numpy.savez('images.npz', x=images)",
+            )
         shape, dtype = header_of(archive, "x")
     pixels = dtype == np.uint8
     if pixels and len(shape) == 3:  # grey images without an axis of channels
@@ -96,7 +107,12 @@ def array_size(path: Path) -> tuple[int, int, int]:
     there, here = (1, 3) if pixels else (3, 1)
     wrong_axis = len(shape) == 4 and shape[there] in (1, 3) and min(shape[2], shape[here]) > 4
     if not (pixels or np.issubdtype(dtype, np.floating)) or len(shape) != 4 or not all(shape) or wrong_axis:
-        raise DataError("x has the wrong type or shape", seen=f"{path}: {dtype} {shape}", allowed=_ALLOWED)
+        raise DataError(
+            "x has the wrong type or shape",
+            seen=f"{path}: {dtype} {list(shape)}",
+            allowed=_ALLOWED,
+            fix="convert x with astype, or put its axes in order with numpy.transpose, and save it again",
+        )
     return (shape[3], shape[1], shape[2]) if pixels else (shape[1], shape[2], shape[3])
 
 
@@ -134,7 +150,12 @@ def readable(path: Path) -> Iterator[None]:
 
 
 def _damaged(path: Path, error: Exception) -> DataError:
-    return DataError("the .npz file cannot be read", seen=f"{path}: {cause(error)}", allowed=_ALLOWED)
+    return DataError(
+        "the .npz file cannot be read",
+        seen=f"{path}: {cause(error)}",
+        allowed=f"a file of numpy.savez with {_ALLOWED}",
+        fix="check that the file is complete and readable; write it again with numpy.savez, without objects",
+    )
 
 
 def array_reader(

@@ -62,13 +62,27 @@ def list_images(folder: Path) -> ImageFiles:
         labels = np.repeat(np.arange(len(classes)), [len(g) for g in grouped]).astype(np.int64)
         return ImageFiles(tuple(p for g in grouped for p in g), labels, tuple(c.name for c in classes))
     if not flat:
-        raise DataError(
-            "the data folder holds no image",
-            seen=folder,
-            allowed=f"folder/class/image or folder/image with {', '.join(sorted(SUFFIXES))}",
-            fix="check the path",
-        )
+        raise _no_image(folder)
     return ImageFiles(tuple(flat), None)
+
+
+def require_images(folder: Path) -> None:
+    """Refuse a folder without images; only the first is looked for.
+
+    Raises:
+        DataError: It holds none.
+    """
+    if not any(_is_image(path) and not _in_hidden(path.relative_to(folder)) for path in folder.rglob("*")):
+        raise _no_image(folder)
+
+
+def _no_image(folder: Path) -> DataError:
+    return DataError(
+        "the data folder holds no image",
+        seen=folder,
+        allowed=f"folder/class/image or folder/image with {', '.join(sorted(SUFFIXES))}",
+        fix="check the path",
+    )
 
 
 def _is_hidden(name: str) -> bool:
@@ -197,4 +211,9 @@ def _reading(path: Path) -> Iterator[None]:
 
 
 def _unreadable(path: Path, error: Exception) -> DataError:
-    return DataError("an image cannot be read", seen=f"{path}: {cause(error)}", fix="remove or replace the file")
+    return DataError(
+        "an image cannot be read",
+        seen=f"{path}: {cause(error)}",
+        allowed="complete image files that Pillow can open",
+        fix="remove or replace the file",
+    )

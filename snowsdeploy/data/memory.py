@@ -15,6 +15,7 @@ from torch.utils.data import Dataset, IterableDataset
 
 from snowsdeploy.batch import Batch, Inputs
 from snowsdeploy.data.digest import tensors_digest
+from snowsdeploy.data.finite import not_finite
 from snowsdeploy.data.samples import Decoded, Samples
 from snowsdeploy.data.targets import as_objects, targets_digest, targets_of
 from snowsdeploy.errors import DataError
@@ -80,7 +81,12 @@ def _held(data: object, *, option: str, names: Names | None, at_most: int | None
         return reader.held(_items(data, reader, at_most, seed), f"{type(data).__name__} of {_size(data)} items")
     if isinstance(data, Iterable) and not isinstance(data, str | bytes | dict):
         return reader.held(_batches(data, reader, at_most), type(data).__name__)
-    raise DataError(f"{option} is nothing that inputs can be read from", seen=type(data).__name__, allowed=_ALLOWED)
+    raise DataError(
+        f"{option} is nothing that inputs can be read from",
+        seen=f"an empty {type(data).__name__}" if isinstance(data, dict) else type(data).__name__,
+        allowed=_ALLOWED,
+        fix=f"pass {option} as one of these",
+    )
 
 
 def _all_arrays(values: tuple[Any, ...]) -> bool:
@@ -158,7 +164,12 @@ class _Reader:
         wrong = next((v for v in found.values() if not isinstance(v, Tensor | np.ndarray | int | float)), None)
         if not found or wrong is not None:
             seen = type(wrong).__name__ if found else f"{len(x)} values for {len(known)} inputs"
-            raise DataError(f"a batch of {self.option} is no tensor", seen=seen, allowed=_ALLOWED)
+            raise DataError(
+                f"a batch of {self.option} is no tensor",
+                seen=seen,
+                allowed=_ALLOWED,
+                fix=f"let each batch hold tensors for {', '.join(known)}",
+            )
         return found
 
     def held(self, parts: Iterable[tuple[Any, Any]], name: str) -> Samples:
@@ -170,14 +181,29 @@ class _Reader:
             count = self._count(xs[-1])
             ys.append(None if y is None else targets_of(y, count, self.option))
         if not xs or not sum(map(self._count, xs)):
-            raise DataError(f"{self.option} holds no image", seen=name, allowed=_ALLOWED)
+            raise DataError(
+                f"{self.option} holds no image",
+                seen=name,
+                allowed=f"at least one item: {_ALLOWED}",
+                fix="check that the data set is not empty, and that its iterator is not used up",
+            )
         keys = list(xs[0])
         if any(list(x) != keys for x in xs):
-            raise DataError(f"the batches of {self.option} differ in their inputs", seen=name, allowed=", ".join(keys))
+            raise DataError(
+                f"the batches of {self.option} differ in their inputs",
+                seen=f"{name}: {', '.join(next(list(x) for x in xs if list(x) != keys))}",
+                allowed=f"those of the first batch, in its order: {', '.join(keys)}",
+                fix="give every batch the same inputs",
+            )
         joined = {key: self._joined([x[key] for x in xs]) for key in keys}
         labels = [y for y in ys if y is not None]
         if labels and len(labels) < len(ys):
-            raise DataError(f"only some batches of {self.option} have labels", seen=f"{len(labels)} of {len(ys)}")
+            raise DataError(
+                f"only some batches of {self.option} have labels",
+                seen=f"{len(labels)} of {len(ys)} batches",
+                allowed="labels in every batch, or in none",
+                fix="add the labels that are missing, or leave all of them out",
+            )
         batch = Inputs(joined) if len(joined) > 1 else joined[keys[0]]
         return _samples(batch, _all_targets(labels) if labels else None, f"{name}{IN_MEMORY}")
 
@@ -185,18 +211,26 @@ class _Reader:
         counts = {len(tensor) for tensor in tensors.values()}
         if len(counts) > 1:
             seen = ", ".join(f"{name} {len(tensor)}" for name, tensor in tensors.items())
-            raise DataError(f"the inputs of {self.option} differ in length", seen=seen)
+            raise DataError(
+                f"the inputs of {self.option} differ in length",
+                seen=seen,
+                allowed="as many items in each input, along its first axis",
+                fix="give every input the same items",
+            )
         return counts.pop()
 
     def _joined(self, tensors: list[Tensor]) -> Tensor:
         if len({tuple(x.shape[1:]) for x in tensors}) > 1:
             sizes = sorted({"x".join(map(str, x.shape[1:])) for x in tensors})
             raise DataError(
-                f"the images of {self.option} differ in size", seen=", ".join(sizes[:4]), allowed="one size"
+                f"the images of {self.option} differ in size",
+                seen=", ".join(sizes[:4]),
+                allowed="one size for all",
+                fix="resize or pad them to the model's input size",
             )
         x = tensors[0] if len(tensors) == 1 else torch.cat(tensors)
         if not bool(torch.isfinite(x).all()):
-            raise DataError(f"{self.option} holds NaN or Inf", seen=f"{int((~torch.isfinite(x)).sum())} values")
+            raise not_finite(self.option, int((~torch.isfinite(x)).sum()), x.numel())
         return x
 
     def _inputs(self, x: Any) -> Tensor:  # noqa: ANN401 - a tensor or an array
@@ -204,7 +238,7 @@ class _Reader:
         pixels = tensor.dim() in (3, 4) and tensor.dtype == torch.uint8 and not self.names.raw
         if not tensor.dim() or pixels:
             seen = f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
-            fix = "scale and normalise the images as in training" if pixels else None
+            fix = "scale and normalise the images as in training" if pixels else "add the axis of the batch: x[None]"
             what = f"{self.option} does not hold inputs as the model takes them"
             raise DataError(what, seen=seen, allowed=_ALLOWED, fix=fix)
         dtype = torch.float32 if tensor.is_floating_point() else tensor.dtype

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from snowsdeploy.batch import Batch, Inputs
 from snowsdeploy.data.arrays import Arrays, checked_labels, header_of, readable
+from snowsdeploy.data.finite import not_finite
 from snowsdeploy.errors import DataError
 from snowsdeploy.values import InputInfo
 
@@ -100,6 +101,8 @@ def load_named_arrays(path: Path, inputs: Sequence[InputInfo]) -> tuple[Arrays[d
         raise DataError(
             "the arrays of the .npz file differ in length",
             seen=f"{path}: {', '.join(f'{n} {len(a)}' for n, a in arrays.items())}",
+            allowed="as many items in each array, along its first axis",
+            fix="save the arrays again with the same items",
         )
     (count,) = counts
     return Arrays(arrays, None if y is None else checked_labels(y, count, path), digest), count
@@ -118,10 +121,12 @@ def _checked(array: NDArray[Any], info: InputInfo, path: Path) -> Tensor:
             f"the array {info.name} does not fit the model's input",
             seen=f"{path}: {array.dtype} {list(array.shape)}",
             allowed=f"{info.dtype} [n{''.join(f', {size}' for size in info.shape)}]",
+            fix=f"save {info.name} again in this type and shape, or say what the model takes with "
+            f"--input {info.name}=SHAPE:TYPE",
         )
     tensor = torch.from_numpy(np.ascontiguousarray(array)).to(getattr(torch, info.dtype))
     if not bool(torch.isfinite(tensor).all()):
-        raise DataError(f"the array {info.name} holds NaN or Inf", seen=path)
+        raise not_finite(f"the array {info.name}", int((~torch.isfinite(tensor)).sum()), tensor.numel(), path)
     return tensor
 
 

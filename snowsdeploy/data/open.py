@@ -12,7 +12,14 @@ from numpy.typing import NDArray
 
 from snowsdeploy.batch import Batch
 from snowsdeploy.data.arrays import array_reader, array_size, holds_reals, load_arrays
-from snowsdeploy.data.files import file_reader, files_digest, list_images, require_readable
+from snowsdeploy.data.files import (
+    SUFFIXES,
+    file_reader,
+    files_digest,
+    list_images,
+    require_images,
+    require_readable,
+)
 from snowsdeploy.data.named import PREFIXES, open_named
 from snowsdeploy.data.named_arrays import array_headers, array_inputs, load_named_arrays, named_reader
 from snowsdeploy.data.samples import Samples
@@ -111,10 +118,12 @@ def require_source(text: str, option: str) -> None:
         option: The option it was given by, for messages.
 
     Raises:
-        DataError: It does not exist, is of an unknown kind, cannot be read, or has a malformed slice.
+        DataError: It does not exist, is of an unknown kind, is empty, cannot be read, or has a malformed slice.
     """
     path = _require_source(parse_selection(text).source, option)
-    if path.is_file():
+    if path.is_dir():
+        require_images(path)
+    elif path.is_file():
         array_headers(path)
 
 
@@ -128,7 +137,7 @@ def _require_source(name: str, option: str) -> Path:
             f"{option} is a file of an unknown kind",
             seen=path,
             allowed="a folder of images, an .npz file",
-            fix="numpy.savez('images.npz', x=numpy.load('images.npy'))" if path.suffix == ".npy" else None,
+            fix=_instead(path),
         )
     if not path.exists() and not name.startswith(PREFIXES):
         raise DataError(
@@ -138,6 +147,15 @@ def _require_source(name: str, option: str) -> Path:
             fix="check the path",
         )
     return path
+
+
+def _instead(path: Path) -> str:
+    """What to do with a file that is no data source."""
+    if path.suffix == ".npy":
+        return f"numpy.savez('{path.stem}.npz', x=numpy.load('{path.name}'))"
+    if path.suffix.lower() in SUFFIXES:
+        return f"pass the folder that holds it: {path.parent}"
+    return "unpack an archive first, and pass the folder"
 
 
 def _open_folder(folder: Path, preprocessing: Preprocessing) -> Source:

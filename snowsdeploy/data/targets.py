@@ -33,6 +33,7 @@ def targets_of(given: Any, count: int, option: str) -> NDArray[Any]:  # noqa: AN
             f"the labels of {option} do not fit its images",
             seen=f"{values.dtype} {list(values.shape)} beside {count} images",
             allowed="one target for each image: a class from 0 on, a mask, an image, or an object of any kind",
+            fix=f"give {count} labels, in the order of the images",
         )
     if values.ndim == 1 and np.issubdtype(values.dtype, np.integer):
         if values.size and values.min() < 0:
@@ -40,12 +41,14 @@ def targets_of(given: Any, count: int, option: str) -> NDArray[Any]:  # noqa: AN
                 f"the labels of {option} do not fit its images",
                 seen=f"label {values.min()}",
                 allowed="a whole number from 0 on for each image",
+                fix="number the classes from 0 on, and leave out images without a class",
             )
         if values.size and values.max() > np.iinfo(np.int64).max:
             raise DataError(
                 f"the labels of {option} do not fit its images",
                 seen=f"label {values.max()}",
                 allowed=f"whole numbers up to {np.iinfo(np.int64).max}",
+                fix="number the classes from 0 on",
             )
         return values.astype(np.int64)
     return values

@@ -49,7 +49,10 @@ def debug_accuracy(
     units = solved_units(graph, report.solves, changed)
     if not units:
         raise OutputError(
-            "nothing in this run is pruned", seen="0 layers", fix="prune with a policy that asks for less"
+            "nothing in this run is pruned",
+            seen=f"0 of {len(report.decisions)} layers",
+            allowed="a run with at least one pruned layer",
+            fix="prune with a --policy that asks for less, or without --keep-dense-until-gate",
         )
     batches = list(samples.batches(BATCH))
     observer.stage("debug accuracy", f"{len(units)} units, {len(samples)} calibration images")

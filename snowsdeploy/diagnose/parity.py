@@ -65,7 +65,10 @@ def debug_parity(
     rows = tuple(comparison.rows())
     if not rows:
         raise OutputError(
-            "no value of the file can be compared", seen=path, fix="export again: names tell what a value is"
+            "no value of the file can be compared",
+            seen=path,
+            allowed="a file whose values have the names that snowsdeploy export gives",
+            fix=f"export again: snowsdeploy export {path.parent}",
         )
     rewriting = _rewriting(path, model, found, runtime, batch)
     first = first_divergent(rows, limit)
@@ -88,13 +91,15 @@ def debug_parity(
 
 
 def _read(path: Path) -> ModelProto:
+    fix = f"run snowsdeploy export {path.parent} with this --precision first"
+    if not path.exists():
+        there = ", ".join(sorted(file.name for file in path.parent.glob("*.onnx"))) or "nothing: it is not exported"
+        raise OutputError("the run has no file of this --precision", seen=path, allowed=there, fix=fix)
     try:
         return read_onnx_file(path)
     except SourceError as error:
         raise OutputError(
-            "the run has no such file, or it cannot be read",
-            seen=error.seen,
-            fix=f"run snowsdeploy export {path.parent} with this --precision first",
+            "a file of the run cannot be read", seen=error.seen, allowed="what snowsdeploy export wrote", fix=fix
         ) from error
 
 

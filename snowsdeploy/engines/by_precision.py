@@ -37,7 +37,12 @@ def read_accounts(
         if log is not None or described is not None:
             account = read_account(log, described)
             if account.log is not None and not account.log.passes and described is None:
-                raise SourceError("--engine-log tells nothing of sparse kernels", seen=f"{log}: {account.log.reason}")
+                raise SourceError(
+                    "--engine-log tells nothing of sparse kernels",
+                    seen=f"{log}: {account.log.reason}",
+                    allowed="the log of a build with sparsity enabled and detailed output",
+                    fix="build the engine again with trtexec --sparsity=enable --verbose, and give its output",
+                )
             require_same_model(account, graph_nodes(pair.sparse.path), pair.sparse.path)
             accounts[pair.precision] = account
     return accounts
@@ -60,15 +65,26 @@ def by_precision(texts: Sequence[str], asked: Sequence[Precision], option: str) 
         named = _PRECISIONS.get(head) if equals else None
         if named is None and len(asked) > 1:
             allowed = " or ".join(f"{precision}=FILE" for precision in asked)
-            raise UsageError(f"{option} does not say which precision it is of", seen=text, allowed=allowed)
+            raise UsageError(
+                f"{option} does not say which precision it is of",
+                seen=text,
+                allowed=allowed,
+                fix=f"write {option} {asked[0]}=FILE for the file of {asked[0]}",
+            )
         precision = named or asked[0]
         if precision not in asked:
             raise UsageError(
-                f"{option} is of a precision that the run does not have", seen=text, allowed=", ".join(asked)
+                f"{option} is of a precision that the run does not have",
+                seen=text,
+                allowed=", ".join(asked),
+                fix=f"leave it out, or export the run with --precision {precision} first",
             )
         if precision in files:
             raise UsageError(
-                f"{option} has two files for {precision}", seen=f"{files[precision]}, {text}", allowed="one file"
+                f"{option} has two files for {precision}",
+                seen=f"{files[precision]}, {text}",
+                allowed="one file for each precision",
+                fix="leave one of them out",
             )
         files[precision] = Path(tail if named else text)
     return files

@@ -48,10 +48,19 @@ def read_with_digest(path: Path, *, tensors: bool = True) -> tuple[ModelProto, s
         SourceError: As `read_onnx_file`.
     """
     require_regular(path, "the ONNX file is no file", SourceError)
+    if not path.exists():
+        raise SourceError(
+            "the ONNX file does not exist", seen=path, allowed="a file that is there", fix="check the path"
+        )
     with reading(lambda error: damaged(path, error)):
         content = path.read_bytes()
         if content.startswith(_POINTER):
-            raise SourceError("the ONNX file is a Git LFS pointer, not the model", seen=path, fix="run git lfs pull")
+            raise SourceError(
+                "the ONNX file is a Git LFS pointer, not the model",
+                seen=f"{path} ({len(content)} bytes)",
+                allowed="the file that the pointer stands for",
+                fix="run git lfs pull",
+            )
         model = onnx.load_model_from_string(content)
     if not model.HasField("graph") or not (model.graph.node or model.graph.initializer):
         raise damaged(path, "it holds no graph")
@@ -120,8 +129,9 @@ def damaged(path: Path, error: object) -> SourceError:
     """The error for what is no ONNX file, or a broken one."""
     reason = cause(error) if isinstance(error, Exception) else error
     return SourceError(
-        "the file cannot be read as ONNX: it is missing, truncated or damaged",
+        "the file cannot be read as ONNX: it is truncated, damaged or another kind of file",
         seen=f"{path}: {reason}",
+        allowed="a complete ONNX model",
         fix="check the path; copy or download it again and compare its size",
     )
 
@@ -138,6 +148,7 @@ def _load_external(path: Path, model: ModelProto) -> None:
                 raise SourceError(
                     "a file of tensors (external data) that belongs to the ONNX file is missing",
                     seen=f"{tensor.name}: {file}",
+                    allowed=f"every file that {path.name} names, where it names it",
                     fix=f"copy {location} beside {path.name}",
                 )
             total += int(external_entry(tensor, "length") or file.stat().st_size)

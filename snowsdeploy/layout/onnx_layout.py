@@ -126,7 +126,12 @@ def _mapped(model: ModelProto) -> dict[str, list[str]]:
 
 
 def _damaged_map(text: str) -> LayoutError:
-    return LayoutError(f"the metadata {LAYER_MAP_KEY} is damaged", seen=text[:80], fix="export again")
+    return LayoutError(
+        f"the metadata {LAYER_MAP_KEY} is damaged",
+        seen=repr(text[:80]),
+        allowed="JSON that snowsdeploy export wrote: a layer and a weight for each node",
+        fix="export again, or remove the metadata from the file",
+    )
 
 
 @dataclass(frozen=True)

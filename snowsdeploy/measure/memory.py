@@ -38,7 +38,12 @@ def peak_memory(
         done = subprocess.run([*command, json.dumps(sys.path)], capture_output=True, text=True, check=False)
         if done.returncode:
             last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-            raise ProviderError("the memory of a file could not be measured", seen=f"{path}: {last}")
+            raise ProviderError(
+                "the memory of a file could not be measured",
+                seen=f"{path}: {last[:200]}",
+                allowed=f"a file that loads and runs with --provider {runtime.provider}",
+                fix="see what snowsdeploy doctor says of the provider, or choose another --provider",
+            )
         host, device = json.loads(result.read_text(encoding="utf-8"))
     return host, device
 

@@ -39,17 +39,28 @@ def measure_parity(
         if [e.shape for e in expected] != [a.shape for a in actual]:
             raise NumericsError(
                 "the ONNX outputs differ from PyTorch's in number or shape",
-                seen=[a.shape for a in actual],
-                allowed=str([e.shape for e in expected]),
+                seen=_shapes(actual),
+                allowed=_shapes(expected),
+                fix="please report the model; another --opset, or --outputs without the output that differs, may do",
             )
         for name, e, a in zip(session.output_names, expected, actual, strict=True):
             for side, values in (("PyTorch", e), ("ONNX Runtime", a)):
                 if not np.isfinite(values).all():
-                    raise NumericsError(f"output {name} is NaN or Inf in {side}", seen=f"batch of {len(batch)}")
+                    raise NumericsError(
+                        f"output {name} is NaN or Inf in {side}",
+                        seen=f"{int((~np.isfinite(values)).sum())} of {values.size} values in a batch of {len(batch)}",
+                        allowed="finite numbers on both sides",
+                        fix="check the images and the checkpoint; where it is only in one precision, leave that out "
+                        "of --precision",
+                    )
             rows.append(_row(name, len(batch), e, a))
         if exact is not None and any(row.relative_l2 > SUSPECT for row in rows[-len(expected) :]):
             rows[-len(expected) :] = _with_rounding(rows[-len(expected) :], expected, exact, batch)
     return Parity(provider=session.provider.name, rows=tuple(rows))
+
+
+def _shapes(outputs: Sequence[NDArray[Any]]) -> str:
+    return ", ".join(str(list(output.shape)) for output in outputs)
 
 
 def _with_rounding(

@@ -114,7 +114,10 @@ def contestants(
         if wanted and not options:
             able = [p.name for p in PROVIDERS.values() if (p.cuda_graph if flag == "--cuda-graph" else p.sparsity_off)]
             raise UsageError(
-                f"{flag} has no meaning here", seen=f"--provider {provider.name}", allowed=f"{', '.join(able)}"
+                f"{flag} has no meaning here",
+                seen=f"--provider {provider.name}",
+                allowed=" or ".join(f"--provider {name}" for name in able),
+                fix=f"leave {flag} out, or change --provider",
             )
     names = _names(paths)
     graph = dict(provider.cuda_graph) if cuda_graph else {}
@@ -220,7 +223,12 @@ def _names(paths: Sequence[Path]) -> dict[Path, str]:
     alike = {name for name in names.values() if list(names.values()).count(name) > 1}
     names = {path: f"{path.parent.name}/{name}" if name in alike else name for path, name in names.items()}
     if len(set(names.values())) < len(paths):
-        raise UsageError("two files cannot be told apart", seen=", ".join(map(str, paths)), allowed="different names")
+        raise UsageError(
+            "two files cannot be told apart",
+            seen=", ".join(map(str, paths)),
+            allowed="files that differ in their own name or in their folder's",
+            fix="name each file once, or copy one under another name",
+        )
     return names
 
 

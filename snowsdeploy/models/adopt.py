@@ -57,6 +57,7 @@ def image_input(preprocessing: Preprocessing | None) -> tuple[InputInfo, ...]:
         raise UsageError(
             "nothing says what the model takes",
             seen="no size",
+            allowed="one image of a known size, or inputs by name",
             fix="add --input-size C,H,W, or --input NAME=SHAPE for each input",
         )
     dtype = str(torch.get_default_dtype()).removeprefix("torch.")
@@ -109,17 +110,25 @@ def adopt(
     outputs = checked_outputs(unchecked, wanted.example)
     other_sizes(unchecked)  # says where the model does not run
     if not outputs:
-        raise GraphError("the model gives no tensor", seen="no output", fix="return what is to be deployed")
+        raise GraphError(
+            "the model gives no tensor",
+            seen="no output",
+            allowed="at least one tensor among what forward returns",
+            fix="return what is to be deployed",
+        )
     for name, output in zip(names, outputs, strict=True):
         if output.is_complex():
             raise GraphError(
                 "an output is complex, and ONNX has no complex numbers",
-                seen=name,
+                seen=f"output {name} is {str(output.dtype).removeprefix('torch.')}",
+                allowed="real numbers, whole numbers and truth values",
                 fix="return torch.view_as_real(x), or leave it out with --outputs",
             )
         if not torch.isfinite(output).all():
             raise NumericsError(
                 f"output {name} of the dense model holds NaN or Inf on random images",
+                seen=f"{int((~torch.isfinite(output)).sum())} of {output.numel()} values",
+                allowed="finite numbers",
                 fix="check the checkpoint: a diverged training run, or weights of another architecture",
             )
     classes = outputs[0].shape[-1] if outputs[0].dim() > 1 else 0
@@ -141,6 +150,7 @@ def _described(exported: ExportedProgram, given: Sequence[InputInfo] | None) -> 
             "the inputs are not those of the program",
             seen=", ".join(map(str, given)),
             allowed=f"{len(tensors)}: {', '.join(own)}",
+            fix="name each of them once with --input NAME=SHAPE",
         )
     if given is not None:
         by_name = {info.name for info in given} == set(own)

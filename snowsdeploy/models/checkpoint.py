@@ -149,6 +149,7 @@ def _load_pickle(path: Path, *, allow_pickle: bool) -> Any:  # noqa: ANN401 - a 
         raise SourceError(
             "the pickle needs Python code that is not here",
             seen=f"{path}: {first_line(error)}",
+            allowed="a pickle whose classes can be imported here, or a plain state dict",
             fix="run from the folder that holds the code, with the versions it was saved with",
         ) from error
     except SourceError:
@@ -169,7 +170,12 @@ def _run_pickle(path: Path) -> Any:  # noqa: ANN401 - as above
             assert isinstance(cause, Exception)
             raise cause from None
         fix = "save model.state_dict() where the file was made, and pass that"
-        raise SourceError(error.what, seen=f"{path}: {error.seen}", allowed="a pickle that loads", fix=fix) from cause
+        raise SourceError(
+            error.what,
+            seen=f"{path}: {error.seen}",
+            allowed="a pickle that loads without an error, or a plain state dict",
+            fix=fix,
+        ) from cause
 
 
 @contextmanager

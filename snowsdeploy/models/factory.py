@@ -29,6 +29,9 @@ def call_factory(text: str, arguments: Mapping[str, Any], *, option: str) -> nn.
         raise SourceError(f"{option}: {error.what}", seen=error.seen, allowed=error.allowed, fix=error.fix) from error
     if not isinstance(result, nn.Module):
         raise SourceError(
-            f"{option}: the factory returned no torch.nn.Module", seen=type(result).__name__, fix=f"check {text}"
+            f"{option}: the factory returned no torch.nn.Module",
+            seen=f"{text} returned {type(result).__name__}",
+            allowed="an instance of torch.nn.Module",
+            fix=f"let {text} return the module itself",
         )
     return unwrapped(result)

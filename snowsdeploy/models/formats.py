@@ -32,7 +32,12 @@ def detect_format(path: Path) -> FileFormat:
         SourceError: Missing, unreadable, empty, truncated, no regular file, or a kind of file that cannot be used.
     """
     if not path.exists():
-        raise SourceError("the model file does not exist", seen=path, fix="check the path")
+        raise SourceError(
+            "the model file does not exist",
+            seen=path,
+            allowed="a checkpoint, a .pt2 program or an .onnx file",
+            fix="check the path",
+        )
     if path.is_dir():
         raise SourceError(
             "the model is a directory",
@@ -43,9 +48,19 @@ def detect_format(path: Path) -> FileFormat:
     require_regular(path, "the model is no file", SourceError)
     head = _head(path)
     if not head:
-        raise SourceError("the model file is empty", seen=path, fix="copy or download it again")
+        raise SourceError(
+            "the model file is empty",
+            seen=f"{path} (0 bytes)",
+            allowed="a complete file",
+            fix="copy or download it again",
+        )
     if head.startswith(b"version https:"):
-        raise SourceError("the model file is a Git LFS pointer, not the weights", seen=path, fix="run git lfs pull")
+        raise SourceError(
+            "the model file is a Git LFS pointer, not the weights",
+            seen=f"{path} ({path.stat().st_size} bytes)",
+            allowed="the file that the pointer stands for",
+            fix="run git lfs pull",
+        )
     if path.suffix == ".onnx" or head.startswith(_ONNX_VERSION):
         return FileFormat.ONNX
     if head[:4] == b"PK\x03\x04":
@@ -61,7 +76,12 @@ def _head(path: Path) -> bytes:
         with path.open("rb") as stream:
             return stream.read(16)
     except OSError as error:
-        raise SourceError("the model file cannot be read", seen=error, fix="check its permissions") from error
+        raise SourceError(
+            "the model file cannot be read",
+            seen=f"{path}: {error.strerror or error}",
+            allowed="a file that you may read",
+            fix="check its permissions",
+        ) from error
 
 
 def _zip_format(path: Path) -> FileFormat:
@@ -78,7 +98,10 @@ def _zip_format(path: Path) -> FileFormat:
         )
     if "serialized_exported_program.json" in names:
         raise SourceError(
-            "the .pt2 file has the format of torch 2.7 or older", seen=path, fix="export it again with a newer torch"
+            "the .pt2 file has the format of torch 2.7 or older",
+            seen=path,
+            allowed="a program that torch.export.save of torch 2.8 or newer wrote",
+            fix="export it again with a newer torch",
         )
     if any(n.endswith(("models/model.json", "archive_format")) for n in names):
         return FileFormat.PT2
@@ -98,7 +121,10 @@ def _safetensors(path: Path, head: bytes) -> FileFormat:
 
 def _bad_header(path: Path, error: Exception) -> SourceError:
     return SourceError(
-        "the safetensors header cannot be read", seen=f"{path}: {cause(error)}", fix="save the file again"
+        "the safetensors header cannot be read",
+        seen=f"{path}: {cause(error)}",
+        allowed="a complete file with the header that safetensors.torch.save_file writes",
+        fix="copy or download it again, or save it again",
     )
 
 
@@ -113,5 +139,6 @@ def truncated(path: Path, error: object) -> SourceError:
     return SourceError(
         "the model file is truncated or damaged, or no PyTorch file",
         seen=f"{path} ({path.stat().st_size} bytes): {reason}",
+        allowed="a complete file that torch.save or torch.export.save wrote",
         fix="copy or download it again and compare its size",
     )

@@ -55,6 +55,7 @@ def decide_layers(
         raise UsageError(
             "no layer of the model can be pruned",
             seen="; ".join(reasons) or "no convolution or linear layer in the graph",
+            allowed=f"at least one convolution or linear layer whose weight can hold {pattern}",
             fix="check --include and --exclude, or the model",
         )
     return decisions

@@ -8,7 +8,7 @@ from torch import nn
 from torch.export import ExportedProgram
 
 from snowsdeploy.data.digest import tensors_digest
-from snowsdeploy.errors import SourceError
+from snowsdeploy.errors import SourceError, cause
 from snowsdeploy.models.fp32 import in_fp32
 from snowsdeploy.models.source import LoadedModel, require_finite
 from snowsdeploy.models.timm_models import timm_preprocessing
@@ -40,7 +40,7 @@ def adopt_object(model: object) -> LoadedModel:
             "model is nothing that can be pruned",
             seen=f"the class {model.__name__}" if isinstance(model, type) else type(model).__name__,
             allowed="a path or source as the command line takes it, a torch.nn.Module, or a torch.export program",
-            fix=f"pass an instance: {model.__name__}(...)" if isinstance(model, type) else None,
+            fix=f"pass an instance: {model.__name__}(...)" if isinstance(model, type) else "pass one of these as model",
         )
     require_usable(unwrapped(model))
     try:
@@ -48,7 +48,8 @@ def adopt_object(model: object) -> LoadedModel:
     except Exception as error:  # a module of the user's may hold anything
         raise SourceError(
             "the module cannot be copied, and must not be changed",
-            seen=f"{type(error).__name__}: {str(error)[:160]}",
+            seen=f"{type(model).__name__}: {cause(error)}",
+            allowed="a module that copy.deepcopy can copy",
             fix="pass a module without open files, locks or tensors that are part of a graph",
         ) from error
     module = module.cpu().float().eval().requires_grad_(False)

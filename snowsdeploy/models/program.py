@@ -7,6 +7,7 @@ import warnings
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from io import BytesIO
 from pathlib import Path
 
 import torch
@@ -71,8 +72,11 @@ class Program:
         for name, value in weights.items():
             if name not in state or state[name].shape != value.shape:
                 raise GraphError(
-                    f"the program has no weight {name} of shape {tuple(value.shape)}",
-                    seen=tuple(state[name].shape) if name in state else "no such name",
+                    "a weight is not one of the program's",
+                    seen=f"{name} of shape {tuple(value.shape)}",
+                    allowed=f"shape {tuple(state[name].shape)}"
+                    if name in state
+                    else "names of the program's state dict",
                     fix="use weights that were solved for this program",
                 )
         exported = _with_state(self.exported, weights)
@@ -123,8 +127,11 @@ class Program:
         extra = {"source.json": self.source.model_dump_json(), "signature.json": self.signature.model_dump_json()}
         if self.preprocessing is not None:
             extra["preprocessing.json"] = self.preprocessing.model_dump_json()
+        # not to the file itself: where that cannot grow, PyTorch's writer ends the process
+        content = BytesIO()
+        torch.export.save(self.shipped, content, extra_files=extra)
         with writing(path), atomic_path(path) as target:
-            torch.export.save(self.shipped, target, extra_files=extra)
+            target.write_bytes(content.getbuffer())
 
 
 def copied(exported: ExportedProgram) -> ExportedProgram:

@@ -9,7 +9,7 @@ import torch
 from pydantic import ValidationError
 from torch.export import ExportedProgram
 
-from snowsdeploy.errors import SourceError, first_line
+from snowsdeploy.errors import SourceError, cause, first_line
 from snowsdeploy.models.pt2_safety import find_code
 from snowsdeploy.models.quiet import silent_loggers
 from snowsdeploy.values import ModelSignature, Preprocessing
@@ -52,12 +52,14 @@ def read_pt2(path: Path, *, allow_pickle: bool = False) -> SavedProgram:
         raise SourceError(
             "what lies beside the program in the .pt2 file cannot be read",
             seen=f"{path}: {first_line(error)}",
+            allowed="the preprocessing and signature that this version of snowsdeploy writes",
             fix="export the program again",
         ) from error
     except Exception as error:  # as in `files.reading`
         raise SourceError(
             "the .pt2 file cannot be loaded",
-            seen=f"{path}: {first_line(error)}",
+            seen=f"{path}: {cause(error)}",
+            allowed="a program that torch.export.save wrote, with this version of torch or an older one",
             fix="export it again with this version of torch",
         ) from error
     if exported is None:

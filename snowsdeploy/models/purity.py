@@ -32,6 +32,7 @@ def checked_outputs(program: Program, example: Batch | None) -> tuple[Tensor, ..
         raise GraphError(
             "the model gives another output when it runs again",
             seen=_random_place(program.exported) or _which(program, index),
+            allowed="a model that gives the same output for the same input",
             fix="take what is random out of forward: dropout needs training=self.training",
         )
     if fixed is not None:
@@ -45,6 +46,7 @@ def checked_outputs(program: Program, example: Batch | None) -> tuple[Tensor, ..
         raise GraphError(
             "the model's output for an image depends on the other images of its batch",
             seen=_which(program, index),
+            allowed="outputs that depend on their own item alone",
             fix="take out what is computed over the batch, such as a normalisation in training mode; if it is meant, "
             "--static-batch N",
         )
@@ -103,6 +105,7 @@ def require_batch_kept(exported: ExportedProgram) -> None:
             raise GraphError(
                 "the model loses the batch axis of a single item",
                 seen=" at ".join(filter(None, ("squeeze() without an axis", line_of(node)))),
+                allowed="operations that keep the first axis, also where it has one item",
                 fix="name the axis: x.squeeze(1)",
             )
 

@@ -207,6 +207,7 @@ def renamed_outputs(names: Sequence[str], given: Sequence[str]) -> list[str]:
             "--output-names does not fit the model's outputs",
             seen=", ".join(given),
             allowed=f"{len(names)} different names, in place of {', '.join(names)}",
+            fix="give --output-names one name for each output, in this order",
         )
     return list(given)
 
@@ -219,7 +220,17 @@ def chosen_outputs(names: Sequence[str], wanted: Sequence[str]) -> list[int]:
     """
     unknown = [name for name in wanted if name not in names]
     if unknown:
-        raise UsageError("--outputs names no output of the model", seen=", ".join(unknown), allowed=", ".join(names))
+        raise UsageError(
+            "--outputs names no output of the model",
+            seen=", ".join(unknown),
+            allowed=", ".join(names),
+            fix="choose among these, or leave --outputs out to keep all",
+        )
     if len(set(wanted)) < len(wanted):
-        raise UsageError("--outputs names an output twice", seen=", ".join(wanted))
+        raise UsageError(
+            "--outputs names an output twice",
+            seen=", ".join(wanted),
+            allowed="each output once",
+            fix=f"--outputs {','.join(dict.fromkeys(wanted))}",
+        )
     return [names.index(name) for name in wanted]

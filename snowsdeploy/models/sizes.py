@@ -96,6 +96,7 @@ def found_axes(
         raise GraphError(
             "the model fixes an axis that should vary",
             seen=", ".join(f"{axis.name} of {axis.input}" for axis in known.values()),
+            allowed="axes whose size the model takes from its input",
             fix="leave it out of --dynamic, or take out what needs this size, such as a table of positions",
         )
     return tuple(found)
@@ -241,5 +242,6 @@ def _refused(inputs: Sequence[InputInfo], failure: str) -> GraphError:
     return GraphError(
         "the model does not run at another size",
         seen=f"{', '.join(map(str, inputs))}: {failure}",
+        allowed="a model that runs at every size that --dynamic allows",
         fix="give --dynamic the range of sizes that it takes, as in height=224..512, or leave it out",
     )

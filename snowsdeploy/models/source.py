@@ -98,7 +98,7 @@ def load_model(request: ModelRequest) -> LoadedModel:
             "MODEL is not a file that exists, nor a model name",
             seen=text,
             allowed=f"a path ({', '.join(CHECKPOINT_SUFFIXES)}), timm:NAME, or package.module:factory",
-            fix="check the path",
+            fix=f"check the path; for a model of timm write timm:{text}" if text.isidentifier() else "check the path",
         )
     if isinstance(loaded.model, nn.Module):
         require_usable(loaded.model)
@@ -116,7 +116,8 @@ def _refuse_arch(request: ModelRequest) -> None:
         raise UsageError(
             "--arch is for a checkpoint, and this MODEL names its own architecture",
             seen=f"{request.source} --arch {request.arch}",
-            fix="drop one of the two",
+            allowed="--arch beside a file that holds weights alone",
+            fix="leave --arch out, or pass the checkpoint as MODEL",
         )
 
 
@@ -182,8 +183,12 @@ def _module_for(checkpoint: Checkpoint, request: ModelRequest) -> tuple[nn.Modul
         )
     option = "--arch" if request.arch else "the checkpoint's arch (--arch overrides it)"
     if ":" in arch and request.arch is None:
-        # A file must not choose which code runs.
-        raise SourceError("the checkpoint names a factory", seen=arch, fix=f"if you trust it, add --arch {arch}")
+        raise SourceError(
+            "the checkpoint names a factory, and a file must not choose which code runs",
+            seen=arch,
+            allowed="a checkpoint that names a timm model",
+            fix=f"if you trust it, add --arch {arch}",
+        )
     if ":" in arch:
         module = call_factory(arch, request.model_args, option=option)
     else:
@@ -212,6 +217,7 @@ def require_finite(model: nn.Module | ExportedProgram) -> None:
             raise NumericsError(
                 "a weight of the model is NaN or Inf",
                 seen=f"{name}: {bad} of {tensor.numel()} values",
+                allowed="finite weights",
                 fix="use a checkpoint from before the training diverged",
             )
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from snowsdeploy.errors import SourceError, first_line
+from snowsdeploy.errors import SourceError, cause
 from snowsdeploy.values import Preprocessing
 
 _HUB = ("hf-hub:", "hf_hub:")
@@ -42,7 +42,8 @@ def create_timm_model(name: str, arguments: Mapping[str, Any], *, pretrained: bo
     except Exception as error:  # timm and the hub raise many types
         raise SourceError(
             f"timm cannot create {name}",
-            seen=f"{type(error).__name__}: {first_line(error)}",
+            seen=cause(error),
+            allowed="a name and arguments that timm.create_model takes",
             fix="check the network and the name's tag, or download the checkpoint and pass its path with --arch"
             if pretrained
             else "check --model-arg",

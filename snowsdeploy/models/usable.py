@@ -11,6 +11,7 @@ from snowsdeploy.errors import SourceError
 
 _QUANTIZED = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized", "torch.nn.quantized")
 REAL = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+_USABLE = "a Python torch.nn.Module, or weights for one, of dense tensors of real numbers that have values"
 _FLOAT = "prune the float model, and choose --precision int8"
 
 
@@ -23,7 +24,7 @@ def require_usable(module: nn.Module) -> None:
     problem = next(_problems(module), None)
     if problem is not None:
         what, seen, fix = problem
-        raise SourceError(what, seen=seen, fix=fix)
+        raise SourceError(what, seen=seen, allowed=_USABLE, fix=fix)
 
 
 def require_usable_weights(tensors: Mapping[str, Tensor], module: nn.Module) -> None:
@@ -39,7 +40,7 @@ def require_usable_weights(tensors: Mapping[str, Tensor], module: nn.Module) -> 
     parameters = dict(module.named_parameters())
     for name, tensor in tensors.items():
         for what, seen, fix in _tensor_problems(name, tensor):
-            raise SourceError(what, seen=seen, fix=fix)
+            raise SourceError(what, seen=seen, allowed=_USABLE, fix=fix)
         if name in parameters and parameters[name].dtype in REAL and tensor.dtype not in REAL:
             raise SourceError(
                 "a weight of the checkpoint is not stored as real numbers",

@@ -65,6 +65,7 @@ def load_weights(
             "--state-key names no state dict of the file",
             seen=state_key,
             allowed=some([s.key for s in state_dicts if s.key]) or "nothing: the file itself is one",
+            fix="choose one of these, or leave --state-key out",
         )
     with contained(f"state_dict of {type(module).__name__}"):
         own = module.state_dict()
@@ -76,12 +77,14 @@ def load_weights(
         raise SourceError(
             f"several state dicts of the checkpoint fit the architecture {arch}",
             seen=", ".join(s.key or "the file itself" for s, _ in fitting),
+            allowed="one that fits, or one under a name that trainers use",
             fix=f"choose one: --state-key {next(s.key for s, _ in fitting if s.key)}",
         )
     if len(found) > 1:
         raise SourceError(
             f"several parts of the checkpoint fit the architecture {arch}",
             seen=f"names that begin with {some([w.prefix for w in found])}",
+            allowed="one part that fits",
             fix=f"choose one: --strip-prefix {found[0].prefix}",
         )
     require_usable_weights(found[0].tensors, module)

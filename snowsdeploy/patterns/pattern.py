@@ -48,6 +48,7 @@ class Pattern:
             "--pattern is not a sparsity pattern",
             seen=text,
             allowed="N:M with 0 < N < M, for example 2:4 or 1:4; or unstructured zeros, for example 80%",
+            fix="write --pattern 2:4, or leave --pattern out, which means the same",
         )
 
     def __str__(self) -> str:

@@ -157,7 +157,12 @@ def within_memory(
             seen = first_line(error, 160)
         if memory.batch_size == 1 or not memory.measured:
             items = f"{memory.batch_size} image{'s' * (memory.batch_size > 1)} at once"
-            raise ResourceError("memory ran out", seen=f"{items} on {device}; {seen}", fix=_LESS)
+            raise ResourceError(
+                "memory ran out",
+                seen=f"{items} on {device}; {seen}",
+                allowed="at least one image at once in the memory that is left",
+                fix=_LESS,
+            )
         fewer = {name: max(1, getattr(memory, name) // 2) for name in ("batch_size", "whole_images", "loss_images")}
         before, memory = memory.batch_size, memory.model_copy(update=fewer)
         space.write_plan(memory)
@@ -165,6 +170,7 @@ def within_memory(
             raise ResourceError(
                 "memory ran out in one of several processes",
                 seen=f"{before} images at once on {device}; {seen}",
+                allowed="as many images at once as fit in every process",
                 fix=f"the solves are kept: --resume goes on with {memory.batch_size} images at once, and "
                 "torchrun --max-restarts=3 does so by itself",
             )

@@ -12,8 +12,8 @@ from snowsdeploy.pruning.importance.masks import Selection
 from snowsdeploy.pruning.prune import Plan
 from snowsdeploy.pruning.solve.products import Products
 from snowsdeploy.pruning.solve.reconstruct import Reconstruction
-from snowsdeploy.selectors import make_selector
-from snowsdeploy.selectors.base import AbstractLossSelector, AbstractScore
+from snowsdeploy.selectors import SELECTORS, make_selector
+from snowsdeploy.selectors.base import AbstractLossSelector, AbstractScore, AbstractSelector
 from snowsdeploy.settings.prune import PruneSettings
 from snowsdeploy.solver.cg import ConjugateGradient
 from snowsdeploy.solver.newton import NewtonCG
@@ -29,28 +29,39 @@ def make_selection(settings: PruneSettings) -> Selection:
     pattern, by_loss = Pattern.parse(settings.pattern), isinstance(selector, AbstractLossSelector)
     if settings.threshold != "method" and pattern.sparsity is None:
         raise UsageError(
-            "--threshold is for unstructured patterns", seen=settings.pattern, fix="leave it out, or use --pattern 90%"
+            "--threshold is for unstructured patterns",
+            seen=f"--threshold {settings.threshold} beside --pattern {settings.pattern}",
+            allowed="--threshold beside a share of zeros, such as --pattern 90%",
+            fix="leave --threshold out, or change --pattern",
         )
     if settings.threshold in ("row", "global") and not (by_loss or isinstance(selector, AbstractScore)):
         raise UsageError(
             f"--threshold {settings.threshold} needs a score for each weight",
             seen=f"--selector {settings.selector}, which chooses a layer's mask as a whole",
-            fix="leave --threshold out, or use another selector",
+            allowed=f"--selector {_named(AbstractLossSelector, AbstractScore)}",
+            fix="leave --threshold out, or use another --selector",
         )
     if (settings.mask_steps or 1) > 1 and not by_loss:
         raise UsageError(
             "--mask-steps is for selectors that read the loss",
-            seen=f"--selector {settings.selector}",
-            fix="leave it out",
+            seen=f"--mask-steps {settings.mask_steps} beside --selector {settings.selector}",
+            allowed=f"--selector {_named(AbstractLossSelector)}",
+            fix="leave --mask-steps out, or use another --selector",
         )
     if settings.labels != "auto" and not by_loss:
         raise UsageError(
-            "--labels is for selectors that read the loss", seen=f"--selector {settings.selector}", fix="leave it out"
+            "--labels is for selectors that read the loss",
+            seen=f"--labels {settings.labels} beside --selector {settings.selector}",
+            allowed=f"--selector {_named(AbstractLossSelector)}",
+            fix="leave --labels out, or use another --selector",
         )
     across = selector.threshold if settings.threshold == "method" else settings.threshold
     if pattern.sparsity is not None and across == "global" and pattern.sparsity > settings.layer_cap:
         raise UsageError(
-            "--layer-cap is below the share of zeros", seen=f"{settings.layer_cap:g}", fix=f"raise it above {pattern}"
+            "--layer-cap is below the share of zeros",
+            seen=f"--layer-cap {settings.layer_cap:g} beside --pattern {settings.pattern}",
+            allowed=f"from {pattern.sparsity:g} to 1",
+            fix="raise --layer-cap, or ask for fewer zeros with --pattern",
         )
     return Selection(
         selector,
@@ -60,6 +71,10 @@ def make_selection(settings: PruneSettings) -> Selection:
         settings.labels,
         settings.seed,
     )
+
+
+def _named(*kinds: type[AbstractSelector]) -> str:
+    return " or ".join(name for name, kind in SELECTORS.items() if issubclass(kind, kinds))
 
 
 def make_plan(settings: PruneSettings, batches: int) -> Plan:
@@ -92,13 +107,16 @@ def make_plan(settings: PruneSettings, batches: int) -> Plan:
     if held_back >= batches:
         raise UsageError(
             "--held-back leaves no images to solve on",
-            seen=f"{batches} batch of {settings.batch_size}",
+            seen=f"--held-back {settings.held_back:g} of {batches} batch{'es' if batches > 1 else ''} of "
+            f"{settings.batch_size}",
+            allowed="at least one batch to solve on and one that is held back",
             fix="use more --samples or a smaller --batch-size",
         )
     if batches - held_back < world():
         raise UsageError(
             "there are more processes than batches of images",
             seen=f"{world()} processes, {batches - held_back} batches of {settings.batch_size} to solve on",
+            allowed="at least one batch to solve on for each process",
             fix="start fewer processes, or use more --samples or a smaller --batch-size",
         )
     final = replace(method, newton=replace(newton, max_steps=settings.final_steps)) if settings.final_steps else None

@@ -111,6 +111,7 @@ def fitted(settings: S, program: Program) -> S:
         raise UsageError(
             "a selector of the loss looks at single items, and the model takes a fixed number of them",
             seen=f"--selector {settings.selector}, {batch} items at once",
+            allowed=" or ".join(n for n, kind in SELECTORS.items() if not issubclass(kind, AbstractLossSelector)),
             fix="choose another --selector, such as exchange",
         )
     return settings.model_copy(update={"batch_size": batch, "permute": False})

@@ -342,7 +342,12 @@ def require_pattern(name: str, tensor: Tensor, pattern: Pattern, what: str) -> N
     """
     groups, violations = count_violations((tensor != 0).cpu().numpy(), pattern)
     if violations:
-        raise LayoutError(f"the {what} of {name} is not {pattern}", seen=f"{violations} of {groups} groups")
+        raise LayoutError(
+            f"the {what} of {name} is not {pattern}",
+            seen=f"{violations} of {groups} groups break it",
+            allowed=f"groups that keep to {pattern}",
+            fix="please report the model and the command; --exclude keeps the layer dense",
+        )
 
 
 def describe(report: LayerReport, *, restored: bool = False) -> str:

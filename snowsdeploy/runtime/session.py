@@ -95,12 +95,18 @@ class OrtSession:
             if missing_library(wanted.name):
                 raise not_loaded(wanted, _reason(error)) from error
             file = model.name if isinstance(model, Path) else "a model"
-            if isinstance(model, Path) and "INVALID_PROTOBUF" in str(error):
-                raise SourceError("the file is not an ONNX model", seen=model, fix="pass an .onnx file") from error
+            if isinstance(model, Path) and ("INVALID_PROTOBUF" in str(error) or not model.exists()):
+                raise SourceError(
+                    f"the {'file is not an ONNX model' if model.exists() else 'ONNX file does not exist'}",
+                    seen=f"{model}: {_reason(error)}",
+                    allowed="a complete .onnx file",
+                    fix="check the path; copy or download the file again",
+                ) from error
             raise ProviderError(
                 f"ONNX Runtime cannot load {file} with --provider {wanted.name}",
                 seen=_reason(error),
-                fix=wanted.hint,
+                allowed=f"a model that {wanted.ep} of ONNX Runtime {ort.__version__} can load",
+                fix=f"export the model with another --opset; where no model loads: {wanted.hint}",
             ) from error
         session.disable_fallback()
         loaded = session.get_providers()
@@ -191,7 +197,12 @@ class OrtSession:
             outputs: Sequence[Any] = self.session.run(None, arrays)
         except Exception as error:  # as above
             shapes = ", ".join(str(array.shape) for array in arrays.values())
-            raise ProviderError(f"ONNX Runtime failed on a batch of shape {shapes}", seen=_reason(error)) from error
+            raise ProviderError(
+                f"ONNX Runtime failed on a batch of shape {shapes}",
+                seen=_reason(error),
+                allowed=", ".join(f"{value.name} {value.shape}" for value in self.session.get_inputs()),
+                fix="compare the shapes; where they fit, try another --provider or fewer items at once",
+            ) from error
         return outputs
 
     def _named(self, feed: Feed) -> dict[str, Array]:
@@ -214,6 +225,7 @@ def _sizes(value: ort.NodeArg, batch: int, axes: Mapping[str, int]) -> list[int]
         raise UsageError(
             "axes of the file vary, and nothing says their size",
             seen=f"{', '.join(unknown)} of {value.name}",
+            allowed="one size for each of them",
             fix=" ".join(f"--axis {name}=N" for name in unknown),
         )
     return [axes[names[place]] if place in names else size for place, size in enumerate(sizes)]
@@ -268,6 +280,7 @@ def _require_fallbacks(wanted: Provider, fallbacks: Sequence[Provider]) -> None:
             f"--provider {wanted.name} is a plugin, which ONNX Runtime pairs with its CPU provider only",
             seen=f"--allow-fallback {','.join(other.name for other in fallbacks)}",
             allowed="--allow-fallback cpu",
+            fix="leave the other out, or choose another --provider",
         )
 
 

@@ -16,6 +16,7 @@ from snowsdeploy.patterns.pattern import Pattern
 from snowsdeploy.patterns.threshold import mask_of
 from snowsdeploy.selectors.base import AbstractLossSelector, AbstractScore, AbstractSelector, AbstractSweep, Choice
 from snowsdeploy.selectors.base import Threshold as Threshold
+from snowsdeploy.settings.base import unknown_name
 from snowsdeploy.settings.prune import SELECTORS as _TABLE
 
 
@@ -35,18 +36,28 @@ def make_selector(name: str, settings: Mapping[str, Any]) -> AbstractSelector:
         UsageError: There is no such selector or setting, or a value is not allowed.
     """
     if name not in SELECTORS:
-        raise UsageError("--selector is not known", seen=name, allowed=", ".join(SELECTORS))
+        raise unknown_name("--selector is not known", name, SELECTORS)
     kind = SELECTORS[name]
     known = {field.name: f"{field.name}={field.default}" for field in fields(kind)}  # type: ignore[arg-type]  # all are dataclasses
     allowed = ", ".join(known.values()) or f"{name} has no settings"
     for key in settings:
         if key not in known:
-            raise UsageError(f"--selector-arg is not a setting of {name}", seen=key, allowed=allowed)
+            raise UsageError(
+                f"--selector-arg is not a setting of {name}",
+                seen=f"{key}={settings[key]}",
+                allowed=allowed,
+                fix=f"leave --selector-arg {key} out, or choose the --selector that has it",
+            )
     try:
         return TypeAdapter(kind).validate_python(dict(settings))
     except ValidationError as error:
         seen = "; ".join(f"{e['loc'][0]}={e['input']}: {e['msg']}" for e in error.errors())
-        raise UsageError("--selector-arg has a value that is not allowed", seen=seen, allowed=allowed) from error
+        raise UsageError(
+            "--selector-arg has a value that is not allowed",
+            seen=seen,
+            allowed=f"values of the kind of the defaults: {allowed}",
+            fix="change the value, or leave --selector-arg out for the default",
+        ) from error
 
 
 def select_mask(

@@ -125,7 +125,10 @@ class Fisher:
                 yield block, inverse_fisher(gradients[:, block], self.damping)
             except torch.linalg.LinAlgError as error:
                 raise NumericsError(
-                    "the Fisher matrix of a layer cannot be factored", seen=name, fix="use a larger damping"
+                    "the Fisher matrix of a layer cannot be factored",
+                    seen=f"{name}, with --selector-arg damping={self.damping:g}",
+                    allowed="a damping that makes the matrix positive definite",
+                    fix=f"--selector-arg damping={10 * self.damping:g}",
                 ) from error
 
     def _layers(self) -> Iterator[tuple[str, Tensor]]:

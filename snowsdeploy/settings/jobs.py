@@ -51,7 +51,10 @@ class MainJob(PruneJob, ExportSettings, MeasureSettings, PolicySettings):
     def _judged(self) -> Self:
         if self.keep_dense_until_gate and not self.eval_data:
             raise UsageError(
-                "--keep-dense-until-gate needs images to judge on", seen="no --eval-data", fix="pass --eval-data"
+                "--keep-dense-until-gate needs images to judge on",
+                seen="--keep-dense-until-gate without --eval-data",
+                allowed="both together",
+                fix="name the images with --eval-data, or leave --keep-dense-until-gate out",
             )
         return self
 

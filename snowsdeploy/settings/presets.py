@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, TypeVar
 
 from snowsdeploy.errors import UsageError
+from snowsdeploy.settings.base import option_of
 from snowsdeploy.settings.prune import PruneSettings
 
 T = TypeVar("T", bound=PruneSettings)
@@ -22,6 +23,7 @@ SOLVERS: dict[str, dict[str, Any]] = {
     "none": _LAYERS | {"final_steps": 0, "sensitivity": 0.0},
 }
 
+_SOLVES = ("newton_steps", "final_steps", "reestimate_norms")  # what `--solver none` has no use for
 DECIDED = frozenset(name for preset in (*EFFORTS.values(), *SOLVERS.values()) for name in preset)
 
 
@@ -39,10 +41,12 @@ def resolve(settings: T) -> T:
     decided = effort | {k: v for k, v in solver.items() if k not in given}
     resolved = settings.model_copy(update=decided)
     resolved.model_fields_set.intersection_update(given)
-    if resolved.solver == "none" and (resolved.newton_steps or resolved.final_steps or resolved.reestimate_norms):
+    useless = ", ".join(option_of(name) for name in _SOLVES if getattr(resolved, name))
+    if resolved.solver == "none" and useless:
         raise UsageError(
             "--solver none applies masks and nothing else",
-            seen="--newton-steps, --final-steps or --reestimate-norms",
-            fix="leave them out, or use --solver k0 or snows",
+            seen=f"--solver none beside {useless}",
+            allowed="the settings of masks beside it",
+            fix=f"leave {useless} out, or use --solver k0 or snows",
         )
     return resolved

@@ -136,14 +136,22 @@ class PruneSettings(Settings):
     def _measured(self) -> Self:
         if self.targets == "auto" and not self.held_back:
             raise UsageError(
-                "--targets auto needs images to decide on", seen="--held-back 0", allowed="for example --held-back 0.1"
+                "--targets auto needs images to decide on",
+                seen="--held-back 0",
+                allowed="a share above 0 and up to 0.5",
+                fix="add --held-back 0.1, or choose --targets dense or input",
             )
         return self
 
     @model_validator(mode="after")
     def _grouped(self) -> Self:
         if self.permute and Pattern.parse(self.pattern).sparsity is not None:
-            raise UsageError("--permute needs groups of weights", seen=f"--pattern {self.pattern}", allowed="N:M")
+            raise UsageError(
+                "--permute needs groups of weights",
+                seen=f"--pattern {self.pattern}",
+                allowed="--permute beside an N:M pattern, such as --pattern 2:4",
+                fix="leave --permute out, or change --pattern",
+            )
         return self
 
     @property

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from snowsdeploy.data.digest import tensors_digest
-from snowsdeploy.errors import OutputError, SnowsDeployError
+from snowsdeploy.errors import SnowsDeployError
 from snowsdeploy.files import write_text_atomic
 from snowsdeploy.progress import Observer
 from snowsdeploy.report.compare import render_comparison
@@ -18,6 +18,7 @@ from snowsdeploy.settings.read import load_policy
 from snowsdeploy.stages.export import Exporter
 from snowsdeploy.stages.inputs import Inputs, load_inputs
 from snowsdeploy.stages.job import Load, load_all, run_main_job
+from snowsdeploy.stages.run_directory import cannot_write
 from snowsdeploy.values import ComparedRun, Comparison, Report
 
 _SETTINGS = "settings.json"  # beside a run's report: what it was made with
@@ -58,15 +59,16 @@ def compare(
         observer: Told about progress.
 
     Raises:
+        UsageError: The policy cannot be read.
         OutputError: The folder cannot be written.
     """
+    first = next(iter(jobs.values()))
+    limits = policy or (load_policy(first.policy) if first.policy else GatePolicy())
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError("--out cannot be written", seen=f"{folder}: {error}", fix="choose another --out") from error
-    first = next(iter(jobs.values()))
+        raise cannot_write(folder, error) from error
     inputs = load_all(first, load, first.eval_data, observer)  # the same for all runs
-    limits = policy or (load_policy(first.policy) if first.policy else GatePolicy())
     rows, reports = [], dict[str, Report]()
     for name, job in jobs.items():
         observer.stage("compare", name)

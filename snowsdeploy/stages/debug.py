@@ -44,6 +44,7 @@ def run_debug_parity(
 
     Raises:
         OutputError: The directory has no such file.
+        DataError: `data` was named and is not what the run was calibrated on.
         ProviderError: The file does not run there at all.
     """
     run = RunDirectory(folder)
@@ -100,6 +101,8 @@ def _debug_images(pruned: Pruned, count: int, data: str | None, was: str | None)
             0, min(count, len(pruned.report.calibration_items))
         )
     except DataError as error:
+        if data is not None:  # named now: a mistyped path is told, not replaced
+            raise
         random = random_batch(pruned.dense.inputs, count, 0)
         return random, f"{count} random images, since those of the calibration are not there ({error.what})"
     return batch, f"{len(batch)} calibration images"

@@ -111,7 +111,10 @@ def export(
 def _conversion_images(samples: Samples | None) -> list[Batch]:
     if samples is None:
         raise UsageError(
-            "--precision and serving files need calibration images", seen="none", fix="name them with --data"
+            "--precision and serving files need calibration images",
+            seen="no images",
+            allowed="the images that the run was pruned on",
+            fix="name them with --data, or leave out --precision, --uint8-input, --softmax and --top-k",
         )
     return samples.first(CONVERSION_IMAGES, CONVERSION_BATCH)
 
@@ -127,6 +130,7 @@ def require_ends(settings: ExportSettings, program: Program) -> None:
         raise UsageError(
             "--uint8-input needs mean and deviation of the pixels",
             seen="images that were given as tensors, and a model that does not say",
+            allowed="a run that knows both, from the architecture or from its options",
             fix="prune again with mean and std (--mean, --std)",
         )
     if not settings.softmax and settings.top_k is None:
@@ -141,7 +145,10 @@ def require_ends(settings: ExportSettings, program: Program) -> None:
         )
     if settings.top_k is not None and settings.top_k > program.classes:
         raise UsageError(
-            "--top-k exceeds the model's classes", seen=settings.top_k, allowed=f"at most {program.classes}"
+            "--top-k exceeds the model's classes",
+            seen=f"--top-k {settings.top_k}",
+            allowed=f"from 1 to {program.classes}",
+            fix="lower --top-k",
         )
 
 

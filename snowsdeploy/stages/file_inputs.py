@@ -40,6 +40,7 @@ def require_own_ends(settings: ModelSettings) -> None:
         raise UsageError(
             "an ONNX file keeps its inputs, outputs and axes",
             seen=f"{', '.join(given)} beside {settings.model}",
+            allowed="--input and --input-size, which say at which size an open axis is pruned",
             fix="leave it out; change the file itself, for example with onnx.utils.extract_model",
         )
 
@@ -64,7 +65,12 @@ def file_inputs(
     """
     given = {info.name: info for info in settings.inputs}
     if unknown := sorted(set(given) - {info.name for info in known}):
-        raise UsageError("--input names no input of the ONNX file", seen=", ".join(unknown), allowed=_listed(known))
+        raise UsageError(
+            "--input names no input of the ONNX file",
+            seen=", ".join(unknown),
+            allowed=_listed(known),
+            fix=f"write --input {known[0].name}=SHAPE",
+        )
     sizes = {info.name: info.shape for info in found or ()}
     if len(known) == 1:
         options: list[tuple[int, ...] | None] = [settings.input_size, *sizes.values(), image]
@@ -80,11 +86,15 @@ def _sized(info: OnnxInput, wanted: tuple[int, ...]) -> InputInfo:
         raise SourceError(
             "an input of the ONNX file has no axes, so no batch of items",
             seen=str(info),
+            allowed="inputs whose first axis is the batch",
             fix="make it a constant of the file, or give it the batch as its first axis",
         )
     if info.dtype not in DTYPES:
         raise SourceError(
-            "an input of the ONNX file is of a type that cannot be fed", seen=str(info), allowed=", ".join(DTYPES)
+            "an input of the ONNX file is of a type that cannot be fed",
+            seen=str(info),
+            allowed=", ".join(DTYPES),
+            fix="export the model with an input of one of these types, and a Cast behind it",
         )
     own = info.shape[1:]
     fits = len(wanted) == len(own) and all(
@@ -101,6 +111,7 @@ def _sized(info: OnnxInput, wanted: tuple[int, ...]) -> InputInfo:
         raise UsageError(
             "the ONNX file leaves sizes of an input open, and nothing says at which it is to be pruned",
             seen=str(info),
+            allowed=f"one size for each axis but the batch, such as {_example(info)}",
             fix=f"add --input-size C,H,W for an image, or --input {info.name}=SHAPE; the file stays open",
         )
     shape = wanted or tuple(size for size in own if isinstance(size, int))
@@ -121,12 +132,16 @@ def _batch(known: Sequence[OnnxInput], asked: int | None) -> int | None:
         raise SourceError(
             "the inputs of the ONNX file do not all have the batch as their first axis",
             seen=_listed(known),
+            allowed="the same number of items, or an open one, as the first axis of every input",
             fix="export it with the items of a batch along the first axis of every input",
         )
     own = next(iter(fixed), None)
     if own is not None and asked not in (None, own):
         raise UsageError(
-            "the ONNX file fixes another number of items", seen=f"--static-batch {asked}", allowed=str(own)
+            "the ONNX file fixes another number of items",
+            seen=f"--static-batch {asked}",
+            allowed=f"--static-batch {own}",
+            fix="leave --static-batch out, or export the file with an open first axis",
         )
     return asked if own is None else own
 
@@ -149,6 +164,11 @@ def _open_axes(known: Sequence[OnnxInput], inputs: Sequence[InputInfo]) -> tuple
 def _given_name(size: int | str | None, meant: Mapping[str, set[int]]) -> str:
     """What the file calls an axis; empty where it says nothing, or calls axes of other sizes so too."""
     return size if isinstance(size, str) and len(meant[size]) == 1 else ""
+
+
+def _example(info: OnnxInput) -> str:
+    """Sizes that an input could have: its own, and 32 where it leaves one open."""
+    return f"{info.name}={','.join(str(size) if isinstance(size, int) else '32' for size in info.shape[1:])}"
 
 
 def _listed(known: Sequence[OnnxInput]) -> str:

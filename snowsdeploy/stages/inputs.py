@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from snowsdeploy.data.factory import is_factory
 from snowsdeploy.data.open import open_samples, require_source
 from snowsdeploy.data.samples import Samples
 from snowsdeploy.errors import UsageError
@@ -64,14 +65,14 @@ def hold_inputs(model: object, data: object, eval_data: object, settings: PlanJo
         DataError: Images cannot be read, or do not have the model's input size.
         UsageError: Nothing tells the preprocessing, or an option does not fit the model.
     """
+    for option, value in (("--data", data), ("--eval-data", eval_data)):
+        if is_source(value) and not is_factory(str(value)) and (value or option == "--data"):
+            require_source(str(value), option)  # before anything is asked about its images
     count, seed = settings.samples, settings.seed
     loaded = model if isinstance(model, Program) else load(model, settings)
     names = names_for(loaded, settings)
     calibration = hold_source(data, "--data" if is_source(data) else "data", names, count, seed)
     evaluation = hold_source(eval_data, "--eval-data" if is_source(eval_data) else "eval_data", names, None, seed)
-    for option, value, found in (("--data", data, calibration), ("--eval-data", eval_data, evaluation)):
-        if is_source(value) and found is None and (value or option == "--data"):
-            require_source(str(value), option)
     held = next((samples for samples in (calibration, evaluation) if samples is not None), None)
     source = str(data) if calibration is None else str(eval_data) if evaluation is None and eval_data else None
     program = loaded if isinstance(loaded, Program) else traced(loaded, settings, names, held, source)
@@ -99,6 +100,7 @@ def _require_real(program: Program) -> None:
         raise UsageError(
             "the model takes whole numbers, and images become real ones",
             seen=str(info),
+            allowed="arrays of whole numbers, taken as they are",
             fix=f"put the values themselves into an .npz file as {info.name}, and leave out --mean and --std; "
             f"the input is --input {info.name}={','.join(map(str, info.shape))}:{info.dtype}",
         )

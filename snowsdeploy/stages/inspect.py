@@ -49,6 +49,7 @@ def inspect_engine(
             "--engine-log and --engine-layers need the ONNX file that the engine was built from",
             seen=evidence.file,
             allowed="an .onnx file",
+            fix="inspect that .onnx file, or leave --engine-log and --engine-layers out",
         )
     return add_engine(evidence, read_account(log, layers))
 
@@ -72,9 +73,13 @@ def unmet(evidence: SparsityEvidence, required: Sequence[str]) -> list[str]:
     Raises:
         UsageError: A name pattern matches no layer, so that nothing would be proven.
     """
+    names = [layer.name for layer in evidence.layers]
     for text in required:
-        if not any(fnmatchcase(layer.name, text) for layer in evidence.layers):
+        if not any(fnmatchcase(name, text) for name in names):
             raise UsageError(
-                "--require matches no layer", seen=text, allowed=", ".join(r.name for r in evidence.layers[:6]) + " ..."
+                "--require matches no layer",
+                seen=text,
+                allowed=", ".join([*names[:6], "..."] if len(names) > 6 else names) or "nothing: the file has no layer",
+                fix="write a layer's name as the table of snowsdeploy inspect shows it; * and ? stand for any part",
             )
     return [r.name for r in evidence.layers if not r.layout_valid and any(fnmatchcase(r.name, t) for t in required)]

@@ -169,14 +169,15 @@ def _request(settings: ModelSettings, model: str) -> ModelRequest:
 
 
 def _require_no_source_options(model: object, settings: ModelSettings) -> None:
-    given = [
-        name for name in ("arch", "model_arg", "allow_pickle", "state_key", "strip_prefix") if getattr(settings, name)
-    ]
+    names = ("arch", "model_arg", "allow_pickle", "state_key", "strip_prefix")
+    given = [name for name in names if getattr(settings, name)]
     if given:
         raise UsageError(
-            f"{', '.join(given)} is for a model that is loaded from a file or by its name",
+            f"{' and '.join(given)} {'is' if len(given) == 1 else 'are'} for a model that is loaded from a file or by "
+            "its name",
             seen=f"beside {name_of(model)}",
-            fix="leave it out",
+            allowed="a path, timm:NAME or package.module:factory as the model",
+            fix=f"leave {' and '.join(given)} out",
         )
 
 
@@ -201,6 +202,7 @@ def make_preprocessing(
             "nothing says how images become the model's input",
             seen=f"not given: {', '.join(lacking)}",
             allowed="for example --input-size 3,224,224 --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225",
+            fix=f"add {' and '.join(lacking)} with the values of the training",
         )
     for option, values in (("--mean", mean), ("--std", std)):
         if len(values) != size[0]:

@@ -56,7 +56,8 @@ def rehearse(
             raise ExportError(
                 "the ONNX file does not multiply by every layer that is to be pruned",
                 seen=f"not in it: {', '.join(missing[:5])}",
-                fix="please report the model; --exclude leaves layers dense",
+                allowed="a Conv, Gemm or MatMul with the weight of each layer",
+                fix=f"leave it dense with --exclude {missing[0]}, and please report the model",
             )
         rows = compare_dense(program, file.path, batches)
     limit, worst = policy.parity_limit("fp32"), max(rows, key=lambda row: row.relative_l2)

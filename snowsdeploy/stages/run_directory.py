@@ -17,6 +17,16 @@ from snowsdeploy.stages.packages import PACKAGE_MARK
 from snowsdeploy.values import Format, Precision, Role
 
 
+def cannot_write(path: Path, error: OSError) -> OutputError:
+    """The error for a place where nothing can be written."""
+    return OutputError(
+        "--out cannot be written",
+        seen=f"{path}: {error.strerror or error}",
+        allowed="a directory that can be made and written",
+        fix="choose another --out",
+    )
+
+
 @dataclass(frozen=True)
 class RunDirectory:
     """One directory a run; every stage reads what the one before it left."""
@@ -74,6 +84,7 @@ class RunDirectory:
                 raise OutputError(
                     f"--format {path.name} would overwrite what this program has not written",
                     seen=path,
+                    allowed=f"a new folder, or one that --format {path.name} wrote before",
                     fix="move it away, or choose another --out",
                 )
 
@@ -193,9 +204,7 @@ class RunDirectory:
         try:
             yield
         except OSError as error:
-            raise OutputError(
-                "--out cannot be written", seen=f"{self.path}: {error}", fix="choose another --out"
-            ) from error
+            raise cannot_write(self.path, error) from error
 
     def _clean(self, *, resume: bool) -> None:
         """Remove what runs leave here, finished or killed."""
@@ -231,6 +240,7 @@ class RunDirectory:
             raise OutputError(
                 "--out holds what this program has not written, and would overwrite it",
                 seen=f"{self.path}: {', '.join(foreign)}",
+                allowed="an empty or new directory, or one that this program made",
                 fix="move it away, or choose another --out",
             )
         if self.path.is_dir():

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from snowsdeploy.errors import OutputError
+from snowsdeploy.errors import OutputError, cause
 from snowsdeploy.files import atomic_path, write_text_atomic, writing
 from snowsdeploy.gate.judge import judge
 from snowsdeploy.models.adopt import Wanted, adopt
@@ -39,6 +39,8 @@ from snowsdeploy.stages.run_directory import RunDirectory
 from snowsdeploy.values import ExportReport, FilePair, OnnxArtifact, Precision, PruneReport, Report, StageCommand
 
 _MAKES_WEIGHTS = tuple(f for kind in (ModelSettings, CalibrationSettings, PruneSettings) for f in kind.model_fields)
+_AS_WRITTEN = "the files that snowsdeploy prune or prune-export left"
+_PRUNE_AGAIN = "run snowsdeploy prune or prune-export again, with --force"
 _VERSIONS = ("snowsdeploy", "torch", "torchvision", "timm", "onnx", "onnxscript", "onnxruntime-gpu", "onnxruntime")
 
 
@@ -48,22 +50,40 @@ def load_pruned(run: RunDirectory) -> Pruned:
     Raises:
         OutputError: The directory is not a run, or a file in it is damaged.
     """
+    if not run.path.is_dir():
+        raise OutputError(
+            "the run directory does not exist" if not run.path.exists() else "the run directory is no directory",
+            seen=run.path,
+            allowed="a directory that snowsdeploy prune or prune-export has written",
+            fix="check the path",
+        )
     missing = [p.name for p in (run.program, run.weights, run.masks, run.prune) if not p.is_file()]
     if missing:
         raise OutputError(
             "the directory holds no pruning run",
             seen=f"{run.path}: no {', '.join(missing)}",
+            allowed="a directory that snowsdeploy prune or prune-export has written completely",
             fix="run snowsdeploy prune or prune-export with --out on it first",
         )
     try:
         report = PruneReport.model_validate_json(run.prune.read_text(encoding="utf-8"))
         tensors, masks = load_file(run.weights), load_file(run.masks)
     except (ValueError, OSError, SafetensorError) as error:
-        raise OutputError("the pruning run is damaged", seen=f"{run.path}: {error}", fix="run it again") from error
+        raise OutputError(
+            "the pruning run is damaged",
+            seen=f"{run.path}: {cause(error)}",
+            allowed=_AS_WRITTEN,
+            fix=_PRUNE_AGAIN,
+        ) from error
     loaded = load_model(ModelRequest(str(run.program)))
     source = saved_source(run.program)
     if loaded.signature is None or source is None or isinstance(loaded.model, nn.Module):
-        raise OutputError("the pruning run does not say how it was made", seen=run.program, fix="run it again")
+        raise OutputError(
+            "the pruning run does not say how it was made",
+            seen=f"{run.program}: nothing about its source, inputs and outputs",
+            allowed=_AS_WRITTEN,
+            fix=_PRUNE_AGAIN,
+        )
     signature = loaded.signature
     wanted = Wanted(signature.inputs, output_names=signature.outputs, dynamic=signature.dynamic)
     file = import_onnx(run.original).file if source.format == "onnx" else None
@@ -96,20 +116,37 @@ def load_export(run: RunDirectory) -> ExportReport:
     Raises:
         OutputError: Not exported, damaged, or changed since.
     """
+    export_first = f"run snowsdeploy export {run.path} first"
+    if not run.export.is_file():
+        raise OutputError(
+            "the directory holds no export",
+            seen=f"{run.path}: no {run.export.name}",
+            allowed="a run directory with what snowsdeploy export or prune-export writes",
+            fix=export_first,
+        )
     try:
         files = ExportReport.from_json_in(run.export.read_text(encoding="utf-8"), run.path)
-        for file in (*(f for pair in files.pairs for f in (pair.dense, pair.sparse)), *files.serving):
-            _require_unchanged(file)
     except (OSError, ValueError) as error:
         raise OutputError(
-            "the directory holds no export", seen=f"{run.path}: {error}", fix="run snowsdeploy export on it first"
+            "what the export left cannot be read",
+            seen=f"{run.export}: {cause(error)}",
+            allowed=f"{run.export.name} as this version of snowsdeploy writes it",
+            fix=export_first,
         ) from error
+    for file in (*(f for pair in files.pairs for f in (pair.dense, pair.sparse)), *files.serving):
+        _require_unchanged(file)
     return files
 
 
 def _require_unchanged(artifact: OnnxArtifact) -> None:
-    if _digest(artifact.path) != artifact.sha256:
-        raise OutputError("an exported file has changed since its export", seen=artifact.path, fix="export again")
+    there = artifact.path.is_file()
+    if not there or _digest(artifact.path) != artifact.sha256:
+        raise OutputError(
+            f"an exported file {'has changed since its export' if there else 'is missing'}",
+            seen=artifact.path,
+            allowed="the file that the export wrote, byte for byte",
+            fix=f"write it again: snowsdeploy export {artifact.path.parent}",
+        )
 
 
 def _digest(path: Path) -> str:
@@ -151,6 +188,7 @@ def require_same(run: RunDirectory, settings: Effective) -> None:
         raise OutputError(
             "--resume would replace a complete run that was made with other settings",
             seen=f"{run.path}: {'; '.join(rows)}",
+            allowed="the settings that the run was made with",
             fix="use --force to replace it, or another --out",
         )
 

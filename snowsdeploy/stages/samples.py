@@ -55,7 +55,9 @@ def require_same(found: Sequence[InputInfo], inputs: Sequence[InputInfo], option
         f"the images of {option} do not have the model's input size" if images else f"{option} does not fit the model",
         seen="x".join(map(str, found[0].shape)) if images else ", ".join(map(str, found)),
         allowed="x".join(map(str, inputs[0].shape)) if images else ", ".join(map(str, inputs)),
-        fix=None if images else "name sizes and types with --input NAME=SHAPE:TYPE",
+        fix="resize the images, or give the model their size with --input-size"
+        if images
+        else "name sizes and types with --input NAME=SHAPE:TYPE",
     )
 
 
@@ -75,7 +77,10 @@ def in_batches(samples: Samples, program: Program, option: str) -> Samples:
         return samples
     if len(samples) < size:
         raise DataError(
-            f"{option} does not fill one batch of the model", seen=f"{len(samples)} items", allowed=f"{size} or more"
+            f"{option} does not fill one batch of the model",
+            seen=f"{len(samples)} items",
+            allowed=f"{size} or more: the model takes {size} at once",
+            fix=f"name more items with {option}",
         )
     return samples.in_batches_of(size)
 
@@ -110,7 +115,10 @@ def open_calibration(report: PruneReport, program: Program, data: object = None,
     was, count = was or report.calibration.source, len(report.calibration_items)
     if data is None and was.endswith(IN_MEMORY):
         raise DataError(
-            "the calibration images were in memory", seen=was, fix="give them again: data= in Python, or --data"
+            "the calibration images were in memory",
+            seen=was,
+            allowed="the same images, in the same order",
+            fix="give them again: data= in Python, or --data",
         )
     if data is None:
         try:
@@ -119,6 +127,7 @@ def open_calibration(report: PruneReport, program: Program, data: object = None,
             raise DataError(
                 "the run's calibration images cannot be read",
                 seen=f"{was}: {error.what}",
+                allowed="the images that the run was pruned on",
                 fix="name where they are now with --data",
             ) from error
     elif is_source(data):
@@ -129,13 +138,15 @@ def open_calibration(report: PruneReport, program: Program, data: object = None,
         raise DataError(
             "the calibration images are not those of the pruning run",
             seen=source.info.source,
+            allowed=f"those of {was}",
             fix="put them back, name where they are with --data, or prune again",
         )
     missing = set(report.calibration_items) - set(source.indices)
     if missing:
         raise DataError(
             "the data source leaves out images that the run was calibrated on",
-            seen=f"{source.info.source}: {len(missing)} images are not in it",
+            seen=f"{source.info.source}: {len(missing)} of {count} images are not in it",
+            allowed="a source that holds every image of the calibration",
             fix="name the source with the slice that the run had, or without one",
         )
     chosen = source.select(report.calibration_items).identified()
@@ -143,6 +154,7 @@ def open_calibration(report: PruneReport, program: Program, data: object = None,
         raise DataError(
             "calibration images have changed since the pruning run",
             seen=source.info.source,
+            allowed="the same content as when the run was pruned",
             fix="put the old ones back, or prune again",
         )
     return in_batches(chosen, program, "--data")

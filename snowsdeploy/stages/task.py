@@ -55,7 +55,7 @@ def judge_of(settings: EvaluationSettings, program: Program, evaluation: Samples
 
 def _require_known_goals(goals: Sequence[str], task: AbstractTask) -> None:
     """A policy may be of many models; a goal was typed for this one."""
-    asked = with_goals(GatePolicy(max_drop={}), goals)
+    asked = with_goals(GatePolicy.model_construct(max_drop={}), goals)
     drops = asked.max_drop if isinstance(asked.max_drop, dict) else {}
     for name in (*asked.min, *asked.max, *drops):
         if name not in task.metrics_named:

@@ -141,6 +141,7 @@ def crashed_on_dense(how: str, provider: str) -> ProviderError:
     return ProviderError(
         f"ONNX Runtime ends with a {how} when it runs the dense model",
         seen=f"--provider {provider}",
+        allowed="a dense model that runs, since the sparse one is compared with it",
         fix="try another version of onnxruntime, another --provider or another --opset",
     )
 
@@ -267,7 +268,8 @@ class _Measurement:
         judge = self.judge if self.evaluation is not None else self.judge.without_targets()
         runs = {digest: _run_of(session) for digest, session in sessions.items()}
         batch, progress = self.settings.eval_batch, self.observer.advance
-        return evaluate(runs, self.reference.sha256, items, judge, batch_size=batch, progress=progress)
+        names = {digest: f.path.name for digest, f in files.items()}
+        return evaluate(runs, self.reference.sha256, items, judge, batch_size=batch, names=names, progress=progress)
 
     def variant(
         self, pair: FilePair, outputs: Evaluated[str] | None, before: Variant | None, sections: set[Section]

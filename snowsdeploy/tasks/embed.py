@@ -47,6 +47,7 @@ class Embed(AbstractTask):
             raise DataError(
                 "recall needs two items of one label",
                 seen=f"{len(targets)} items, each of another label",
+                allowed="labels of which at least one occurs twice",
                 fix="add items of the same labels to --eval-data, or leave the labels out",
             )
 

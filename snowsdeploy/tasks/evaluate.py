@@ -105,6 +105,7 @@ def evaluate(
     judge: Judge,
     *,
     batch_size: int,
+    names: Mapping[Key, str] | None = None,
     progress: Progress = lambda done, total: None,
 ) -> Evaluated[Key]:
     """Run every model over all items; each item is decoded once.
@@ -115,6 +116,7 @@ def evaluate(
         samples: The items.
         judge: What the outputs mean.
         batch_size: Items a call.
+        names: How messages call the models; by their keys without it.
         progress: Told `(done, total)` items.
 
     Raises:
@@ -122,15 +124,15 @@ def evaluate(
         MetricError: The user's metric fails.
         DataError: The items cannot be read.
     """
-    task, done = judge.task, 0
+    task, done, called = judge.task, 0, names or {key: str(key) for key in models}
     targets = samples.targets if judge.targets else None
     compared: dict[Key, list[Scores]] = {key: [] for key in models}
     scores: dict[Key, list[Scores]] = {key: [] for key in models}
     for batch in samples.batches(batch_size):
-        dense = _finite(models[reference](batch), reference)
+        dense = _finite(models[reference](batch), called[reference])
         part = None if targets is None else targets[done : done + len(batch)]
         for key, run in models.items():
-            outputs = dense if key == reference else _finite(run(batch), key)
+            outputs = dense if key == reference else _finite(run(batch), called[key])
             if key != reference:
                 compared[key].append(task.compare(dense, outputs))
             if part is not None:
@@ -162,10 +164,15 @@ def compare_outputs(task: AbstractTask, dense: Outputs, sparse: Outputs, samples
     return Evaluated(Judge(task), samples, scored, "dense").accuracy("sparse", provider="cpu")
 
 
-def _finite(outputs: Outputs, key: object) -> Outputs:
+def _finite(outputs: Outputs, model: str) -> Outputs:
     for output in outputs:
         if np.issubdtype(output.dtype, np.floating) and not np.isfinite(output).all():
-            raise NumericsError("an output is NaN or Inf on the items that are judged", seen=str(key))
+            raise NumericsError(
+                "an output is NaN or Inf on the items that are judged",
+                seen=f"{model}: {int((~np.isfinite(output)).sum())} of {output.size} values",
+                allowed="finite numbers",
+                fix="check the items of --eval-data; where it is only in one precision, leave that out of --precision",
+            )
     return outputs
 
 

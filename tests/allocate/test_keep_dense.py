@@ -280,5 +280,7 @@ def test_parity_bisects_a_run_and_a_changed_file_in_it(folder: Path) -> None:
     assert f"{name}, layer 4.conv is the first to diverge" in found.conclusion
     with pytest.raises(DataError):
         run_debug_accuracy(folder / "run", None, GatePolicy(), NullObserver())
-    with pytest.raises(OutputError, match="no such file"):
+    with pytest.raises(DataError, match="--data does not exist"):
+        run_debug_parity(folder / "run", "fp32", RuntimeSettings(), images=4, observer=NullObserver(), data="nosuch")
+    with pytest.raises(OutputError, match="no file of this --precision"):
         run_debug_parity(folder / "run", "int8", RuntimeSettings(), images=4, observer=NullObserver())

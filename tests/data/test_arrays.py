@@ -97,14 +97,14 @@ NAN = np.full((2, 3, 8, 8), np.nan, dtype=np.float32)
         ({"x": pixels(2, 8, 8, 3), "y": np.array(["a", "b"])}, "does not hold numbers", "<U1"),
         ({"x": pixels(2, 8, 8, 3), "y": np.array([0, -1])}, "do not fit its images", "-1"),
         ({"x": pixels(2, 8, 8, 3).astype(np.int32)}, "wrong type or shape", "int32"),
-        ({"x": pixels(2, 192)}, "wrong type or shape", "(2, 192)"),
-        ({"x": pixels(0, 8, 8, 3)}, "wrong type or shape", "(0, 8, 8, 3)"),
+        ({"x": pixels(2, 192)}, "wrong type or shape", "[2, 192]"),
+        ({"x": pixels(0, 8, 8, 3)}, "wrong type or shape", "[0, 8, 8, 3]"),
         ({"x": pixels(2, 3, 8, 8)}, "wrong type or shape", "uint8 [n, H, W, C]"),
         ({"x": np.zeros((2, 8, 8, 3), dtype=np.float32)}, "wrong type or shape", "float [n, C, H, W]"),
         ({"x": np.array([{"a": 1}, None], dtype=object)}, "wrong type or shape", "object"),
         ({"x": pixels(2, 9, 9, 3)}, "input size", "3x9x9"),
-        ({"x": NAN}, "NaN or Inf", "384 values"),
-        ({"x": np.where(np.arange(384).reshape(2, 3, 8, 8) == 7, np.inf, 0.0)}, "NaN or Inf", "1 values"),
+        ({"x": NAN}, "NaN or Inf", "384 of 384 values"),
+        ({"x": np.where(np.arange(384).reshape(2, 3, 8, 8) == 7, np.inf, 0.0)}, "NaN or Inf", "1 of 384 values"),
     ],
 )
 def test_messages(tmp_path, arrays, message, hint):

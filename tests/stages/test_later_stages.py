@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from snowsdeploy.batch import Batch
 from snowsdeploy.data import open as opening
 from snowsdeploy.data.open import Source
-from snowsdeploy.errors import DataError, SourceError
+from snowsdeploy.errors import DataError, OutputError, SourceError
 from snowsdeploy.layout.onnx_layout import graph_nodes
 from snowsdeploy.progress import NullObserver
 from snowsdeploy.report.store import read_report
@@ -74,6 +74,32 @@ def run(passed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copytree(passed / "run", tmp_path / "copy")
     monkeypatch.chdir(tmp_path)
     return tmp_path / "copy"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("export.json", None, "the directory holds no export"),
+        ("export.json", "{}", "what the export left cannot be read"),
+        ("model.onnx", None, "an exported file is missing"),
+        ("model.onnx", "other", "an exported file has changed since its export"),
+        ("prune.json", None, "the directory holds no pruning run"),
+        ("prune.json", "{}", "the pruning run is damaged"),
+    ],
+)
+def test_what_is_wrong_with_a_run_is_told_apart(run: Path, name: str, content: str | None, message: str) -> None:
+    if content is None:
+        (run / name).unlink()
+    else:
+        (run / name).write_text(content, encoding="utf-8")
+    with pytest.raises(OutputError, match=message) as refused:
+        run_validate(run, {})
+    assert all(part and len(part.splitlines()) == 1 for part in (refused.value.seen, refused.value.fix))
+
+
+def test_a_run_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="the run directory does not exist"):
+        run_validate(tmp_path / "nosuch", {})
 
 
 def engine_log(run: Path, folder: Path) -> Path:

@@ -80,5 +80,8 @@ def _beside(target: Path, suffix: str) -> Path:
 
 def _refused(source: Path, reason: str) -> ExportError:
     return ExportError(
-        f"TensorRT refuses {source.name}", seen=reason[:400], fix="leave tensorrt out of --format, or that precision"
+        f"TensorRT refuses {source.name}",
+        seen=reason[:400],
+        allowed="an ONNX file that TensorRT can build",
+        fix="leave tensorrt out of --format, or that precision out of --precision",
     )

@@ -43,6 +43,7 @@ def to_fp16(model: ModelProto, batches: Sequence[Images], keep: Collection[str] 
             raise ExportError(
                 "the model overflows in FP16",
                 seen=f"NaN or Inf in its output, with {len(kept)} nodes left in FP32",
+                allowed=f"outputs within {LARGEST:g} on the calibration images",
                 fix="leave fp16 out of --precision for this model",
             )
     return Converted(half, kept)

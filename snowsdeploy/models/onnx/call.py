@@ -85,7 +85,7 @@ class Call:
             held: Tensor = getattr(self.module.get_submodule(folder), name)
             return arranged_tensor(held, joined((*value.steps, *steps)))
         if value is None:
-            raise self.refused("an input is missing", seen="no value")
+            raise self.refused("an input is missing", seen="no value", allowed="every input that the operator requires")
         if value.dtype == object:
             numbers = [torch.scalar_tensor(number, device=self.device) for number in value.reshape(-1).tolist()]
             numbers = [
@@ -125,7 +125,7 @@ class Call:
         """
         numbers = self.numbers(value, what)
         if len(numbers) != 1:
-            raise self.refused(f"its {what} is not one number", seen=numbers)
+            raise self.refused(f"its {what} is not one number", seen=f"{len(numbers)} numbers", allowed="one")
         return numbers[0]
 
     def axes(self, value: Value = None, name: str = "axes") -> list[int]:
@@ -148,7 +148,7 @@ class Call:
                 allowed=" or ".join(f"{name}={value}" for value in allowed),
             )
 
-    def refused(self, what: str, *, seen: object, allowed: str | None = None) -> SourceError:
+    def refused(self, what: str, *, seen: object, allowed: str) -> SourceError:
         """The error for a node that cannot be computed as the file asks."""
         return SourceError(
             f"the ONNX node {self.node} ({self.op}) cannot be imported: {what}",

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
 
-from snowsdeploy.errors import SourceError
+from snowsdeploy.errors import SourceError, first_line
 from snowsdeploy.models.onnx.host import SMALL
 from snowsdeploy.models.onnx.layouts import (
     TRANSPOSED,
@@ -197,7 +197,10 @@ def _array(tensor: TensorProto, name: str) -> Array:
         array = numpy_helper.to_array(tensor)
     except (ValueError, TypeError) as error:
         raise SourceError(
-            "a tensor of the ONNX file is damaged", seen=f"{name}: {error}", fix="copy or download the file again"
+            "a tensor of the ONNX file is damaged",
+            seen=f"{name}: {first_line(error)}",
+            allowed="as many values as its shape and type say",
+            fix="copy or download the file again",
         ) from error
     if array.dtype.name not in _TYPES:
         raise SourceError(

@@ -116,6 +116,7 @@ def _not_imported(path: Path, error: Exception) -> SourceError:
     return SourceError(
         "the ONNX file cannot be imported: it does not keep to the format",
         seen=f"{path}: {cause(error)}",
+        allowed="a file that onnx.checker.check_model accepts",
         fix="see what onnx.checker.check_model says of it, and export it again",
     )
 
@@ -125,8 +126,18 @@ def _inputs(model: ModelProto) -> tuple[OnnxInput, ...]:
     initialized = {tensor.name for tensor in model.graph.initializer}
     inputs = tuple(_input(info) for info in model.graph.input if info.name not in initialized)
     if not inputs:
-        raise SourceError("the ONNX file has no inputs", seen="no inputs", fix="export the model with its image input")
+        raise SourceError(
+            "the ONNX file has no inputs",
+            seen=f"{len(model.graph.input)} inputs, each with an initializer as its value",
+            allowed="at least one input that is fed",
+            fix="export the model with its image as an input",
+        )
     return inputs
+
+
+def _kind(info: ValueInfoProto) -> str:
+    kind = info.type.WhichOneof("value") or "no type"
+    return TensorProto.DataType.Name(info.type.tensor_type.elem_type) if kind == "tensor_type" else kind
 
 
 def _input(info: ValueInfoProto) -> OnnxInput:
@@ -134,7 +145,8 @@ def _input(info: ValueInfoProto) -> OnnxInput:
     if not info.type.HasField("tensor_type") or kind.elem_type in (TensorProto.UNDEFINED, TensorProto.STRING):
         raise SourceError(
             "an input of the ONNX file is no tensor of numbers",
-            seen=info.name,
+            seen=f"{info.name}: {_kind(info)}",
+            allowed="tensors of numbers or truth values",
             fix="export the model with tensor inputs",
         )
     sizes: Iterator[Size] = (

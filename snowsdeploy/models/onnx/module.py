@@ -106,6 +106,7 @@ class OnnxModule(nn.Module):
                 "the ONNX model has another number of inputs",
                 seen=f"{len(inputs)} inputs",
                 allowed=f"{len(self.graph.inputs)}: {', '.join(self.graph.inputs)}",
+                fix="pass one tensor for each input, in the file's order",
             )
         device = inputs[0].device
         scope: dict[str, Value] = dict(zip(self.graph.inputs, map(_single_precision, inputs), strict=True))
@@ -128,7 +129,11 @@ class OnnxModule(nn.Module):
             if not name:
                 continue
             if at >= len(results):
-                raise call.refused("an output of it is not supported", seen=f"output {at}: {name}")
+                raise call.refused(
+                    "an output of it is not supported",
+                    seen=f"output {at}: {name}",
+                    allowed=f"its first {'output' if len(results) == 1 else f'{len(results)} outputs'}",
+                )
             scope[name] = results[at]
         for name in instruction.last_of:
             del scope[name]

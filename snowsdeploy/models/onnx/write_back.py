@@ -41,6 +41,7 @@ def with_values(model: ModelProto, values: Mapping[str, Tensor], origins: Mappin
             raise ExportError(
                 "the ONNX model lacks a tensor that has a new value",
                 seen=f"{key}: {origin.initializer}",
+                allowed="a model with every initializer of the file that was imported",
                 fix="give the model that was imported",
             )
         _fill(slots[origin.initializer], origin, value.detach().cpu().numpy(), key)

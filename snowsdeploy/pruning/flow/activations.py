@@ -150,6 +150,7 @@ class Activations:
                 raise NumericsError(
                     "an activation is NaN or Inf on the calibration images",
                     seen=f"the output of {node.name}",
+                    allowed="finite values at every operation of the dense model",
                     fix="check --mean and --std, the images, and the checkpoint",
                 )
             for dead in self.graph.dead_after[node] if drop else ():

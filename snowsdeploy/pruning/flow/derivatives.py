@@ -141,6 +141,7 @@ def require_gradients(graph: ProgramGraph, found: Derivatives, calls: Sequence[N
             raise GraphError(
                 "the loss has no gradient by a layer: an operator behind it has no derivative",
                 seen=f"{operator_name(wall)} behind {call.name}",
+                allowed="operators with a derivative between every layer and the first output",
                 fix="choose a --selector that reads layers' inputs, such as sparsegpt, or give the operator a "
                 "derivative by torch.library.register_autograd",
             )

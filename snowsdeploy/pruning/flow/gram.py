@@ -84,7 +84,12 @@ def gram_matrix(pairs: Iterable[tuple[Node, Tensor]], metrics: Mapping[Node, Ten
         product = (weighted.T @ rows).double()
         total = product if total is None else total + product
     if total is None:
-        raise GraphError("a layer received no calibration input", fix="pass at least one image by --data")
+        raise GraphError(
+            "a layer received no calibration input",
+            seen="no batch",
+            allowed="at least one image",
+            fix="pass images with --data",
+        )
     require_finite(call, total)
     return total
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal, final
 
@@ -124,8 +125,10 @@ class DiskStore(AbstractStore):
         fresh = path.with_suffix(".new")
         # a copy each, since a view would be written with all of the memory that it looks into
         copies = {name: t.detach().to("cpu", copy=True) for name, t in tensors.items()}
+        content = BytesIO()  # where a file cannot grow, PyTorch's own writer to it ends the process
+        torch.save(copies, content)
         with writing(path):
-            torch.save(copies, fresh)
+            fresh.write_bytes(content.getbuffer())
         fresh.replace(path)  # the old file may be being read
 
     def load(self, batch: int) -> Named:

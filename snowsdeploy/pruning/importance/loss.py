@@ -89,7 +89,13 @@ class ProgramLoss:
             values = self._evaluate({}, images[0][:1], calls)
         logits = as_tensor(values[graph.outputs[0]])
         if logits.dim() != 2:
-            raise GraphError("the model's output is not a vector of classes", seen=tuple(logits.shape))
+            raise GraphError(
+                "the model's first output is not a vector of classes",
+                seen=f"shape {list(logits.shape)}",
+                allowed="[batch, classes]",
+                fix="put the scores first with --outputs, or choose a --selector that reads layers' inputs, such as "
+                "sparsegpt",
+            )
         sizes = [len(batch) for batch in images]
         _require_labels(labels, sum(sizes), logits.shape[1])
         self.total = round(sum_number(sum(sizes)))
@@ -260,6 +266,7 @@ class ProgramLoss:
             raise GraphError(
                 "a layer does not have the images as its first axis, so single images' gradients cannot be told apart",
                 seen=f"{call.name}, output {tuple(shape)}",
+                allowed="layers whose first axis is the batch",
                 fix="choose a --selector that reads layers' inputs, such as sparsegpt",
             )
         output = values[call]

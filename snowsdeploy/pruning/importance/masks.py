@@ -203,13 +203,17 @@ def _label_source(
         raise DataError(
             "the selector needs true labels: labels sampled from the model have no gradient on average",
             seen="--labels sampled",
+            allowed="--labels data, with labelled images",
             fix="leave --labels out, or use --selector obd or woodfisher",
         )
     if selection.labels == "sampled" or (labels is None and selection.labels == "auto" and selector.labels == "any"):
         return "sampled"
     if labels is None:
         raise DataError(
-            "the selector needs labels", seen="--data without labels", fix="add labels, or use --selector obd"
+            "the selector needs labels",
+            seen="--data without labels",
+            allowed="class folders, or y in an .npz file",
+            fix="add labels, or use --selector obd",
         )
     return "data"
 
@@ -265,5 +269,10 @@ def _dense_scores(
 
 def _finite(name: str, scores: Tensor) -> Tensor:
     if not bool(torch.isfinite(scores).all()):
-        raise NumericsError("the scores of a layer's weights are not finite", seen=name, fix="check the images")
+        raise NumericsError(
+            "the scores of a layer's weights are not finite",
+            seen=f"{name}: {int((~torch.isfinite(scores)).sum())} of {scores.numel()} scores",
+            allowed="finite scores",
+            fix="check the images, or use another --selector",
+        )
     return scores

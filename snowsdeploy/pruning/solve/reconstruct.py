@@ -169,7 +169,10 @@ class Reconstruction:
         loss_masked, loss_warm = objective.value(masked), objective.value(start)
         if not math.isfinite(loss_masked):
             raise NumericsError(
-                "the window objective is not finite", seen=", ".join(unit.weights), fix="lower --horizon"
+                "the error that a solve starts from is not finite",
+                seen=f"{loss_masked:g} at {', '.join(unit.weights[:3])}",
+                allowed="finite outputs of the layers that follow, up to --horizon",
+                fix="lower --horizon, or leave the layer dense with --exclude",
             )
         start = start if loss_warm <= loss_masked or not self.exact else masked
         return Problem(objective, unseen, start, begin.factors, loss_masked, loss_warm)

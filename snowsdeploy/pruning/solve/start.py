@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.fx import Node
 
 from snowsdeploy.distributed import all_sum
-from snowsdeploy.errors import NumericsError
+from snowsdeploy.errors import NumericsError, first_line
 from snowsdeploy.models.graph import layer_input
 from snowsdeploy.pruning.flow.gram import gram_matrix
 from snowsdeploy.pruning.flow.windows import Window
@@ -140,5 +140,8 @@ def _naming(layer: str) -> Iterator[None]:
         yield
     except torch.linalg.LinAlgError as error:
         raise NumericsError(
-            "the inputs of a layer give no positive definite system", seen=layer, fix="use more --samples"
+            "the inputs of a layer give no positive definite system",
+            seen=f"{layer}: {first_line(error)}",
+            allowed="inputs of which no combination is zero on all images",
+            fix="use more --samples, or leave the layer dense with --exclude",
         ) from error

@@ -41,7 +41,7 @@ def of_nodes(*nodes: NodeProto) -> ModelProto:
 def test_damaged_files(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(content)
-    with pytest.raises(SourceError, match="missing, truncated or damaged"):
+    with pytest.raises(SourceError, match="truncated, damaged"):
         read_onnx(path)
 
 
@@ -53,7 +53,7 @@ def test_a_cut_off_file(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match="missing"):
+    with pytest.raises(SourceError, match="does not exist"):
         read_onnx(tmp_path / "none.onnx")
 
 

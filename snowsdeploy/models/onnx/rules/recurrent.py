@@ -65,7 +65,8 @@ def _checked(call: Call, kind: str) -> str:
     """
     for name in ("clip", "activation_alpha", "activation_beta"):
         if call.get(name):
-            raise call.refused(f"its attribute {name} is not supported", seen=f"{name}={call.get(name)}")
+            seen = f"{name}={call.get(name)}"
+            raise call.refused(f"its attribute {name} is not supported", seen=seen, allowed=f"no {name}")
     call.only("input_forget", 0)
     if kind == "GRU" and not call.flag("linear_before_reset"):
         raise call.refused(

@@ -15,6 +15,7 @@ from snowsdeploy.models.onnx.rules.registry import rule, tensor_rule
 from snowsdeploy.models.onnx.rules.sampling import Axis, Sampling, resampled
 
 _LINEAR = {3: "linear", 4: "bilinear", 5: "trilinear"}
+_COORDINATES = ("half_pixel", "pytorch_half_pixel", "half_pixel_symmetric", "asymmetric", "align_corners")
 _EXACT_FACTOR = 8  # up to this, torch's reciprocal of a factor gives the same pixels as ONNX's division
 
 
@@ -61,10 +62,16 @@ def _scaled(size: Number, scale: Number) -> Number:
 def _resized(call: Call, tensor: Tensor, axes: Sequence[Axis], coordinates: str, nearest: str) -> Tensor:
     mode = call.get("mode", "nearest")
     sampling = Sampling(mode, coordinates, nearest, call.get("cubic_coeff_a", -0.75), call.flag("exclude_outside"))
-    if coordinates not in ("half_pixel", "pytorch_half_pixel", "half_pixel_symmetric", "asymmetric", "align_corners"):
-        raise call.refused("its coordinates are not supported", seen=f"coordinate_transformation_mode={coordinates}")
+    if coordinates not in _COORDINATES:
+        raise call.refused(
+            "its coordinates are not supported",
+            seen=f"coordinate_transformation_mode={coordinates}",
+            allowed=", ".join(_COORDINATES),
+        )
     if coordinates == "half_pixel_symmetric" and mode == "nearest":  # the last bit decides which pixel is taken
-        raise call.refused("its coordinates are not supported", seen=f"{coordinates} with mode=nearest")
+        raise call.refused(
+            "its coordinates are not supported", seen=f"{coordinates} with mode=nearest", allowed="another mode with it"
+        )
     changed = [axis for axis in axes if not axis.is_same]
     if not changed:
         return tensor
@@ -99,7 +106,9 @@ def _grid_sample(call: Call, value: Tensor, grid: Tensor) -> Tensor:
     mode = call.get("mode", "bilinear")
     mode = {"linear": "bilinear", "cubic": "bicubic"}.get(mode, mode)
     if value.dim() == 5 and mode == "bicubic":
-        raise call.refused("its attribute mode is not supported", seen="cubic in three dimensions")
+        raise call.refused(
+            "its attribute mode is not supported", seen="cubic in three dimensions", allowed="linear or nearest"
+        )
     return F.grid_sample(value, grid, mode, call.get("padding_mode", "zeros"), call.flag("align_corners"))
 
 

@@ -60,7 +60,11 @@ def _dropout(call: Call, value: Value, ratio: Value = None, training: Value = No
 def _cast(call: Call, value: Value) -> Result:
     kind = TORCH_TYPES.get(call.get("to"))
     if kind is None:
-        raise call.refused("its type is not supported", seen=TensorProto.DataType.Name(call.get("to")))
+        raise call.refused(
+            "its type is not supported",
+            seen=TensorProto.DataType.Name(call.get("to")),
+            allowed=", ".join(map(TensorProto.DataType.Name, TORCH_TYPES)),
+        )
     return _to_type(call, value, kind)
 
 
@@ -205,7 +209,11 @@ def _slice_of_axis(call: Call, tensor: Tensor, part: _Part) -> Tensor:
     if part.is_reversal:
         return tensor.flip(axis)
     if any(map(host.is_symbol, (part.start, part.end, size))):
-        raise call.refused("it steps backwards over a part of an axis that may vary", seen=f"axis {axis}")
+        raise call.refused(
+            "it steps backwards over a part of an axis that may vary",
+            seen=f"axis {axis}",
+            allowed="the whole axis, or one of a fixed size",
+        )
     positions = range(size)[part.of(size)]
     return tensor.index_select(axis, torch.tensor(list(positions), dtype=torch.int64, device=tensor.device))
 
