@@ -25,22 +25,22 @@ P24 = Pattern(2, 4)
 def write_model(path: Path, *, sparse: bool, seed: int = 0) -> OnnxArtifact:
     """Two Gemm with the layer names of the sample report; the weights of a sparse one hold 2:4."""
     rng = np.random.default_rng(seed)
-    nodes, weights, value = [], [], "x"
+    nodes, weights, value = [], [], "input"
     for number in range(2):
         weight = rng.normal(size=(8, 8)).astype(np.float32)
         if sparse:
             weight[:, [0, 1, 4, 5]] = 0
         weights.append(numpy_helper.from_array(weight, f"w{number}"))
-        nodes.append(helper.make_node("Gemm", [value, f"w{number}"], [f"y{number}"], f"node{number}", transB=1))
-        value = f"y{number}"
-    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 8]) for name in ("x", value)]
+        inputs, value = [value, f"w{number}"], "output" if number else "between"
+        nodes.append(helper.make_node("Gemm", inputs, [value], f"node{number}", transB=1))
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 8]) for name in ("input", value)]
     model = helper.make_model(helper.make_graph(nodes, "g", ends[:1], ends[1:], weights))
     layers = {name: [f"node{number}"] for number, name in enumerate(NAMES)}
     model.metadata_props.add(key=LAYER_MAP_KEY, value=json.dumps(layers))
     onnx.save(model, path)
     role = "sparse" if sparse else "dense"
     evidence = inspect_onnx(path, P24)
-    names = {"input_names": ["x"], "output_names": ["y1"]}
+    names = {"input_names": ["input"], "output_names": ["output"]}
     numbers = {"sha256": evidence.sha256, "size_bytes": path.stat().st_size, "opset": 20}
     return OnnxArtifact.model_validate({"path": path, "role": role, **numbers, **names})
 
