@@ -18,8 +18,6 @@ NOT_YET = {
     "cli/snowsdeploy_cli/commands/schema.py",
     "cli/snowsdeploy_cli/outcome.py",
     "cli/snowsdeploy_cli/processes.py",
-    "snowsdeploy/report/store.py",
-    "snowsdeploy/settings/policy.py",
     "snowsdeploy/settings/read.py",
     "snowsdeploy/tasks/user_metric.py",
     "snowsdeploy/user_code.py",

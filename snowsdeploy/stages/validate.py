@@ -309,7 +309,10 @@ class _Measurement:
         evidence = check_onnx(pair.sparse.path, Pattern.parse(report.pattern), expected, report.sparsity)
         if evidence.sha256 != pair.sparse.sha256:
             raise OutputError(
-                "an exported file has changed since its export", seen=pair.sparse.path, fix="export again"
+                "an exported file has changed since its export",
+                seen=f"{pair.sparse.path}: sha256 {evidence.sha256}",
+                allowed=f"sha256 {pair.sparse.sha256}",
+                fix="export again",
             )
         return evidence
 
