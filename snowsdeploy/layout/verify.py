@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from hashlib import file_digest
 from pathlib import Path
 
-from snowsdeploy.errors import OutputError
+from snowsdeploy.errors import OutputError, cause
 from snowsdeploy.files import reading, require_regular
 from snowsdeploy.layout.onnx_layout import inspect_onnx
 from snowsdeploy.patterns.pattern import Pattern
@@ -55,17 +55,19 @@ def _place(file: OnnxArtifact, folder: Path | None) -> Path:
     return file.path if folder is None else folder / file.path.name
 
 
+def _unreadable(path: Path, error: Exception) -> OutputError:
+    return OutputError(
+        _UNREADABLE, seen=f"{path}: {cause(error)}", allowed="the file that was exported", fix="check its permissions"
+    )
+
+
 def _differences(file: OnnxArtifact, folder: Path | None) -> Iterator[str]:
     path = _place(file, folder)
     require_regular(path, _UNREADABLE, OutputError)
     if not path.exists():
         yield f"{path} is missing: pass --files with the folder where it lies"
         return
-    with reading(
-        lambda error: OutputError(
-            _UNREADABLE, seen=f"{path}: {error}", fix="check its permissions", allowed="a file that this user may read"
-        )
-    ):
+    with reading(lambda error: _unreadable(path, error)):
         with path.open("rb") as stream:
             digest = file_digest(stream, "sha256").hexdigest()
         size = path.stat().st_size

@@ -154,12 +154,8 @@ def policy_of_table(table: object, where: str) -> GatePolicy:
         UsageError: Not a table, an unknown key, or a value out of range.
     """
     if not isinstance(table, Mapping):
-        raise UsageError(
-            f"{where}: gate is not a table",
-            seen=str(table),
-            allowed="[gate]",
-            fix="write the limits as lines below [gate]",
-        )
+        fix = "write the limits below a line [gate], one a line"
+        raise UsageError(f"{where}: gate is not a table", seen=str(table)[:200], allowed="[gate]", fix=fix)
     for key in table:
         if key not in GatePolicy.model_fields:
             raise unknown_name(f"{where} has an unknown key", str(key), GatePolicy.model_fields)
@@ -214,7 +210,7 @@ def with_goals(policy: GatePolicy, goals: Sequence[str]) -> GatePolicy:
                 seen=goal,
                 allowed="'NAME drop<=X' in points or the metric's unit, 'NAME drop<=X%' of the dense value, "
                 "'NAME>=X' or 'NAME<=X'",
-                fix="quote the whole goal, such as --metric-goal 'miou drop<=1'",
+                fix="write it in quotation marks, as in --metric-goal 'top1 drop<=1'",
             )
         name, drop, sign, number, percent = found.groups()
         if drop:

@@ -310,9 +310,9 @@ class _Measurement:
         if evidence.sha256 != pair.sparse.sha256:
             raise OutputError(
                 "an exported file has changed since its export",
-                seen=pair.sparse.path,
+                seen=f"{pair.sparse.path}: sha256 {evidence.sha256}",
+                allowed=f"sha256 {pair.sparse.sha256}",
                 fix="export again",
-                allowed="the file that snowsdeploy export wrote",
             )
         return evidence
 

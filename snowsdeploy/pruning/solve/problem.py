@@ -80,7 +80,8 @@ class Problem:
         if not all(map(math.isfinite, losses)):
             raise NumericsError(
                 "the window objective is not finite",
-                seen=", ".join(unit.names),
+                seen=f"{', '.join(unit.names)}: {', '.join(f'{loss:g}' for loss in losses)}",
+                allowed="activations whose squares are finite",
                 fix="check the images; lower --horizon",
                 allowed="an error that is a finite number",
             )
