@@ -83,7 +83,6 @@ class Problem:
                 seen=f"{', '.join(unit.names)}: {', '.join(f'{loss:g}' for loss in losses)}",
                 allowed="activations whose squares are finite",
                 fix="check the images; lower --horizon",
-                allowed="an error that is a finite number",
             )
         masks = self.objective.support.masks[: len(unit.layers)]
         return LayerReport(
