@@ -137,7 +137,7 @@ def call_loaded(
     Raises:
         UserCodeError: It raises.
     """
-    with contained(text, fix):
+    with contained(f"the factory {text}", fix):
         return function(*arguments, **keywords)
 
 
@@ -147,7 +147,7 @@ def _find(text: str) -> Callable[..., object]:
         with contained(module_name):
             module = importlib.import_module(module_name)
     except UserCodeError as error:
-        if not isinstance(cause := error.__cause__, ImportError):
+        if not isinstance(cause := error.__cause__, Exception):
             raise
         raise UserCodeError(
             "the module cannot be imported",

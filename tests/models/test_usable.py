@@ -91,5 +91,5 @@ def leave() -> nn.Module:
 
 
 def test_a_factory_that_ends_the_process_is_refused() -> None:
-    with pytest.raises(SourceError, match="raised SystemExit"):
+    with pytest.raises(SourceError, match="ends the program"):
         call_factory("tests.models.test_usable:leave", {}, option="MODEL")
