@@ -31,7 +31,7 @@ DIGITS = REPOSITORY / "examples" / "digits"
 SETTINGS = [
     *("prune-export", "digits.pth", "--model-arg", "num_classes=10", "--model-arg", "in_chans=1"),
     *("--data", "calibration.npz", "--eval-data", "test.npz", "--mean", "0.3", "--std", "0.35"),
-    *("--samples", "64", "--effort", "fast", "--latency-runs", "20"),
+    *("--samples", "32", "--effort", "fast", "--selector", "sparsegpt", "--latency-runs", "20"),
 ]
 VERDICTS = (0, 4, 5)
 ENDS = ("model.onnx", "dense.onnx", "report.json", "report.html", "summary.md")
@@ -42,6 +42,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--disks", type=int, default=10)
+    parser.add_argument("--processes", type=int, action="append", help="repeatable; 1 and 2 where not given")
     parser.add_argument("--seed", type=int, default=0, help="of moments and sizes")
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
@@ -49,7 +50,7 @@ def main() -> None:
     os.chdir(DIGITS)
     rng, rows = random.Random(options.seed), list[Row]()
     with tempfile.TemporaryDirectory() as name:
-        for processes in (1, 2):
+        for processes in options.processes or (1, 2):
             trial = _Trial(Path(name) / f"by-{processes}", processes)
             for number in range(options.kills):
                 rows.append(trial.killed(f"killed-{number}", rng.uniform(0.05, 1.0) * trial.seconds))
@@ -145,7 +146,7 @@ def _temporary(run: Path) -> list[str]:
 def table(rows: list[Row]) -> str:
     """Markdown: a line a fault."""
     lines = [
-        "The whole job on the example of the repository (`--effort fast`); after each fault `--resume` to the end, and",
+        "The whole job on the example of the repository (`--effort fast --selector sparsegpt`); after each fault `--resume` to the end, and",
         "tensors compared bit by bit with those of a run that was left alone.",
         "",
         "| processes | fault | at | files left | tensors that differ | results missing | half-written | message |",

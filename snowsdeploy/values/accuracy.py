@@ -34,13 +34,11 @@ class Quantity(Artifact):
         return f"{value:.2%}" if self.unit == SHARE else f"{value:.4g}{self._suffix}"
 
     def estimated(self, found: Estimate) -> str:
-        """A value with its interval: `91.20% [90.10%, 92.20%]`."""
-        ends = (
-            ""
-            if found.low is None or found.high is None
-            else f" [{self.written(found.low)}, {self.written(found.high)}]"
-        )
-        return f"{self.written(found.value)}{ends}"
+        """A value with its interval: `91.20% [90.10%, 92.20%]`, `31.4 dB [30.2, 32.6]`."""
+        if found.low is None or found.high is None:
+            return self.written(found.value)
+        low, high = (self.written(end).removesuffix(self._suffix) for end in (found.low, found.high))
+        return f"{self.written(found.value)} [{low}, {high}]"
 
     def difference(self, value: float) -> str:
         """A difference as `Drop` counts it, with its unit: `0.52 points`, `0.3 dB`."""
