@@ -146,8 +146,8 @@ def _temporary(run: Path) -> list[str]:
 def table(rows: list[Row]) -> str:
     """Markdown: a line a fault."""
     lines = [
-        "The whole job on the example of the repository (`--effort fast --selector sparsegpt`); after each fault `--resume` to the end, and",
-        "tensors compared bit by bit with those of a run that was left alone.",
+        "The whole job on the example of the repository (`--effort fast --selector sparsegpt`); after each fault",
+        "`--resume` to the end, and tensors compared bit by bit with those of a run that was left alone.",
         "",
         "| processes | fault | at | files left | tensors that differ | results missing | half-written | message |",
         "|---:|---|---:|---:|---:|---:|---:|---|",

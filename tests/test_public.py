@@ -47,7 +47,7 @@ def test_wheel_has_template_licence_and_command(wheel):
     assert "snowsdeploy/report/templates/summary.md.j2" in names
     assert any(n.endswith("licenses/LICENSE") for n in names)
     entry = next(n for n in names if n.endswith("entry_points.txt"))
-    assert "snowsdeploy = snowsdeploy_cli.entry:main" in wheel.read(entry).decode()
+    assert "snowsdeploy = snowsdeploy_cli.__main__:run" in wheel.read(entry).decode()
 
 
 def test_licence_is_the_whole_apache_2():

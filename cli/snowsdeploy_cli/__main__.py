@@ -1,5 +1,17 @@
-"""`python -m snowsdeploy_cli`."""
+"""`snowsdeploy` and `python -m snowsdeploy_cli`; until the door has the signals, Ctrl-C ends the program silently."""
 
-from snowsdeploy_cli.entry import main
+import signal
 
-main()
+if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def run() -> None:
+    """Entry point."""
+    from snowsdeploy_cli.entry import main
+
+    main()
+
+
+if __name__ == "__main__":
+    run()
