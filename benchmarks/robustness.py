@@ -31,7 +31,7 @@ DIGITS = REPOSITORY / "examples" / "digits"
 SETTINGS = [
     *("prune-export", "digits.pth", "--model-arg", "num_classes=10", "--model-arg", "in_chans=1"),
     *("--data", "calibration.npz", "--eval-data", "test.npz", "--mean", "0.3", "--std", "0.35"),
-    *("--samples", "32", "--effort", "fast", "--selector", "sparsegpt", "--latency-runs", "20"),
+    *("--samples", "32", "--batch-size", "16", "--effort", "fast", "--selector", "sparsegpt", "--latency-runs", "20"),
 ]
 VERDICTS = (0, 4, 5)
 ENDS = ("model.onnx", "dense.onnx", "report.json", "report.html", "summary.md")
