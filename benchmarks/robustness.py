@@ -47,6 +47,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     out = options.out.resolve() / f"robustness-{machine_name()}"
+    out.parent.mkdir(parents=True, exist_ok=True)
     os.chdir(DIGITS)
     rng, rows = random.Random(options.seed), list[Row]()
     with tempfile.TemporaryDirectory() as name:

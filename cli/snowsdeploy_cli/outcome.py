@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import sys
 import time
@@ -97,9 +98,17 @@ def _from_machine(error: OSError | MemoryError | RuntimeError) -> SnowsDeployErr
             allowed="what the machine has left",
         )
     path = f"{error.filename}: " if error.filename else ""
+    seen = f"{path}{error.strerror or error}"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return OutputError(
+            "a file could not be written",
+            seen=seen,
+            allowed="a disk with room for the results",
+            fix="free some space; the same command with --resume goes on where this one ended",
+        )
     return OutputError(
         "the operating system refused",
-        seen=f"{path}{error.strerror or error}",
+        seen=seen,
         allowed="files and folders that this user may read and write",
         fix="check the path, its permissions and the free space",
     )
