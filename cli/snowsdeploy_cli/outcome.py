@@ -90,10 +90,10 @@ def _out_of_memory(error: RuntimeError) -> bool:
 
 def _from_machine(error: OSError | MemoryError | RuntimeError) -> SnowsDeployError:
     if not isinstance(error, OSError):
-        seen = str(error).splitlines()[:1]
+        lines = str(error).splitlines()[:1]
         return ResourceError(
             "the machine has too little memory",
-            seen=seen[0] if seen else type(error).__name__,
+            seen=lines[0] if lines else type(error).__name__,
             fix="lower --batch-size or --samples",
             allowed="what the machine has left",
         )

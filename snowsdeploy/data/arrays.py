@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
+from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -56,8 +57,8 @@ def load_arrays(path: Path, preprocessing: Preprocessing) -> Arrays[NDArray[np.u
         with path.open("rb") as stream:
             digest = file_digest(stream, "sha256").hexdigest()
         with np.load(path, allow_pickle=False) as stored:
-            x = stored["x"]
-            y = stored["y"] if "y" in stored.files else None
+            x = stored_array(stored, "x")
+            y = stored_array(stored, "y") if "y" in stored.files else None
     if x.dtype != np.uint8:
         x = x.astype(np.float32)
         if not np.isfinite(x).all():
@@ -65,6 +66,18 @@ def load_arrays(path: Path, preprocessing: Preprocessing) -> Arrays[NDArray[np.u
     elif x.ndim == 3:
         x = x[..., None]
     return Arrays(x, None if y is None else checked_labels(y, len(x), path), digest)
+
+
+def stored_array(stored: NpzFile, name: str) -> NDArray[Any]:
+    """One of a file's arrays.
+
+    Raises:
+        TypeError: It is none; numpy gives the bytes of a member that does not begin as an array.
+    """
+    array = stored[name]
+    if not isinstance(array, np.ndarray):
+        raise TypeError(f"{name} is no array")
+    return array
 
 
 def checked_labels(y: NDArray[Any], count: int, path: Path) -> NDArray[Any]:

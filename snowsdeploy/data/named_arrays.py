@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from snowsdeploy.batch import Batch, Inputs
-from snowsdeploy.data.arrays import Arrays, checked_labels, header_of, readable
+from snowsdeploy.data.arrays import Arrays, checked_labels, header_of, readable, stored_array
 from snowsdeploy.data.finite import not_finite
 from snowsdeploy.errors import DataError
 from snowsdeploy.values import InputInfo
@@ -93,9 +93,9 @@ def load_named_arrays(path: Path, inputs: Sequence[InputInfo]) -> tuple[Arrays[d
                     allowed=", ".join(map(str, inputs)),
                     fix="store each input as an array under its name",
                 )
-            arrays = {info.name: _checked(stored[keys[info.name]], info, path) for info in inputs}
+            arrays = {info.name: _checked(stored_array(stored, str(keys[info.name])), info, path) for info in inputs}
             label = next((name for name in LABELS if name in stored.files and name not in keys.values()), None)
-            y = None if label is None else stored[label]
+            y = None if label is None else stored_array(stored, label)
     counts = {len(array) for array in arrays.values()}
     if len(counts) > 1:
         raise DataError(

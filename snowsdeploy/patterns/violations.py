@@ -23,6 +23,6 @@ def count_violations(values: ArrayLike, pattern: Pattern, axis: int = 1) -> tupl
     if pattern.sparsity is not None:
         return 1, int(np.count_nonzero(nonzero) > pattern.kept(nonzero.size))
     last = np.moveaxis(nonzero, axis, -1)
-    groups = last.reshape(*last.shape[:-1], -1, pattern.m)
+    groups = last.reshape(*last.shape[:-1], last.shape[-1] // pattern.m, pattern.m)
     violations = groups.sum(-1) > pattern.n
     return violations.size, int(violations.sum())

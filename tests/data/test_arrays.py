@@ -1,5 +1,6 @@
 """`.npz` files: pixels, ready inputs, labels, damage."""
 
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from snowsdeploy.data.arrays import load_arrays
 from snowsdeploy.data.open import natural_input_size, open_samples
 from snowsdeploy.errors import DataError
 from snowsdeploy.values import Preprocessing
@@ -160,3 +162,17 @@ def test_a_vector_may_be_an_image_of_one_pixel(tmp_path: Path) -> None:
     path = tmp_path / "latent.npz"
     np.savez(path, x=np.ones((2, 64, 1, 1), dtype=np.float32))
     assert natural_input_size(str(path)) == (64, 1, 1)
+
+
+def test_a_member_that_is_no_array_is_one_message(tmp_path: Path) -> None:
+    """numpy hands out its bytes."""
+    path = tmp_path / "images.npz"
+    np.savez(path, x=np.zeros((4, 8, 8, 3), np.uint8), y=np.zeros(4, np.int64))
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, b"other" + content if name == "y.npy" else content)
+    with pytest.raises(DataError, match="npz file cannot be read") as caught:
+        load_arrays(path, Preprocessing(input_size=(3, 8, 8), mean=(0.5,) * 3, std=(0.5,) * 3))
+    assert "y is no array" in str(caught.value.seen)

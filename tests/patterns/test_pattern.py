@@ -102,3 +102,8 @@ def test_unstructured_keeps_the_highest_scores_of_the_layer(percent: int, rows: 
 def test_unstructured_shares_lie_between_the_ends(text: str) -> None:
     with pytest.raises(UsageError, match="--pattern"):
         Pattern.parse(text)
+
+
+@pytest.mark.parametrize("shape", [(0, 4), (4, 0), (0, 8, 3, 3)])
+def test_a_weight_without_elements_has_no_groups(shape: tuple[int, ...]) -> None:
+    assert count_violations(np.zeros(shape), Pattern(2, 4)) == (0, 0)
