@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -20,7 +21,9 @@ def main(folder: Path) -> None:
     held = share(len(BATCHES)) - share(len(BATCHES) - 1)
     for case in CASES:
         torch.save(prune(case, own, labels, held, share(2)), folder / f"{case}-{rank()}.pt")
+    distributed.barrier()
     distributed.destroy_process_group()
+    os._exit(0)  # now and then a thread of PyTorch's is alive when Python ends, and aborts the process
 
 
 if __name__ == "__main__":
