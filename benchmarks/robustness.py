@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import os
 import random
-import signal
 import subprocess
 import sys
 import tempfile
@@ -34,6 +33,7 @@ SETTINGS = [
     *("--samples", "32", "--batch-size", "16", "--effort", "fast", "--selector", "sparsegpt", "--latency-runs", "20"),
 ]
 VERDICTS = (0, 4, 5)
+FAULTS = KILLED, FULL = "kill -9", "full disk"
 ENDS = ("model.onnx", "dense.onnx", "report.json", "report.html", "summary.md")
 
 
@@ -82,12 +82,12 @@ class _Trial:
         process = self._start(run)
         time.sleep(moment)
         running = process.poll() is None
-        for one in (
-            [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)] if running else []
-        ):
-            one.send_signal(signal.SIGKILL)
+        if running:
+            first = psutil.Process(process.pid)
+            for one in (first, *first.children(recursive=True)):
+                one.kill()
         process.communicate()
-        return self._row("kill -9" if running else "ended before", f"{moment:.1f} s", run, "")
+        return self._row(KILLED if running else "ended before", f"{moment:.1f} s", run, "")
 
     def full(self, name: str, size: int) -> Row:
         """A disk of so many bytes, then one that is large enough and `--resume`."""
@@ -102,20 +102,19 @@ class _Trial:
                 sys.exit(f"exit code {process.returncode}\n{errors[-3000:]}")
             subprocess.run(["mount", "-o", "remount,size=1g", str(run)], check=True)
             ended = process.returncode in VERDICTS
-            row = self._row("fitted" if ended else "full disk", f"{size >> 10} KiB", run / "out", message)
+            row = self._row("fitted" if ended else FULL, f"{size >> 10} KiB", run / "out", message)
         return row | {"tracebacks": tracebacks if self._processes == 1 else 0}
 
     def _row(self, fault: str, when: str, run: Path, message: str) -> Row:
         left = sorted(p.name for p in run.iterdir() if not p.name.startswith(".")) if run.is_dir() else []
         started = time.perf_counter()
-        self._end(run, *(["--resume"] if fault not in ("ended before", "fitted") else []), again=fault)
+        if fault in FAULTS:
+            self._end(run, "--resume")
         row = {"processes": self._processes, "fault": fault, "at": when, "left": left, "message": message}
         row |= {"resumed_s": round(time.perf_counter() - started, 1)} | differences(self._folder / "whole", run)
         return row | {"missing": [n for n in ENDS if not (run / n).is_file()], "temporary": _temporary(run)}
 
-    def _end(self, run: Path, *more: str, again: str = "") -> None:
-        if again in ("ended before", "fitted"):
-            return
+    def _end(self, run: Path, *more: str) -> None:
         process = self._start(run, *more)
         _, errors = process.communicate()
         if process.returncode not in VERDICTS:

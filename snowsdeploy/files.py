@@ -9,6 +9,7 @@ import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from hashlib import file_digest
 from pathlib import Path
 from re import Pattern
 
@@ -181,6 +182,12 @@ def remove_if_empty(folder: Path) -> None:
     """Remove a folder that holds nothing."""
     if folder.is_dir() and not any(folder.iterdir()):
         folder.rmdir()
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's content, in hexadecimal."""
+    with path.open("rb") as stream:
+        return file_digest(stream, "sha256").hexdigest()
 
 
 def write_text_atomic(path: Path, text: str) -> None:

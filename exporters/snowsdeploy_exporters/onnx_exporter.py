@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from hashlib import file_digest
 from pathlib import Path
 
 import onnx
@@ -15,7 +14,7 @@ import torch
 
 from snowsdeploy.batch import Batch
 from snowsdeploy.errors import ExportError, UsageError, first_line
-from snowsdeploy.files import atomic_path
+from snowsdeploy.files import atomic_path, sha256_of
 from snowsdeploy.layout.onnx_file import read_onnx_file
 from snowsdeploy.layout.onnx_layout import LAYER_MAP_KEY, layer_nodes, node_layers
 from snowsdeploy.models.onnx.file import OnnxFile
@@ -231,8 +230,7 @@ def _write(proto: onnx.ModelProto, path: Path) -> str:
     """Write; the file's digest."""
     with atomic_path(path) as temporary:
         temporary.write_bytes(proto.SerializeToString(deterministic=True))
-    with path.open("rb") as stream:
-        return file_digest(stream, "sha256").hexdigest()
+    return sha256_of(path)
 
 
 def _checked(proto: onnx.ModelProto) -> onnx.ModelProto:

@@ -6,7 +6,6 @@ import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from hashlib import file_digest
 from math import prod
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -20,7 +19,7 @@ from torch import Tensor
 from snowsdeploy.data.finite import not_finite
 from snowsdeploy.data.targets import targets_of
 from snowsdeploy.errors import DataError, cause
-from snowsdeploy.files import reading, require_regular
+from snowsdeploy.files import reading, require_regular, sha256_of
 from snowsdeploy.machine import available_memory
 from snowsdeploy.values import Preprocessing
 
@@ -54,8 +53,7 @@ def load_arrays(path: Path, preprocessing: Preprocessing) -> Arrays[NDArray[np.u
             fix="pass --input-size, or resize the images",
         )
     with readable(path):
-        with path.open("rb") as stream:
-            digest = file_digest(stream, "sha256").hexdigest()
+        digest = sha256_of(path)
         with np.load(path, allow_pickle=False) as stored:
             x = stored_array(stored, "x")
             y = stored_array(stored, "y") if "y" in stored.files else None

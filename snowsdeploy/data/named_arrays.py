@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Callable, Sequence
-from hashlib import file_digest
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from snowsdeploy.batch import Batch, Inputs
 from snowsdeploy.data.arrays import Arrays, checked_labels, header_of, readable, stored_array
 from snowsdeploy.data.finite import not_finite
 from snowsdeploy.errors import DataError
+from snowsdeploy.files import sha256_of
 from snowsdeploy.values import InputInfo
 
 LABELS = ("y", "label", "labels", "target", "targets")
@@ -80,8 +80,7 @@ def load_named_arrays(path: Path, inputs: Sequence[InputInfo]) -> tuple[Arrays[d
         DataError: Unreadable, an array is missing, or does not have the input's shape or type.
     """
     with readable(path):
-        with path.open("rb") as stream:
-            digest = file_digest(stream, "sha256").hexdigest()
+        digest = sha256_of(path)
         array_headers(path)  # refuses arrays that are larger than they can be
         with np.load(path, allow_pickle=False) as stored:
             keys = {info.name: _key(info, stored.files, len(inputs)) for info in inputs}

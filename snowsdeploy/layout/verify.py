@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from hashlib import file_digest
 from pathlib import Path
 
 from snowsdeploy.errors import OutputError, cause
-from snowsdeploy.files import reading, require_regular
+from snowsdeploy.files import reading, require_regular, sha256_of
 from snowsdeploy.layout.onnx_layout import inspect_onnx
 from snowsdeploy.patterns.pattern import Pattern
 from snowsdeploy.values import LayerSparsity, OnnxArtifact, Report, RuleResult, SparsityEvidence, Variant
@@ -68,8 +67,7 @@ def _differences(file: OnnxArtifact, folder: Path | None) -> Iterator[str]:
         yield f"{path} is missing: pass --files with the folder where it lies"
         return
     with reading(lambda error: _unreadable(path, error)):
-        with path.open("rb") as stream:
-            digest = file_digest(stream, "sha256").hexdigest()
+        digest = sha256_of(path)
         size = path.stat().st_size
     if digest != file.sha256:
         yield f"{path} has sha256 {digest}, the report says {file.sha256}"

@@ -166,15 +166,13 @@ def _run_pickle(path: Path) -> Any:  # noqa: ANN401 - as above
     except UserCodeError as error:
         cause = error.__cause__
         absent = isinstance(cause, pickle.UnpicklingError | ImportError | AttributeError)
-        if absent or (isinstance(cause, Exception) and not line_of_user_code(cause)):
-            assert isinstance(cause, Exception)
+        if isinstance(cause, Exception) and (absent or not line_of_user_code(cause)):
             raise cause from None
-        fix = "save model.state_dict() where the file was made, and pass that"
         raise SourceError(
             error.what,
             seen=f"{path}: {error.seen}",
             allowed="a pickle that loads without an error, or a plain state dict",
-            fix=fix,
+            fix="save model.state_dict() where the file was made, and pass that",
         ) from cause
 
 

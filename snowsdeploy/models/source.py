@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from hashlib import file_digest
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from snowsdeploy.errors import NumericsError, SourceError, UsageError
+from snowsdeploy.files import sha256_of
 from snowsdeploy.models.checkpoint import Checkpoint, StateDict, read_checkpoint
 from snowsdeploy.models.factory import call_factory
 from snowsdeploy.models.formats import FileFormat, detect_format
@@ -125,8 +125,7 @@ def _from_file(path: Path, request: ModelRequest) -> LoadedModel:
     kind = detect_format(path)
     if kind is FileFormat.ONNX:
         return _from_onnx(path, request)
-    with path.open("rb") as stream:
-        digest = file_digest(stream, "sha256").hexdigest()
+    digest = sha256_of(path)
     if kind is FileFormat.PT2:
         _refuse_arch(request)
         saved = read_pt2(path, allow_pickle=request.allow_pickle)

@@ -25,7 +25,7 @@ from snowsdeploy.models.quiet import quiet_tracing
 from snowsdeploy.models.signature import call_of, parameters_of, random_batch
 from snowsdeploy.models.sizes import traced_axes
 from snowsdeploy.models.torch_export import FIXED_SIZE, HELD, export_module, held, names_taken
-from snowsdeploy.user_code import UserCodeError, contained
+from snowsdeploy.user_code import UserCodeError, contained, line_of_user_code
 from snowsdeploy.values import InputInfo, Preprocessing, SourceInfo
 
 TRACE_BATCH = 2  # torch.export treats sizes 0 and 1 as constants
@@ -96,7 +96,7 @@ def _clear_message(module: nn.Module, inputs: Sequence[InputInfo]) -> Iterator[N
         # torch.export raises many types, most of them private
         lines = [line.strip(" -") for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
         first = next((line.partition(". ")[0] for line in lines if line.startswith(FIXED_SIZE)), lines[0])
-        where = _user_frame(error)
+        where = last_line(str(error)) or line_of_user_code(error)
         fixed = "or fix the batch with --static-batch N, " if "batch" in first else ""
         raise GraphError(
             f"torch.export cannot trace the model with inputs of {sizes_text(inputs)}",
@@ -115,14 +115,3 @@ def _other_hint(module: nn.Module, inputs: Sequence[InputInfo], text: str) -> st
     if len(parts) == 1 and not isinstance(module, nn.Sequential):
         return f"; it may be a wrapper: pass its part {parts[0][0]}, {type(parts[0][1]).__name__}, alone"
     return ""
-
-
-def _user_frame(error: BaseException) -> str:
-    """The last frame outside torch: the line of the user's model that could not be traced."""
-    where, frame = "", error.__traceback__
-    while frame is not None:
-        filename = frame.tb_frame.f_code.co_filename
-        if "/torch/" not in filename and not filename.startswith("<") and "snowsdeploy" not in filename:
-            where = f"{filename}:{frame.tb_lineno}"
-        frame = frame.tb_next
-    return last_line(str(error)) or where

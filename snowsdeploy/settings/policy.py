@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 from pydantic import BeforeValidator, Field, GetJsonSchemaHandler, ValidationError
 from pydantic_core import CoreSchema
@@ -188,15 +188,21 @@ def _allowed(key: str, error: ValidationError) -> str:
 _GOAL = re.compile(r"\s*([A-Za-z_][\w@.\-]*)\s*(drop)?\s*(<=|>=)\s*(-?\d+(?:\.\d+)?(?:e-?\d+)?)\s*(%?)\s*")
 
 
-def with_goals(policy: GatePolicy, goals: Sequence[str]) -> GatePolicy:
-    """A policy with goals as `--metric-goal` states them: `map50 drop<=0.5`, `miou>=0.7`, `loss<=0.1`.
+class Goals(NamedTuple):
+    """Goals by metric: how far each may fall, what it must reach, and what it must not exceed."""
+
+    drops: dict[str, float | str]
+    least: dict[str, float]
+    most: dict[str, float]
+
+
+def read_goals(goals: Sequence[str]) -> Goals:
+    """Goals as `--metric-goal` states them: `map50 drop<=0.5`, `miou>=0.7`, `loss<=0.1`.
 
     Raises:
-        UsageError: A goal is written otherwise, or the policy has one limit for whatever metric counts most, which a
-            goal for a drop would silently replace.
+        UsageError: A goal is written otherwise.
     """
-    drops: dict[str, float | str] = {}
-    least, most = dict(policy.min), dict(policy.max)
+    read = Goals({}, {}, {})
     for goal in goals:
         found = _GOAL.fullmatch(goal)
         if (
@@ -214,11 +220,23 @@ def with_goals(policy: GatePolicy, goals: Sequence[str]) -> GatePolicy:
             )
         name, drop, sign, number, percent = found.groups()
         if drop:
-            drops[name] = f"{number}%" if percent else float(number)
+            read.drops[name] = f"{number}%" if percent else float(number)
         else:
-            (least if sign == ">=" else most)[name] = float(number)
-    bounds = {name: table for name, table in (("min", least), ("max", most)) if table}
-    if not drops:
+            (read.least if sign == ">=" else read.most)[name] = float(number)
+    return read
+
+
+def with_goals(policy: GatePolicy, goals: Sequence[str]) -> GatePolicy:
+    """A policy with goals over it; see `read_goals`.
+
+    Raises:
+        UsageError: A goal is none, or the policy has one limit for whatever metric counts most, which a goal for a drop
+            would silently replace.
+    """
+    read = read_goals(goals)
+    tables = {"min": {**policy.min, **read.least}, "max": {**policy.max, **read.most}}
+    bounds = {name: table for name, table in tables.items() if table}
+    if not read.drops:
         return policy.model_copy(update=bounds)
     if not isinstance(policy.max_drop, dict):
         raise UsageError(
@@ -227,4 +245,4 @@ def with_goals(policy: GatePolicy, goals: Sequence[str]) -> GatePolicy:
             allowed="a table by metric, such as max_drop = { top1 = 1.0 }",
             fix="name the metric in the policy",
         )
-    return policy.model_copy(update={"max_drop": {**policy.max_drop, **drops}, **bounds})
+    return policy.model_copy(update={"max_drop": {**policy.max_drop, **read.drops}, **bounds})

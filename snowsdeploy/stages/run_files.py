@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
-from hashlib import file_digest
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from snowsdeploy.errors import OutputError, cause
-from snowsdeploy.files import atomic_path, write_text_atomic, writing
+from snowsdeploy.files import atomic_path, sha256_of, write_text_atomic, writing
 from snowsdeploy.gate.judge import judge
 from snowsdeploy.models.adopt import Wanted, adopt
 from snowsdeploy.models.onnx.importer import import_onnx
@@ -140,7 +139,7 @@ def load_export(run: RunDirectory) -> ExportReport:
 
 def _require_unchanged(artifact: OnnxArtifact) -> None:
     there = artifact.path.is_file()
-    if not there or _digest(artifact.path) != artifact.sha256:
+    if not there or sha256_of(artifact.path) != artifact.sha256:
         raise OutputError(
             f"an exported file {'has changed since its export' if there else 'is missing'}",
             seen=artifact.path,
@@ -149,16 +148,11 @@ def _require_unchanged(artifact: OnnxArtifact) -> None:
         )
 
 
-def _digest(path: Path) -> str:
-    with path.open("rb") as stream:
-        return file_digest(stream, "sha256").hexdigest()
-
-
 def is_changed(run: RunDirectory, path: Path, precision: Precision) -> bool:
     """Whether a file is another than the export stage wrote."""
     earlier = earlier_export(run)
     pairs: tuple[FilePair, ...] = () if earlier is None else earlier.pairs
-    return _digest(path) not in [pair.sparse.sha256 for pair in pairs if pair.precision == precision]
+    return sha256_of(path) not in [pair.sparse.sha256 for pair in pairs if pair.precision == precision]
 
 
 def config_of(run: RunDirectory) -> SettingsFile:

@@ -9,7 +9,7 @@ from snowsdeploy.models.program import Program
 from snowsdeploy.models.program_graph import ProgramGraph, output_shapes
 from snowsdeploy.settings.base import unknown_name
 from snowsdeploy.settings.jobs import PolicySettings
-from snowsdeploy.settings.policy import GatePolicy, with_goals
+from snowsdeploy.settings.policy import read_goals
 from snowsdeploy.settings.validate import EvaluationSettings
 from snowsdeploy.tasks.base import AbstractTask
 from snowsdeploy.tasks.choose import choose_task
@@ -55,9 +55,7 @@ def judge_of(settings: EvaluationSettings, program: Program, evaluation: Samples
 
 def _require_known_goals(goals: Sequence[str], task: AbstractTask) -> None:
     """A policy may be of many models; a goal was typed for this one."""
-    asked = with_goals(GatePolicy.model_construct(max_drop={}), goals)
-    drops = asked.max_drop if isinstance(asked.max_drop, dict) else {}
-    for name in (*asked.min, *asked.max, *drops):
+    for name in (name for part in read_goals(goals) for name in part):
         if name not in task.metrics_named:
             raise unknown_name(f"--metric-goal names no metric of --task {task.name}", name, task.metrics_named)
 
