@@ -74,6 +74,9 @@ def _refused(what: str, path: Path, error: ErrorDetails, fix: str) -> OutputErro
             allowed="figures that follow from one another, as they were measured",
             fix=fix,
         )
+    if error["type"] == "missing":
+        seen = f"{path}: no {place}"
+        return OutputError(_other(what), seen=seen, allowed=f"all of schema version {SCHEMA_VERSION}", fix=fix)
     plain = isinstance(error["input"], str | int | float | None)
     value = f": {error['input']!r}"[:100] if plain and error["type"] != "json_invalid" else ""
     return OutputError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 from pathlib import Path
 
 import pytest
@@ -80,3 +81,15 @@ def test_further_files_are_listed_in_both_renderings() -> None:
     for text in (render_markdown(report), render_html(report)):
         for part in ("serving.onnx", "tensorrt/", "no engine was built"):
             assert part in text
+
+
+def test_a_report_that_lacks_a_part_says_which(tmp_path: Path) -> None:
+    path = tmp_path / "report.json"
+    write_report(make_report(), path)
+    content = json.loads(path.read_text())
+    del content["commands"]
+    path.write_text(json.dumps(content))
+    with pytest.raises(OutputError, match="not a report that this version reads") as refused:
+        read_report(path)
+    assert str(refused.value.seen).endswith(": no commands")
+    assert refused.value.allowed == "all of schema version 1"
