@@ -32,18 +32,21 @@ class CGSolution:
 
 @dataclass(frozen=True)
 class ConjugateGradient:
-    """Solve `A x = b` (Nocedal & Wright, Numerical Optimization, algorithms 5.3 and 7.1).
+    """Solve `(A + damping M) x = b` (Nocedal & Wright, Numerical Optimization, algorithms 5.3 and 7.1).
 
     Attributes:
         max_iterations: Products allowed.
         relative_tolerance: Stop when the preconditioned residual norm falls below this share of its start.
         truncation: Stop when the last `max(5, k / 10)` iterations improved the quadratic model by less than this
             share per iteration (Martens 2010, section 4.4); 0 switches it off.
+        damping: Of the preconditioner's matrix M, the identity without one. M itself is never needed: `M p` follows
+            from `M z = r`.
     """
 
     max_iterations: int = 20
     relative_tolerance: float = 1e-3
     truncation: float = 5e-4
+    damping: float = 0.0
 
     def solve(self, product: Product, b: Tensor, precondition: Product | None = None) -> CGSolution:
         """Start at zero; a direction of non-positive curvature ends the solve with the point reached so far.
@@ -56,12 +59,12 @@ class ConjugateGradient:
         apply = precondition or (lambda r: r)
         x, r = torch.zeros_like(b), b.clone()
         z = apply(r)
-        p, rz = z.clone(), _dot(r, z)
+        p, mp, rz = z.clone(), r.clone(), _dot(r, z)
         start, history = rz, [0.0]
         for iteration in range(1, self.max_iterations + 1):
             if rz <= (self.relative_tolerance**2) * start:
                 return CGSolution(x, CGOutcome.CONVERGED, iteration - 1, history[-1])
-            ap = product(p)
+            ap = product(p) + self.damping * mp if self.damping else product(p)
             curvature = _dot(p, ap)
             if curvature <= 0:
                 # The first direction is a descent direction of the model whatever its curvature.
@@ -74,7 +77,7 @@ class ConjugateGradient:
                 return CGSolution(x, CGOutcome.TRUNCATED, iteration, history[-1])
             z = apply(r)
             rz, previous = _dot(r, z), rz
-            p = z + (rz / previous) * p
+            p, mp = z + (rz / previous) * p, r + (rz / previous) * mp
         return CGSolution(x, CGOutcome.BUDGET, self.max_iterations, history[-1])
 
     def _stalled(self, history: list[float]) -> bool:

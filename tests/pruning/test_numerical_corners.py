@@ -203,3 +203,23 @@ def test_one_output_channel_is_not_depthwise() -> None:
     decisions = {d.name: d for d in decide_layers(ProgramGraph(make_program(Net())), PATTERN)}
     assert decisions["one"].prunable
     assert decisions["deep"].reason == "depthwise convolution"
+
+
+@pytest.mark.parametrize(
+    ("kind", "batches", "damping"), [("kronecker", 1, 0.5), ("kronecker", 2, 0.0), ("none", 1, 0.0)]
+)
+def test_the_preconditioner_stands_in_for_images_without_curvature(kind: str, batches: int, damping: float) -> None:
+    """Of two batches of equal size, products see one or both; without a preconditioner nothing has their scale."""
+    program = make_double(nn.Sequential(nn.Flatten(), nn.Linear(3 * 64, 4)))
+    graph = ProgramGraph(program)
+    window = cut_window(graph, ["1.weight"], 0)
+    stream = Activations(graph, list(torch.randn(6, 3, 8, 8, dtype=torch.float64).split(3)), graph.state_values())
+    stream.advance(window.calls[0])
+    tensors = {p: stream.value(p) for p in window.weights}
+    live = [stream.live_ins(batch, window.live_ins) for batch in range(len(stream))]
+    samples = [Sample(values, window(tensors, values), 3) for values in live]
+    support = Support(tuple(torch.ones_like(t, dtype=torch.bool) for t in tensors.values()))
+    objective = WindowObjective(window, support, samples, curvature_samples=batches)
+    method = Reconstruction("block", 1.0, NewtonCG(), preconditioner=kind)  # type: ignore[arg-type]
+    assert method.newton is not None
+    assert method.damped(method.newton, objective).cg.damping == damping

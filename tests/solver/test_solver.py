@@ -34,6 +34,19 @@ def test_cg_equals_a_direct_solve(preconditioned: bool) -> None:
     assert solution.model_decrease == pytest.approx(model, rel=1e-8)
 
 
+@pytest.mark.parametrize("preconditioned", [True, False])
+def test_damping_is_that_of_the_preconditioners_matrix(preconditioned: bool) -> None:
+    """`(A + 0.5 M) x = b`, where only products with A and with the inverse of M are at hand."""
+    generator = torch.Generator().manual_seed(7)
+    root, other = (torch.randn(12, 12, dtype=torch.float64, generator=generator) for _ in range(2))
+    a, b = root @ root.T, torch.randn(12, dtype=torch.float64, generator=generator)
+    m = other @ other.T + torch.eye(12, dtype=torch.float64) if preconditioned else torch.eye(12, dtype=torch.float64)
+    apply = (lambda r: torch.linalg.solve(m, r)) if preconditioned else None
+    cg = ConjugateGradient(max_iterations=60, relative_tolerance=1e-10, truncation=0.0, damping=0.5)
+    found = cg.solve(lambda v: a @ v, b, apply)
+    torch.testing.assert_close(found.value, torch.linalg.solve(a + 0.5 * m, b), rtol=1e-6, atol=1e-8)
+
+
 def test_exact_preconditioner_needs_one_step() -> None:
     matrix, b = positive_definite(20), torch.randn(20, dtype=torch.float64)
     solution = ConjugateGradient().solve(lambda v: matrix @ v, b, lambda r: torch.linalg.solve(matrix, r))

@@ -195,8 +195,17 @@ class Reconstruction:
             tell(f"Newton step {number + 1} of {steps}, loss {loss:.3g}", (number + 1) / (steps + 1))
 
         held_back = problem.held_back.value if problem.held_back else None
-        newton = self.newton.solve(objective, problem.start, held_back, on_step)
+        newton = self.damped(self.newton, objective).solve(objective, problem.start, held_back, on_step)
         return Solution(newton, time.perf_counter() - started, flops, precision)
+
+    def damped(self, newton: NewtonCG, objective: WindowObjective) -> NewtonCG:
+        """For the images that curvature products leave out, the preconditioner stands in, which has seen all inputs.
+
+        A sample's curvature is too small along what the sample does not show, and a step there would be too long.
+        """
+        if self.preconditioner not in ("kronecker", "diagonal"):  # the others are not on the curvature's scale
+            return newton
+        return replace(newton, cg=replace(newton.cg, damping=1 - objective.curvature_share))
 
     def _best_targets(
         self, window: Window, unit: Unit, streams: Streams, select: Select, tell: Tell
