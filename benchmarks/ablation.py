@@ -48,6 +48,7 @@ CONFIGURATIONS: dict[str, Row] = {
     "30 CG": {"cg_steps": 30},
     "two Newton steps": {"newton_steps": 2},
     "weights only": {"variables": "weights"},
+    "curvature on 64 images": {"curvature_samples": 64},
     "curvature on all images": {"curvature_samples": "all"},
     "norms re-estimated": {"reestimate_norms": True},
     "final pass": {"final_steps": 1},
