@@ -21,7 +21,7 @@ class CGSolution:
         value: Approximate solution, shape `[n]`.
         outcome: Why it stopped.
         iterations: Products spent.
-        model_decrease: `b.x - x.A.x / 2`, how much the quadratic model falls from 0 to `value`.
+        model_decrease: `b.x - x.A.x / 2` with the damped A, how much the quadratic model falls from 0 to `value`.
     """
 
     value: Tensor

@@ -199,9 +199,10 @@ class Reconstruction:
         return Solution(newton, time.perf_counter() - started, flops, precision)
 
     def damped(self, newton: NewtonCG, objective: WindowObjective) -> NewtonCG:
-        """For the images that curvature products leave out, the preconditioner stands in, which has seen all inputs.
+        """For the images that curvature products leave out, the preconditioner stands in, by their share.
 
         A sample's curvature is too small along what the sample does not show, and a step there would be too long.
+        `kronecker` has seen all inputs; `diagonal` knows the sample alone, and only bounds the step.
         """
         if self.preconditioner not in ("kronecker", "diagonal"):  # the others are not on the curvature's scale
             return newton
